@@ -1,0 +1,126 @@
+"""Run notebook code outside the notebook.
+
+Write a class with a ``run()`` method, and run it in a process of its own::
+
+    class Train:
+        def run(self):
+            print("Task is running")
+            return 42
+
+    from jobcontainer import JobPool
+
+    with JobPool() as pool:
+        print(pool.submit(Train()).result())
+
+In a notebook, ``%load_ext jobcontainer`` and put ``%%jobcontainer`` above the class.
+
+The names below are everything that is public. They are looked up on first use, so that importing the package loads
+neither joblib, IPython nor ipywidgets.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from jobcontainer.errors import (
+        CorruptFileError,
+        IncompatibleFileError,
+        JobContainerError,
+        JobCrashedError,
+        JobError,
+        JobFailedError,
+        JobFileError,
+        JobLostError,
+        JobMemoryError,
+        JobTimeoutError,
+        SerializationError,
+        UntrustedFileError,
+    )
+    from jobcontainer.events import JobState
+    from jobcontainer.files.diagnosis import diagnose
+    from jobcontainer.files.serializer import Serializer
+    from jobcontainer.jobs.container import JobContainer
+    from jobcontainer.jobs.group import JobGroup
+    from jobcontainer.jobs.job import Job
+    from jobcontainer.jobs.pool import JobPool
+    from jobcontainer.jobs.store import JobStore
+    from jobcontainer.process import Process
+    from jobcontainer.worker.progress import progress, report
+
+_HOME = {
+    "CorruptFileError": "errors",
+    "IncompatibleFileError": "errors",
+    "Job": "jobs.job",
+    "JobContainer": "jobs.container",
+    "JobContainerError": "errors",
+    "JobCrashedError": "errors",
+    "JobError": "errors",
+    "JobFailedError": "errors",
+    "JobFileError": "errors",
+    "JobGroup": "jobs.group",
+    "JobLostError": "errors",
+    "JobMemoryError": "errors",
+    "JobPool": "jobs.pool",
+    "JobState": "events",
+    "JobStore": "jobs.store",
+    "JobTimeoutError": "errors",
+    "Process": "process",
+    "SerializationError": "errors",
+    "Serializer": "files.serializer",
+    "UntrustedFileError": "errors",
+    "diagnose": "files.diagnosis",
+    "progress": "worker.progress",
+    "report": "worker.progress",
+}
+
+__all__ = [
+    "CorruptFileError",
+    "IncompatibleFileError",
+    "Job",
+    "JobContainer",
+    "JobContainerError",
+    "JobCrashedError",
+    "JobError",
+    "JobFailedError",
+    "JobFileError",
+    "JobGroup",
+    "JobLostError",
+    "JobMemoryError",
+    "JobPool",
+    "JobState",
+    "JobStore",
+    "JobTimeoutError",
+    "Process",
+    "SerializationError",
+    "Serializer",
+    "UntrustedFileError",
+    "diagnose",
+    "progress",
+    "report",
+]
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401 -- one of the public objects
+    """Look a public name up where it lives, once."""
+    if name not in _HOME:
+        raise AttributeError(f"module 'jobcontainer' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"jobcontainer.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """Tell the public names."""
+    return sorted({*globals(), *__all__})
+
+
+def load_ipython_extension(shell: Any) -> None:  # noqa: ANN401 -- IPython is not imported here
+    """Register the magics; called by ``%load_ext jobcontainer``."""
+    importlib.import_module("jobcontainer.notebook.magics").load(shell)
+
+
+def unload_ipython_extension(shell: Any) -> None:  # noqa: ANN401 -- IPython is not imported here
+    """Take the magics away again; called by ``%unload_ext jobcontainer``."""
+    importlib.import_module("jobcontainer.notebook.magics").unload(shell)

@@ -1,0 +1,7 @@
+"""``python -m jobcontainer``: the command line."""
+
+import sys
+
+from jobcontainer.cli import main
+
+sys.exit(main())

@@ -1,0 +1,248 @@
+"""What a job says of itself: its state, its outcome, and the lines of ``events.jsonl``.
+
+Everything here is plain data that goes through JSON and back; nothing here knows files or processes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field, replace
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+class JobState(StrEnum):
+    """Where a job is in its life; ``queued`` and ``running`` are the only states that change."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CRASHED = "crashed"
+    TIMED_OUT = "timed_out"
+    OUT_OF_MEMORY = "out_of_memory"
+    CANCELLED = "cancelled"
+    LOST = "lost"
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more will happen.
+
+        Example:
+            >>> JobState.RUNNING.ended, JobState.LOST.ended
+            (False, True)
+        """
+        return self not in {JobState.QUEUED, JobState.RUNNING}
+
+    @property
+    def words(self) -> str:
+        """The state as a person would say it, for example ``out of memory``."""
+        return self.value.replace("_", " ")
+
+
+RETRIED = frozenset({JobState.CRASHED, JobState.FAILED, JobState.LOST})
+"""The ends after which a job is tried again, if it may be; never a cancel, nor a limit that it would hit again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What a job used.
+
+    Attributes:
+        wall: seconds from start to end.
+        cpu: CPU seconds of its whole process tree.
+        peak_memory: the most anonymous and shared memory its process tree was seen to hold, in bytes.
+    """
+
+    wall: float = 0.0
+    cpu: float = 0.0
+    peak_memory: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Started:
+    """An attempt began.
+
+    Attributes:
+        at: seconds since the epoch.
+        pid: the job's process.
+        attempt: 1 for the first.
+        host: the machine's name.
+    """
+
+    event: ClassVar[str] = "started"
+    at: float
+    pid: int
+    attempt: int = 1
+    host: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bar:
+    """One progress bar of a job.
+
+    Attributes:
+        label: what it counts; may be empty.
+        done: how many are done.
+        total: how many there are; None where it is not known.
+        initial: how many were done when the bar began, where a loop goes on from an earlier run.
+        started: when the bar began, in seconds since the epoch.
+        updated: when it last moved.
+        message: a short text beside the bar.
+        level: 0 for an outer bar, 1 for one nested in it, and so on.
+    """
+
+    label: str = ""
+    done: float = 0.0
+    total: float | None = None
+    initial: float = 0.0
+    started: float = 0.0
+    updated: float = 0.0
+    message: str = ""
+    level: int = 0
+
+    @property
+    def fraction(self) -> float | None:
+        """Between 0 and 1; None where the total is not known."""
+        return None if not self.total else min(max(self.done / self.total, 0.0), 1.0)
+
+    @property
+    def rate(self) -> float | None:
+        """Steps per second so far; None before the first."""
+        seconds, steps = self.updated - self.started, self.done - self.initial
+        return steps / seconds if seconds > 0 and steps > 0 else None
+
+    @property
+    def seconds_left(self) -> float | None:
+        """At the rate so far; None where it can't be known."""
+        return (self.total - self.done) / self.rate if self.total and self.rate else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """The bars as they stood; written a few times a minute at most, the live ones are in ``progress``."""
+
+    event: ClassVar[str] = "progress"
+    at: float
+    bars: tuple[Bar, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Display:
+    """A rich output of the job: what ``display()`` or a figure gave.
+
+    Attributes:
+        at: seconds since the epoch.
+        data: MIME type to content, as in a notebook's ``display_data``.
+        metadata: as in ``display_data``.
+        display_id: its name, where it has one that later displays update.
+        update: whether it replaces what was shown under the same ``display_id``.
+        clear: whether all shown so far goes before this is shown, as by ``clear_output``.
+    """
+
+    event: ClassVar[str] = "display"
+    at: float
+    data: dict[str, Any] = field(default_factory=dict)
+    metadata: dict[str, Any] = field(default_factory=dict)
+    display_id: str | None = None
+    update: bool = False
+    clear: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """How an attempt ended; the last line an attempt writes into ``events.jsonl``.
+
+    Attributes:
+        state: one of the ended states.
+        at: seconds since the epoch.
+        reason: what happened and what to do next, for a person; empty for success.
+        error_type: the qualified name of the exception that ``run()`` raised.
+        error_message: its text.
+        exit_code: of the process; negative for a signal, as in :mod:`subprocess`; None where not known.
+        usage: what it used.
+        attempt: 1 for the first.
+    """
+
+    event: ClassVar[str] = "ended"
+    state: JobState
+    at: float
+    reason: str = ""
+    error_type: str = ""
+    error_message: str = ""
+    exit_code: int | None = None
+    usage: Usage = field(default_factory=Usage)
+    attempt: int = 1
+
+
+def folded(events: Iterable[Event]) -> list[Display]:
+    """Return the outputs of the last attempt that stand after all of these, in their places.
+
+    An output with a ``display_id`` replaces those shown under it before, where they stand; an update of what is not
+    shown is passed over, as a notebook does.
+
+    Args:
+        events: of a job, oldest first; those that are no displays may be among them.
+
+    Returns:
+        The outputs to show, none of them an update or without content.
+
+    Example:
+        >>> shown = [Display(at=1.0, data={"text/plain": text}, display_id="loss") for text in ("0.9",)]
+        >>> shown.append(Display(at=2.0, data={"text/plain": "0.1"}, display_id="loss", update=True))
+        >>> [output.data for output in folded(shown)]
+        [{'text/plain': '0.1'}]
+    """
+    standing: list[Display] = []
+    for event in events:
+        if isinstance(event, Started):
+            standing = []
+        elif isinstance(event, Display):
+            standing = fold(standing, event)
+    return [output for output in standing if output.data]
+
+
+def fold(standing: list[Display], display: Display) -> list[Display]:
+    """Return the outputs that stand after one more display; :func:`folded` step by step.
+
+    Args:
+        standing: what stood before, those without content included.
+        display: the next one.
+    """
+    standing = [] if display.clear else standing
+    shown = replace(display, update=False, clear=False)
+    if display.display_id is not None:
+        standing = [shown if output.display_id == display.display_id else output for output in standing]
+    is_place = bool(display.data) or display.display_id is not None  # else it only cleared
+    return [*standing, shown] if is_place and not display.update else standing
+
+
+Event: TypeAlias = Started | Progress | Display | Outcome
+
+
+def event_to_json(event: Event) -> dict[str, Any]:
+    """Return the event as plain data, its kind under ``event``."""
+    return {"event": event.event} | asdict(event)
+
+
+def event_from_json(data: dict[str, Any]) -> Event | None:
+    """Return the event that ``data`` tells of; None for a kind this version does not know.
+
+    Example:
+        >>> event_from_json(event_to_json(Started(at=1.0, pid=7)))
+        Started(at=1.0, pid=7, attempt=1, host='')
+    """
+    values = dict(data)
+    match values.pop("event", None):
+        case "started":
+            return Started(**values)
+        case "progress":
+            return Progress(at=values["at"], bars=tuple(Bar(**bar) for bar in values["bars"]))
+        case "display":
+            return Display(**values)
+        case "ended":
+            usage = Usage(**values.pop("usage"))
+            return Outcome(**values | {"state": JobState(values["state"]), "usage": usage})
+    return None

@@ -1,0 +1,205 @@
+"""What a process is and what can be asked for it: all that a user must know.
+
+A process is any object with ``run()``. :class:`JobOptions` are the words that every door understands
+(``JobPool(...)``, ``with_options``, ``JobContainer(...)``, the magic's flags, the command line's).
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
+
+R_co = TypeVar("R_co", covariant=True)
+
+_MEMORY = re.compile(r"\s*(?P<number>\d+(?:\.\d+)?)\s*(?P<unit>[kmgt]?i?b?)\s*", re.IGNORECASE)
+_POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
+
+
+@runtime_checkable
+class Process(Protocol[R_co]):
+    """Anything with a ``run()`` method; no base class is needed.
+
+    Example:
+        >>> class Answer:
+        ...     def run(self):
+        ...         return 42
+        >>> isinstance(Answer(), Process)
+        True
+    """
+
+    def run(self) -> R_co:
+        """Do the work; what it returns is the job's result."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A function and its arguments, as a process.
+
+    Example:
+        >>> Call(pow, (2, 10), {}).run()
+        1024
+    """
+
+    function: Callable[..., Any]
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+
+    def run(self) -> Any:  # noqa: ANN401 -- whatever the function returns
+        """Call the function."""
+        return self.function(*self.args, **self.kwargs)
+
+
+def memory_in_bytes(text: str | float) -> int:
+    """Read an amount of memory.
+
+    Args:
+        text: bytes as a number, or a text such as ``"2GB"`` (10⁹ bytes each) or ``"512 MiB"`` (2²⁰ bytes each).
+
+    Returns:
+        The amount in bytes.
+
+    Raises:
+        ValueError: it is not an amount, or not above zero.
+
+    Example:
+        >>> memory_in_bytes("2GB"), memory_in_bytes("1KiB")
+        (2000000000, 1024)
+    """
+    match = None if isinstance(text, bool) else _MEMORY.fullmatch(str(text))
+    if match:
+        unit = match["unit"].lower().removesuffix("b")
+        base = 1024 if unit.endswith("i") else 1000
+        amount = int(float(match["number"]) * base ** _POWERS[unit.removesuffix("i")])
+        if amount > 0:
+            return amount
+    raise ValueError(f'memory={text!r}: give bytes as a number above 0, or a text such as "2GB" or "512MiB".')
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobOptions:
+    """What can be asked for a job; the same words at every door.
+
+    Attributes:
+        timeout: seconds that an attempt may run; None for no limit.
+        memory: bytes (or a text such as ``"2GB"``) that the job's whole process tree may hold; None for no limit.
+        retries: how often a job that crashed, was lost or failed is tried again.
+        env: environment variables set in the job before any user code is imported.
+        cwd: the job's working directory; None for the one at submit.
+        name: what the job is called; None for the class's or function's name.
+        threads: BLAS/OpenMP threads of the job; None for CPUs // max_workers.
+        grace: seconds between the polite stop and the kill.
+        isolation: ``"fresh"``, a never-used process for each job, or ``"reuse"``, the slot's own process.
+        detach: whether the job outlives the kernel.
+        priority: jobs of a higher number start first; equal ones in the order they were submitted.
+
+    Raises:
+        ValueError: an option is out of range; the message names it and what is allowed.
+    """
+
+    timeout: float | None = None
+    memory: int | str | None = None
+    retries: int = 0
+    env: Mapping[str, str] = field(default_factory=dict)
+    cwd: str | None = None
+    name: str | None = None
+    threads: int | None = None
+    grace: float = 2.0
+    isolation: Literal["fresh", "reuse"] = "fresh"
+    detach: bool = False
+    priority: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse what can't be meant, so that no job starts with it."""
+        if self.memory is not None:
+            object.__setattr__(self, "memory", memory_in_bytes(self.memory))
+        if self.cwd is not None:
+            object.__setattr__(self, "cwd", os.path.abspath(self.cwd))  # noqa: PTH100 -- Path.resolve would follow links
+        self._check(self.timeout is None or _is_number(self.timeout, above=0), "timeout", "seconds above 0, or None")
+        self._check(_is_whole(self.retries, least=0), "retries", "a whole number from 0 up")
+        self._check(self.threads is None or _is_whole(self.threads, least=1), "threads", "a whole number from 1 up")
+        self._check(_is_number(self.grace, above=-1e-9), "grace", "seconds from 0 up")
+        self._check(self.isolation in {"fresh", "reuse"}, "isolation", '"fresh" or "reuse"')
+        self._check(isinstance(self.detach, bool), "detach", "True or False")
+        self._check(_is_whole(self.priority, least=-sys.maxsize), "priority", "a whole number")
+        self._check(_is_environment(self.env), "env", "a dict of texts, with no '=' or NUL in a name")
+        self._check(self.name is None or (isinstance(self.name, str) and self.name != ""), "name", "a text, or None")
+
+    def _check(self, holds: bool, option: str, allowed: str) -> None:  # noqa: FBT001 -- an assertion with a sentence
+        if not holds:
+            raise ValueError(f"{option}={getattr(self, option)!r}: it takes {allowed}.")
+
+    def updated(self, **changes: Any) -> JobOptions:  # noqa: ANN401 -- one of each option's types
+        """Return these options with some changed.
+
+        Raises:
+            TypeError: there is no such option; the message lists those there are.
+            ValueError: an option is out of range.
+
+        Example:
+            >>> JobOptions(timeout=5).updated(retries=1).retries
+            1
+        """
+        known = [option.name for option in fields(self)]
+        for option in changes:
+            if option not in known:
+                raise TypeError(f"There is no option {option!r}. The options of a job are: {', '.join(known)}.")
+        return replace(self, **changes)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the options as plain data, for ``job.json``."""
+        return {option.name: getattr(self, option.name) for option in fields(self)} | {"env": dict(self.env)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Surroundings:
+    """What follows a job from where it was submitted.
+
+    Attributes:
+        cwd: the working directory.
+        sys_path: ``sys.path``, relative entries made absolute.
+        environ: the environment variables; never written to disk, they may hold secrets.
+        log_level: the level of the root logger.
+    """
+
+    cwd: str
+    sys_path: tuple[str, ...]
+    environ: Mapping[str, str]
+    log_level: int
+
+    @classmethod
+    def here(cls, like: Surroundings | None = None) -> Surroundings:
+        """Take the surroundings of this process as they are now.
+
+        Args:
+            like: earlier ones, which are returned where nothing has changed, so that a
+                thousand queued jobs share one copy.
+        """
+        cwd = os.getcwd()  # noqa: PTH109 -- a text is what is stored
+        now = cls(
+            cwd=cwd,
+            sys_path=tuple(os.path.join(cwd, entry) for entry in sys.path),  # noqa: PTH118 -- "" must become cwd
+            environ=dict(os.environ),
+            log_level=logging.getLogger().level,
+        )
+        return like if like == now else now
+
+
+def _is_number(value: object, *, above: float) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and above < value < float("inf")
+
+
+def _is_whole(value: object, *, least: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
+def _is_environment(env: object) -> bool:
+    return isinstance(env, Mapping) and all(
+        isinstance(name, str) and isinstance(value, str) and name and not set(name) & {"=", "\0"} and "\0" not in value
+        for name, value in env.items()
+    )
