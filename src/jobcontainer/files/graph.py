@@ -1,0 +1,180 @@
+"""The parts of an object, as pickle sees them, each with the words a person would find it by.
+
+A part is reached by an attribute, an item, a global that a method uses, and so on; the words are added to those of the
+whole: ``process`` → ``process.cfg`` → ``process.cfg['db']``, or ``run()`` → ``run() -> global conn``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import types
+from collections import deque
+from typing import TYPE_CHECKING, Any, Final
+
+from jobcontainer.process import Call
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+
+_ATOMS: Final = frozenset({int, float, complex, bool, str, bytes, bytearray, type(None)})
+_LONGEST_KEY: Final = 40
+_DICT_AND_SLOTS: Final = 2
+_FUNCTIONS: Final = (
+    types.FunctionType,
+    type(functools.lru_cache(len)),
+    staticmethod,
+    classmethod,
+    property,
+    functools.cached_property,
+)
+
+Part = tuple[str, object]
+
+
+def find_paths(
+    root: object, name: str, wanted: Iterable[object], reduced: Callable[[object], Any]
+) -> dict[int, list[Part]]:
+    """Find the shortest way to some parts of an object.
+
+    Args:
+        root: the object.
+        name: what it is called.
+        wanted: the parts, found by identity.
+        reduced: what pickle takes an object for: its reduce value, the items in it as lists; None for one that goes by
+            name or is of a built-in type.
+
+    Returns:
+        For each part that was found, by its ``id()``, what lies on the way: the words and the object, from the root to
+        the part itself.
+    """
+    missing = {id(part) for part in wanted}
+    came_from: dict[int, tuple[str, object, int]] = {id(root): (name, root, 0)}
+    queue = deque([(name, root)])
+    missing.discard(id(root))
+    while queue and missing:
+        words, whole = queue.popleft()
+        for part_words, part in parts_of(whole, words, reduced(whole), is_root=whole is root):
+            if type(part) not in _ATOMS and id(part) not in came_from:
+                came_from[id(part)] = part_words, part, id(whole)
+                queue.append((part_words, part))
+                missing.discard(id(part))
+    return {id(part): _way(came_from, id(part)) for part in wanted if id(part) in came_from}
+
+
+def _way(came_from: Mapping[int, tuple[str, object, int]], part: int) -> list[Part]:
+    way = []
+    while part:
+        words, obj, part = came_from[part]
+        way.append((words, obj))
+    return way[::-1]
+
+
+def parts_of(whole: Any, words: str, reduced: Any, *, is_root: bool = False) -> Iterator[Part]:  # noqa: ANN401
+    """Go through the parts of an object.
+
+    Args:
+        whole: the object.
+        words: what leads to it.
+        reduced: its reduce value, the items in it as lists; None where it has none.
+        is_root: whether all begins here; then its methods are called ``run()`` and not ``Train.run()``.
+    """
+    if isinstance(whole, dict) and reduced is None:
+        yield from _items(whole.items(), words)
+    elif isinstance(whole, (set, frozenset)) and reduced is None:
+        yield from ((f"{words} member {_shown(part)}", part) for part in whole)
+    elif isinstance(whole, (list, tuple)) and reduced is None:
+        yield from ((f"{words}[{place}]", part) for place, part in enumerate(whole))
+    elif isinstance(whole, Call):
+        yield f"{getattr(whole.function, '__name__', 'function')}()", whole.function
+        yield from ((f"args[{place}]", part) for place, part in enumerate(whole.args))
+        yield from _items(whole.kwargs.items(), "kwargs")
+    elif not isinstance(reduced, tuple):
+        return
+    elif isinstance(whole, types.FunctionType):
+        yield from _parts_of_function(whole, words, reduced)
+    elif isinstance(whole, type):
+        yield from _parts_of_class(whole, words, reduced)
+    elif isinstance(whole, functools.partial):
+        yield from ((f"{words}.{name}", getattr(whole, name)) for name in ("func", "args", "keywords"))
+    elif isinstance(whole, types.MethodType):
+        yield f"{words}.__self__", whole.__self__
+        yield f"{whole.__func__.__qualname__}()", whole.__func__
+    else:
+        yield from _parts_of_other(whole, words, reduced, is_root=is_root)
+
+
+def _parts_of_function(function: types.FunctionType, words: str, reduced: tuple[Any, ...]) -> Iterator[Part]:
+    own, needed = reduced[2] if function.__closure__ is None else reduced[2][0]
+    for name, value in needed["__globals__"].items():
+        yield f"{words} -> {_word_for(value)}{name}{_call_of(value)}", value
+    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
+        with contextlib.suppress(ValueError):  # it is empty
+            yield f"{words} -> closure {name}", cell.cell_contents
+    arguments = function.__code__.co_varnames[: function.__code__.co_argcount]
+    defaults = needed["__defaults__"] or ()
+    named = dict(zip(arguments[len(arguments) - len(defaults) :], defaults, strict=True))
+    for name, value in (named | (needed["__kwdefaults__"] or {})).items():
+        yield f"{words} -> default {name}", value
+    for name, value in needed["__annotations__"].items():
+        yield f"{words} -> annotation {name}", value
+    for name, value in own.items():
+        yield f"{words}.{name}", value
+    for module in needed["_cloudpickle_submodules"]:
+        yield f"{words} -> {module.__name__}", module
+
+
+def _parts_of_class(cls: type, words: str, reduced: tuple[Any, ...]) -> Iterator[Part]:
+    for name, value in reduced[2][0].items():
+        if _call_of(value):
+            yield (f"{cls.__qualname__}.{name}()" if words else f"{name}()"), value
+        else:
+            yield f"{cls.__qualname__}.{name}", value
+    for base in (*cls.__bases__, type(cls)):
+        yield base.__qualname__, base
+
+
+def _parts_of_other(whole: object, words: str, reduced: tuple[Any, ...], *, is_root: bool) -> Iterator[Part]:
+    make, arguments, state, items, pairs = (*reduced, None, None, None)[:5]
+    if isinstance(state, tuple) and (type(whole).__module__, type(whole).__name__) == ("numpy", "ndarray"):
+        yield from ((f"{words}.flat[{place}]", item) for place, item in enumerate(whole.flat))  # type: ignore[attr-defined]
+        return
+    for part in state if isinstance(state, tuple) and len(state) == _DICT_AND_SLOTS else (state,):
+        if isinstance(part, dict):
+            yield from ((f"{words}.{name}", value) for name, value in part.items())
+        elif isinstance(part, types.FunctionType):
+            yield words, part
+        elif part is not None:
+            yield f"{words}.__getstate__()", part
+    yield from ((f"{words}[{place}]", item) for place, item in enumerate(items or ()))
+    yield from _items(pairs or (), words)
+    yield (type(whole).__qualname__ if not is_root else ""), type(whole)
+    if _call_of(whole):
+        yield from ((words, argument) for argument in arguments)
+    else:
+        for place, argument in enumerate(arguments):
+            yield f"{words}.__reduce__()[1][{place}]", argument
+        yield f"{words}.__reduce__()[0]", make
+
+
+def _items(items: Iterable[tuple[object, object]], words: str) -> Iterator[Part]:
+    for key, value in items:
+        shown = _shown(key)
+        yield f"{words}[{shown}]", value
+        yield f"{words} key {shown}", key
+
+
+def _shown(key: object) -> str:
+    try:
+        text = repr(key)
+    except Exception:  # noqa: BLE001 -- user code
+        text = f"<{type(key).__qualname__}>"
+    return text if len(text) <= _LONGEST_KEY else text[: _LONGEST_KEY - 3] + "..."
+
+
+def _word_for(value: object) -> str:
+    return "" if _call_of(value) or isinstance(value, (type, types.ModuleType)) else "global "
+
+
+def _call_of(value: object) -> str:
+    return "()" if isinstance(value, _FUNCTIONS) else ""

@@ -1,0 +1,70 @@
+"""Small files that appear whole or not at all, and files that grow by whole lines of JSON."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Write a small file so that it appears whole or not at all, readable by its owner alone.
+
+    Raises:
+        OSError: it can't be written; an older file of that name is as it was, and no temporary file is left.
+    """
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def append_lines(path: Path, records: Iterable[dict[str, Any]]) -> None:
+    """Add records to a file of JSON lines, in one write, so that two writers never mix their lines."""
+    data = b"".join(json.dumps(record, separators=(",", ":")).encode() + b"\n" for record in records)
+    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        view = memoryview(data)
+        while view:
+            view = view[os.write(descriptor, view) :]
+    finally:
+        os.close(descriptor)
+
+
+def read_lines(path: Path, offset: int = 0) -> tuple[list[dict[str, Any]], int]:
+    """Read a file of JSON lines from a byte offset on.
+
+    Returns:
+        The records, and the offset behind the last whole line. A line that is no JSON object is passed over, and so is
+        a torn last one until the rest of it is there.
+    """
+    try:
+        with path.open("rb") as file:
+            file.seek(offset)
+            data = file.read()
+    except FileNotFoundError:
+        return [], offset
+    whole = data.rfind(b"\n") + 1
+    lines = data[:whole].splitlines()
+    try:
+        records = json.loads(b"[" + b",".join(lines) + b"]")  # one call for all: a journal has tens of thousands
+    except ValueError:
+        records = [record for record in map(_read_line, lines) if record is not None]
+    return [record for record in records if isinstance(record, dict)], offset + whole
+
+
+def _read_line(line: bytes) -> Any:  # noqa: ANN401 -- whatever stands there
+    try:
+        return json.loads(line)
+    except ValueError:
+        return None

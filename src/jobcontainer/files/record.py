@@ -1,0 +1,56 @@
+"""What is written down of a job before it is queued: its id, and what ``job.json`` holds."""
+
+from __future__ import annotations
+
+import re
+import secrets
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobRecord:
+    """What ``job.json`` holds: written once, before the job is queued.
+
+    Attributes:
+        id: the job's id, the name of its folder.
+        name: what the job is called.
+        submitted: seconds since the epoch.
+        options: as :meth:`jobcontainer.process.JobOptions.to_json` gives them.
+        cwd: the working directory at submit.
+        sys_path: ``sys.path`` at submit.
+        source: the source of the process's class or function, as it was at submit; empty where it is not known.
+        owner: who runs the job: ``{"host": ..., "pid": ..., "started": ...}``.
+    """
+
+    id: str
+    name: str
+    submitted: float
+    options: dict[str, Any] = field(default_factory=dict)
+    cwd: str = ""
+    sys_path: tuple[str, ...] = ()
+    source: str = ""
+    owner: dict[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the record as plain data, which its values are already: no deep copy, as ``asdict`` makes."""
+        return {name: getattr(self, name) for name in self.__slots__}
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> JobRecord:
+        """Return the record that plain data tells of."""
+        return cls(**data | {"sys_path": tuple(data["sys_path"])})
+
+
+def new_job_id(name: str) -> str:
+    """Make an id that sorts by time: time, name, random.
+
+    Example:
+        >>> new_job_id("Train model!").split("-", 2)[2].startswith("Train_model")
+        True
+    """
+    now = time.time()
+    stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime(now)) + f".{int(now % 1 * 1e6):06d}"
+    word = re.sub(r"\W+", "_", name, flags=re.ASCII).strip("_")[:32] or "job"
+    return f"{stamp}-{word}-{secrets.token_hex(3)}"

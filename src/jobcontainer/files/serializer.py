@@ -1,0 +1,247 @@
+"""Serializer: object ⇄ file, whole, signed and fast at any size.
+
+A file is loaded only if it is whole and signed by a key of this user: loading runs code, so nothing in a damaged or
+foreign file is unpickled. How the bytes lie is told in :mod:`jobcontainer.files.format`, who may be loaded in
+:mod:`jobcontainer.files.trust`, how code travels in :mod:`jobcontainer.files.pickling`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal
+
+from jobcontainer.errors import IncompatibleFileError, UntrustedFileError
+from jobcontainer.files import distributions, facts, sources, trust, verified
+from jobcontainer.files.contributors import warn_if_large
+from jobcontainer.files.diagnosis import explained
+from jobcontainer.files.pickling import Pickler, unfit_parts
+from jobcontainer.files.plain import check_plain, load_plain, sign_plain
+from jobcontainer.files.reader import FileReader
+from jobcontainer.files.sources import source_of
+from jobcontainer.files.unpickling import load
+from jobcontainer.files.writer import FileWriter, write_signed
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Mapping
+
+    from jobcontainer.files.facts import FileFacts
+    from jobcontainer.files.format import Header
+
+__all__ = ["Kind", "Serializer", "load_in_job", "packages_of", "source_of", "trust_file", "write_file"]
+
+Kind = Literal["process", "result", "error", "object"]
+
+
+class Serializer:
+    """Puts an object into a file and gets it back.
+
+    Example:
+        >>> Serializer.serialize_to_file({"answer": 42}, path)  # doctest: +SKIP
+        >>> Serializer.deserialize_from_file(path)  # doctest: +SKIP
+        {'answer': 42}
+    """
+
+    @staticmethod
+    def serialize_to_file(obj: object, file_path: str | os.PathLike[str]) -> None:
+        """Put an object into a file, which appears whole or not at all.
+
+        Args:
+            obj: anything that cloudpickle takes: notebook classes, closures, arrays. It must not change meanwhile.
+            file_path: where to; an older file is replaced only when the new one is whole.
+
+        Raises:
+            SerializationError: the object can't go into a file; ``culprits`` says which parts and why.
+            UntrustedFileError: there is no usable key to sign with.
+            OSError: the file can't be written; an older one is as it was.
+        """
+        is_process = callable(getattr(obj, "run", None)) and not isinstance(obj, type)
+        write_file(obj, file_path, kind="process" if is_process else "object")
+
+    @staticmethod
+    def deserialize_from_file(file_path: str | os.PathLike[str], *, trusted: bool = False) -> Any:  # noqa: ANN401
+        """Get an object back.
+
+        Large arrays are mapped copy-on-write: they are there at once, can be written to, and share their memory with
+        other processes that read the file. Classes that are alive in this process are left as they are.
+
+        Args:
+            file_path: a file that :meth:`serialize_to_file` wrote.
+            trusted: load it although it is not signed by this user's key, or is a plain pickle. Loading runs code that
+                is in the file: say so only of a file whose maker you trust.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            CorruptFileError: it is truncated, altered, or no job file.
+            UntrustedFileError: it is not signed by a key of this user.
+            IncompatibleFileError: it holds code of another Python version, or is of a newer format.
+        """
+        return _load(file_path, trusted=trusted, own_process=False)
+
+    @staticmethod
+    def inspect(file_path: str | os.PathLike[str]) -> FileFacts:
+        """Read what a file tells of itself; none of its content is loaded, and no code in it is run.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            CorruptFileError: it is truncated, or no job file and no plain pickle.
+            IncompatibleFileError: it is of a newer format.
+        """
+        with FileReader(file_path) as file:
+            if file.is_job_file:
+                return facts.facts_of(file)
+            try:
+                check_plain(file)
+            except UntrustedFileError:
+                return facts.FileFacts(kind="pickle", size=file.status.st_size)
+            return facts.FileFacts(kind="pickle", size=file.status.st_size, signed=True)
+
+    @staticmethod
+    def verify(file_path: str | os.PathLike[str]) -> None:
+        """Check that a file is whole and signed by this user's key; nothing in it is run.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            CorruptFileError: it is truncated, altered, or no job file.
+            UntrustedFileError: it is not signed by a key of this user.
+            IncompatibleFileError: it is of a newer format.
+        """
+        with FileReader(file_path) as file:
+            if file.is_job_file:
+                _check_signature(file)
+                _check_content(file)
+            else:
+                check_plain(file)
+
+
+def write_file(obj: object, file_path: str | os.PathLike[str], *, kind: Kind) -> None:
+    """Put an object into a file and say what it is; see :meth:`Serializer.serialize_to_file`.
+
+    Args:
+        obj: what goes in.
+        file_path: where to.
+        kind: what it is to a job.
+    """
+    unfit: dict[str, dict[str, str]] = {}
+    pickler, done = _write(obj, file_path, kind, unfit)
+    if isinstance(done, Exception) and pickler.travelling:
+        unfit = unfit_parts(pickler.travelling)
+        if unfit:
+            pickler, done = _write(obj, file_path, kind, unfit)
+    if isinstance(done, Exception):
+        raise explained(obj, done, is_result=kind == "result") from done
+    if kind == "process":
+        warn_if_large(obj, done, unfit)
+
+
+def load_in_job(file_path: str | os.PathLike[str]) -> Any:  # noqa: ANN401 -- what was put in
+    """Load a process in the process that is its own.
+
+    Unlike :meth:`Serializer.deserialize_from_file`, classes are made as they were when the file was written, modules
+    that travelled are what ``import`` finds, tracebacks show their source, and ``inspect.getsource`` finds classes.
+    """
+    return _load(file_path, trusted=False, own_process=True)
+
+
+def packages_of(file_path: str | os.PathLike[str]) -> Mapping[str, distributions.Distribution]:
+    """Return the distributions that a file refers to, by their top-level packages; empty where it names none.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        CorruptFileError: it is damaged where they stand.
+    """
+    with FileReader(file_path) as file:
+        return facts.packages_of(file, file.header()) if file.is_job_file else {}
+
+
+def trust_file(file_path: str | os.PathLike[str]) -> None:
+    """Sign a file with this user's key, after a person has decided that its maker is to be trusted.
+
+    The content stays as it is; a plain pickle stays one that ``pickle.load`` reads.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        CorruptFileError: it is truncated, altered, or neither a job file nor a pickle.
+        IncompatibleFileError: it is of a newer format.
+        UntrustedFileError: there is no usable key to sign with.
+        OSError: the file can't be written; it is as it was.
+    """
+    with FileReader(file_path) as file:
+        if file.is_job_file:
+            _check_content(file)
+            write_signed(file, trust.sign(file.signed))
+        else:
+            sign_plain(file)
+
+
+def _write(
+    obj: object, file_path: str | os.PathLike[str], kind: Kind, left_out: Mapping[str, Mapping[str, str]]
+) -> tuple[Pickler, int | Exception]:
+    """Write a file, and return its size, or why the object can't be pickled."""
+    writer = FileWriter(file_path)
+    pickler = Pickler(writer, left_out)
+    try:
+        try:
+            pickler.dump(obj)
+        except Exception as error:
+            if error is writer.failure or isinstance(error, MemoryError):
+                raise
+            writer.discard()
+            return pickler, error
+        said = facts.facts_now(obj, kind, by_value=pickler.by_value, modules=pickler.modules)
+        text = sources.carried_sources(pickler.files, pickler.classes)
+        return pickler, writer.finish(said, text, pickler.buffers, trust.sign)
+    except BaseException:
+        writer.discard()
+        raise
+    finally:  # a pickler is part of a cycle; what it has seen shall not wait for the garbage collector
+        pickler.clear_memo()
+        pickler.buffers.clear()
+
+
+def _load(file_path: str | os.PathLike[str], *, trusted: bool, own_process: bool) -> Any:  # noqa: ANN401
+    with FileReader(file_path) as file:
+        if not file.is_job_file:
+            return load_plain(file, trusted=trusted)
+        if not trusted:
+            _check_signature(file)
+        header = file.header()
+        _check_python(file, header)
+        stream, text = file.stream(header), file.sources(header)
+        buffers = file.buffers(header)
+        if buffers:
+            verified.check_buffers_once(file, header, buffers)
+        packages = facts.packages_of(file, header)
+    distributions.learn(packages)
+    sources.learn(text, own_process=own_process)
+    try:
+        obj = load(stream, buffers, anew=own_process)
+    except Exception as error:
+        error.add_note(f"Raised while {file.path} was loaded, which is whole and signed.")
+        raise
+    distributions.warn_of_other_versions(file.path, packages)
+    return obj
+
+
+def _check_signature(file: FileReader) -> None:
+    if not trust.is_signed(file.signed, file.signature):
+        raise UntrustedFileError(
+            f"{file.path} is not signed with your key {trust.key_file()}, or was altered, and loading it would run "
+            "code that is in it. If you trust who made it: deserialize_from_file(..., trusted=True), or once "
+            f"`jobcontainer trust {file.path}`."
+        )
+
+
+def _check_content(file: FileReader) -> None:
+    header = file.header()
+    file.stream(header)
+    file.sources(header)
+    file.check_buffers(header, file.buffers(header))
+
+
+def _check_python(file: FileReader, header: Header) -> None:
+    written = str(header.facts.get("python"))
+    if header.facts.get("by_value") and written.split(".")[:2] != facts.PYTHON.split(".")[:2]:
+        raise IncompatibleFileError(
+            f"{file.path} holds code of Python {written}, and this is Python {facts.PYTHON}: bytecode does not survive "
+            "that. Load it there, or put the object into a new file from here."
+        )

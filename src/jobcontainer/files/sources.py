@@ -1,0 +1,235 @@
+"""The source of code: found in the notebook, carried in the file, and known again where the file is loaded.
+
+A notebook's cells stand in :mod:`linecache`, where IPython puts them, under the file names that their code objects
+have. With those texts in the file, tracebacks in a job show the failing line and ``inspect.getsource`` works there.
+
+:mod:`inspect` takes the file of a class from its module, which for ``__main__`` is wrong in a notebook and in a job.
+The file is in the code of its methods; a class without any is looked for by its name.
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+import inspect
+import json
+import linecache
+import os
+import sys
+import types
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from jobcontainer.process import Call
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+_DEFINED: Final = (
+    type,
+    types.FunctionType,
+    types.BuiltinFunctionType,
+    types.MethodType,
+    type(functools.lru_cache(len)),
+)
+
+_carried: set[str] = set()
+_last_encoded: tuple[dict[str, list[str]], bytes] = ({}, b"")
+
+
+class _Place(NamedTuple):
+    file: str
+    first: int  # both as people count lines
+    last: int
+
+
+def source_of(obj: object) -> str:
+    """Return the source of an object's class, or of a function, as it was in its cell.
+
+    Args:
+        obj: as :func:`definition_of` takes it.
+
+    Returns:
+        The text with its decorators; empty where it is not known.
+
+    Example:
+        >>> source_of(source_of).splitlines()[0]
+        'def source_of(obj: object) -> str:'
+    """
+    definition = definition_of(obj)
+    try:
+        if not isinstance(definition, type):
+            return inspect.getsource(inspect.unwrap(definition))
+        place = _place_of(definition)
+        if place is None:
+            return ""
+        return "".join(linecache.getlines(place.file)[place.first - 1 : place.last])
+    except (OSError, TypeError, SyntaxError):
+        return ""
+
+
+def definition_of(obj: object) -> type | Callable[..., Any]:
+    """Return what defines an object: its class, or the function that it calls.
+
+    Args:
+        obj: an instance, a class, a function, a bound method, a partial or a :class:`~jobcontainer.process.Call`.
+    """
+    while isinstance(obj, (functools.partial, Call)):
+        obj = obj.func if isinstance(obj, functools.partial) else obj.function
+    return obj if isinstance(obj, _DEFINED) else type(obj)
+
+
+def definition_in(sources: bytes | bytearray, qualified_name: str) -> str:
+    """Return the definition of a class or function out of the sources of a file; empty where it is not in them.
+
+    Args:
+        sources: what :func:`carried_sources` gave.
+        qualified_name: its ``__qualname__``.
+    """
+    for text in json.loads(sources).values() if sources else ():
+        for name, first, last in reversed(_definitions(text)):
+            if name == qualified_name:
+                return "".join(text.splitlines(keepends=True)[first - 1 : last])
+    return ""
+
+
+def carried_sources(files: Iterable[str], classes: Iterable[type]) -> bytes:
+    """Return the part of a job file that holds the sources of the code in it.
+
+    Args:
+        files: the files that functions in the stream are from.
+        classes: the classes in the stream; those without any function of their own are looked for.
+    """
+    texts = {name: lines for name in files if (lines := _present_lines(name))}
+    for cls in classes:
+        if not any(code.co_filename in texts for code in _own_code(cls)):
+            place = _place_of(cls)
+            if place is not None:
+                texts[place.file] = linecache.getlines(place.file)
+    return _encoded(texts) if texts else b""
+
+
+def _present_lines(name: str) -> list[str]:
+    linecache.checkcache(name)
+    return linecache.getlines(name)
+
+
+def _encoded(texts: dict[str, list[str]]) -> bytes:
+    """Encode texts; the last ones are kept, as the next job is often of the same class."""
+    global _last_encoded  # noqa: PLW0603 -- it does no harm if another thread is faster
+    last_texts, last_encoded = _last_encoded
+    # linecache makes a new list when a text has changed.
+    if texts.keys() == last_texts.keys() and all(texts[name] is last_texts[name] for name in texts):
+        return last_encoded
+    encoded = json.dumps({name: "".join(lines) for name, lines in texts.items()}, separators=(",", ":")).encode()
+    _last_encoded = texts, encoded
+    return encoded
+
+
+def learn(sources: bytes | bytearray, *, own_process: bool) -> None:
+    """Make sources known to tracebacks and to :mod:`inspect`.
+
+    Args:
+        sources: what :func:`carried_sources` gave.
+        own_process: whether this process is a job's. There they take the place of files on disk, which may have been
+            edited since; elsewhere only what is not known yet is added.
+    """
+    if not sources:
+        return
+    for name, text in json.loads(sources).items():
+        if own_process or (name not in linecache.cache and not os.path.exists(name)):  # noqa: PTH110 -- any text
+            # Without a time, linecache does not look for the file on disk.
+            linecache.cache[name] = (len(text), None, text.splitlines(keepends=True), name)
+            _carried.add(name)
+    if own_process:
+        _let_inspect_find_classes()
+
+
+def _let_inspect_find_classes() -> None:
+    if getattr(inspect.getfile, "of_jobcontainer", False):
+        return
+    original = inspect.getfile
+
+    @functools.wraps(original)
+    def getfile(obj: Any) -> str:  # noqa: ANN401 -- inspect's own signature
+        if isinstance(obj, type):
+            place = _place_of(obj)
+            if place is not None and place.file in _carried:
+                return place.file
+        return original(obj)
+
+    getfile.of_jobcontainer = True  # type: ignore[attr-defined]  # a mark on our own function
+    inspect.getfile = getfile  # type: ignore[assignment]  # takes what the original takes
+
+
+def _place_of(cls: type) -> _Place | None:
+    """Find where a class is defined; None where no known text has it."""
+    for code in _own_code(cls):
+        place = _definition(code.co_filename, cls.__qualname__, code.co_firstlineno)
+        if place is not None:
+            return place
+    line = vars(cls).get("__firstlineno__")  # Python 3.13
+    word = f"class {cls.__name__}"
+    for name in _files_for(cls.__module__):
+        if any(word in text for text in linecache.getlines(name)):
+            place = _definition(name, cls.__qualname__, line)
+            if place is not None:
+                return place
+    return None
+
+
+def _files_for(module_name: str) -> Iterator[str]:
+    """Tell the files that may define a class of a module, the likeliest first."""
+    file = getattr(sys.modules.get(module_name), "__file__", None)
+    if isinstance(file, str) and file.endswith(".py"):
+        yield file
+    # Cells, the latest first: unlike files on disk they have no time.
+    yield from [name for name, entry in reversed(linecache.cache.items()) if len(entry) > 1 and entry[1] is None]
+
+
+def _own_code(cls: type) -> Iterator[types.CodeType]:
+    """Go through the code of the functions that a class's body defines."""
+    for value in vars(cls).values():
+        function = value
+        if isinstance(value, property):
+            function = value.fget
+        elif isinstance(value, (staticmethod, classmethod)):
+            function = value.__func__
+        elif isinstance(value, functools.cached_property):
+            function = value.func
+        function = inspect.unwrap(function) if callable(function) else None
+        if (
+            isinstance(function, types.FunctionType)
+            and function.__qualname__ == f"{cls.__qualname__}.{function.__name__}"
+        ):
+            yield function.__code__
+
+
+@functools.lru_cache(maxsize=64)
+def _definitions(text: str) -> tuple[tuple[str, int, int], ...]:
+    """Find all classes and functions in a text: qualified name, first line with decorators, last line."""
+    found = []
+
+    def visit(node: ast.AST, prefix: str) -> None:
+        for child in ast.iter_child_nodes(node):
+            if isinstance(child, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+                first = min([child.lineno, *(decorator.lineno for decorator in child.decorator_list)])
+                found.append((prefix + child.name, first, child.end_lineno or first))
+                inner = "." if isinstance(child, ast.ClassDef) else ".<locals>."
+                visit(child, f"{prefix}{child.name}{inner}")
+            else:
+                visit(child, prefix)
+
+    try:
+        visit(ast.parse(text), "")
+    except (SyntaxError, ValueError, RecursionError):
+        return ()
+    return tuple(found)
+
+
+def _definition(file: str, qualified_name: str, line: int | None) -> _Place | None:
+    """Find the definition of a class in a file: the one around a line, or else the last one."""
+    found = None
+    for name, first, last in _definitions("".join(linecache.getlines(file))):
+        if name == qualified_name and (line is None or first <= line <= last):
+            found = _Place(file, first, last)
+    return found

@@ -1,0 +1,161 @@
+"""Who may be loaded: the user's key, and signatures made with it.
+
+The key is 32 random bytes as hex in ``jobcontainer/key`` of the user's configuration folder, made on first use and
+readable by the user alone. ``JOBCONTAINER_KEY_FILE`` names another file, so that all machines of a cluster share one.
+Loading a file means running what it holds, so only files signed with the key are loaded; and whoever can read the key
+can make such files.
+"""
+
+from __future__ import annotations
+
+import functools
+import hmac
+import os
+import secrets
+import stat
+from pathlib import Path
+from typing import Final
+
+from platformdirs import user_cache_path, user_config_path
+
+from jobcontainer.errors import UntrustedFileError
+
+KEY_VARIABLE: Final = "JOBCONTAINER_KEY_FILE"
+
+_SHORTEST: Final = 32
+
+# A digest that has taken the key in already; copies of it sign.
+_cached: tuple[str, tuple[int, ...], hmac.HMAC] | None = None
+_held: hmac.HMAC | None = None
+
+
+def sign(data: bytes) -> bytes:
+    """Return the signature of some bytes: 32 bytes, HMAC-SHA256.
+
+    Raises:
+        UntrustedFileError: there is no usable key; the message says what to do.
+    """
+    signature = _key().copy()
+    signature.update(data)
+    return signature.digest()
+
+
+def is_signed(data: bytes, signature: bytes) -> bool:
+    """Tell whether a signature is one of this user's for these bytes; it takes as long for each wrong one.
+
+    Raises:
+        UntrustedFileError: there is no usable key; the message says what to do.
+    """
+    return hmac.compare_digest(sign(data), signature)
+
+
+def hold_key() -> None:
+    """Keep to the present key in this process, whatever becomes of the environment and the file.
+
+    A job calls this before it takes over environment variables of the user's choice: one that sets ``HOME`` would
+    otherwise sign its result with another key.
+
+    Raises:
+        UntrustedFileError: there is no usable key; the message says what to do.
+    """
+    global _held  # noqa: PLW0603 -- the process has one key
+    _held = None
+    _held = _key()
+
+
+def key_file() -> str:
+    """Tell where the key lies, or will lie."""
+    return os.environ.get(KEY_VARIABLE) or _own_key_file()
+
+
+def cache_folder() -> Path:
+    """Tell where this user keeps what can be lost; it need not exist."""
+    return user_cache_path("jobcontainer", appauthor=False)
+
+
+def _key() -> hmac.HMAC:
+    """Read the key, once for each state of its file."""
+    global _cached  # noqa: PLW0603 -- the process has one key, whatever thread asks
+    if _held is not None:
+        return _held
+    path = key_file()
+    try:
+        status = os.stat(path)  # noqa: PTH116 -- each file that is written or read asks
+    except FileNotFoundError:
+        _create(Path(path))
+        status = os.stat(path)  # noqa: PTH116 -- as above
+    except OSError as error:
+        raise _unusable(path, f"can't be read ({error.strerror})") from error
+    identity = (*status[:7], status.st_mtime_ns)  # all but the time of the last reading
+    cached = _cached
+    if cached is None or cached[:2] != (path, identity):
+        _cached = cached = path, identity, hmac.new(_read(path), digestmod="sha256")
+    return cached[2]
+
+
+def _read(path: str) -> bytes:
+    try:
+        with open(path, "rb", opener=_open) as file:
+            status = os.fstat(file.fileno())
+            _check(path, status)
+            key = file.read(4096).strip()
+    except OSError as error:
+        raise _unusable(path, f"can't be read ({error.strerror})") from error
+    if len(key) < _SHORTEST:
+        raise _unusable(path, f"holds only {len(key)} bytes")
+    return key
+
+
+def _open(path: str, flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))  # a FIFO would wait for its writer for ever
+
+
+def _check(path: str, status: os.stat_result) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        raise _unusable(path, "is not a regular file")
+    if os.name != "posix":
+        return
+    if status.st_mode & 0o077:
+        raise UntrustedFileError(
+            f"The key {path} can be read by other users, so anybody could sign files in your name. "
+            f"If nobody did, run: chmod 600 {path}. If in doubt, delete it; a new one is made, and old files "
+            "need `jobcontainer trust FILE`."
+        )
+    if status.st_uid not in {os.geteuid(), 0}:
+        raise _unusable(path, "belongs to another user")
+
+
+def _create(path: Path) -> None:
+    """Make a key, unless somebody else is faster: then theirs it is."""
+    if os.environ.get(KEY_VARIABLE):
+        raise UntrustedFileError(
+            f"{KEY_VARIABLE} names {path}, and there is no such file. Copy the key of your other machines there, "
+            f"or make one: (umask 077; openssl rand -hex 32 > {path})."
+        )
+    temporary = path.with_name(f".key.{secrets.token_hex(6)}")
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(secrets.token_hex(32).encode() + b"\n")
+            # A link, unlike a rename, never replaces a key that is there; and it appears with its content.
+            path.hardlink_to(temporary)
+        except FileExistsError:
+            pass
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        raise _unusable(path, f"can't be made ({error.strerror})") from error
+
+
+def _unusable(path: str | Path, what: str) -> UntrustedFileError:
+    return UntrustedFileError(
+        f"The key that job files are signed with, {path}, {what}. Put that right, or set {KEY_VARIABLE} to a file of "
+        "your own that only you can read and that holds at least 32 random bytes."
+    )
+
+
+@functools.cache
+def _own_key_file() -> str:
+    return str(user_config_path("jobcontainer", appauthor=False) / "key")
