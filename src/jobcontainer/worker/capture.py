@@ -1,0 +1,74 @@
+"""Standard output and error of a job, into its log.
+
+Descriptors 1 and 2 are one file opened for appending, so that whatever writes to them (Python, C code, subprocesses)
+is in the log, in the order it was written. Python's streams hold nothing back: what was printed is in the log when
+``print`` returns, and a crash loses none of it. C's standard output is flushed at each line.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import faulthandler
+import io
+import os
+import signal
+import sys
+from typing import TYPE_CHECKING, BinaryIO, cast
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+TRACE_SIGNAL = getattr(signal, "SIGRTMAX", signal.SIGUSR2)
+"""Has the traceback of every thread written to the log, also while C code holds the interpreter's lock."""
+
+_LIBC = ctypes.CDLL(None)
+_LINE_BUFFERED = 1  # _IOLBF in C's stdio.h
+_TRACE_NUMBER = 50  # where a program that closes 0 to 2 does not hit it
+
+
+def prepare_streams() -> None:
+    """Make Python's and C's streams hold nothing back; once in a keeper, its jobs inherit it."""
+    for number, name in ((1, "stdout"), (2, "stderr")):
+        raw = io.FileIO(number, "w", closefd=False)
+        raw.name = f"<{name}>"
+        stream = io.TextIOWrapper(
+            cast("BinaryIO", raw),  # as PYTHONUNBUFFERED does it
+            encoding="utf-8",
+            errors="backslashreplace",
+            newline="\n",
+            write_through=True,
+        )
+        setattr(sys, name, stream)
+        setattr(sys, f"__{name}__", stream)
+        with contextlib.suppress(ValueError):  # another C library, which names them otherwise
+            _LIBC.setvbuf(ctypes.c_void_p.in_dll(_LIBC, name), None, _LINE_BUFFERED, 0)
+
+
+def redirect(log: Path, *, attempt: int = 1) -> None:
+    """Send standard output and error of this process, and the traceback of a crash, into a log.
+
+    Args:
+        log: the file, which is made or appended to.
+        attempt: from the second on, a line tells where it begins.
+
+    Raises:
+        OSError: the log can't be written.
+    """
+    descriptor = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    os.dup2(descriptor, 1)
+    os.dup2(descriptor, 2)
+    os.dup2(descriptor, _TRACE_NUMBER, inheritable=False)
+    os.close(descriptor)
+    faulthandler.enable(_TRACE_NUMBER)
+    faulthandler.register(TRACE_SIGNAL, _TRACE_NUMBER)
+    if attempt > 1:
+        os.write(1, f"--- attempt {attempt} ---\n".encode())
+
+
+def flush() -> None:
+    """Write out what user code's and C's streams still hold."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(Exception):  # it may be anything by now
+            stream.flush()
+    _LIBC.fflush(None)

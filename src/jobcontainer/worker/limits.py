@@ -1,0 +1,92 @@
+"""The ceilings of a job: the threads of numerical libraries, and the memory of its process tree."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import TYPE_CHECKING, Any
+
+from threadpoolctl import ThreadpoolController
+
+from jobcontainer.worker import tree
+
+if TYPE_CHECKING:
+    from collections.abc import Container
+
+THREAD_VARIABLES = (
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "BLIS_NUM_THREADS",
+    "VECLIB_MAXIMUM_THREADS",
+    "NUMEXPR_NUM_THREADS",
+)
+"""What numerical libraries read, each when it is loaded, to know how many threads they may use."""
+
+_LIMITED_SECONDS = 0.02  # between two looks at a job that has a limit
+_FIRST_SECONDS, _MOST_SECONDS = 0.05, 1.0  # at one that has none, more and more seldom
+_EXACT_SHARE = 20  # an exact look may take a twentieth of the time
+
+_loaded: list[tuple[Any, int]] = []
+
+
+def find_thread_pools() -> None:
+    """Look once, in the keeper, which of the loaded libraries have threads; its jobs inherit the list."""
+    _loaded[:] = [(library, library.num_threads) for library in ThreadpoolController().lib_controllers]
+
+
+def cap_threads(threads: int | None, *, spared: Container[str] = ()) -> None:
+    """Bound the threads of numerical libraries, of those that are loaded and those that will be.
+
+    Args:
+        threads: how many each may use; None leaves them as they are.
+        spared: environment variables that the user has set for this very job.
+    """
+    if threads is None:
+        return
+    for name in THREAD_VARIABLES:
+        if name not in spared:
+            os.environ[name] = str(threads)
+    for index, (library, number) in enumerate(_loaded):
+        if number != threads:  # to set it starts the threads
+            library.set_num_threads(threads)
+            _loaded[index] = (library, threads)
+
+
+class MemoryGauge:
+    """Measures a job's process tree now and then.
+
+    A look adds up what the processes hold, which counts what a process shares with its forked children several times,
+    but is cheap. Where that matters, an exact look decides.
+
+    Args:
+        pid: the job's process.
+        limit: bytes that the tree may hold; None for no limit.
+        base: bytes of the keeper's that a forked process maps without having touched them.
+
+    Attributes:
+        peak: the most that was seen, in bytes.
+        next_look: when to look again, on the clock of :func:`time.monotonic`.
+    """
+
+    def __init__(self, pid: int, limit: int | None, base: int) -> None:
+        """Plan the first look."""
+        self.peak = 0
+        self._pid, self._limit, self._base = pid, limit, base
+        self._pause = _FIRST_SECONDS if limit is None else _LIMITED_SECONDS
+        self.next_look = time.monotonic() + self._pause
+
+    def look(self) -> bool:
+        """Measure, and tell whether the tree holds more than the limit."""
+        begun = time.monotonic()
+        pids = [self._pid, *tree.descendants_of(self._pid)]
+        held = max(tree.memory_of(pids) - self._base, 0)
+        over = self._limit is not None and held > self._limit
+        if over or (len(pids) > 1 and held > self.peak):
+            held = tree.exact_memory_of(pids) or held
+        self.peak = max(self.peak, held)
+        if self._limit is None:
+            self._pause = min(self._pause * 1.5, _MOST_SECONDS)
+        now = time.monotonic()
+        self.next_look = now + max(self._pause, (now - begun) * _EXACT_SHARE)
+        return self._limit is not None and held > self._limit

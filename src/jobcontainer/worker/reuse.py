@@ -1,0 +1,93 @@
+"""Between two jobs of a reused process: what of its state can be put back, is.
+
+Put back: working directory, environment, ``sys.path``, ``sys.argv``, streams and hooks, ``__main__``, builtins, signal
+handlers and timers, warning filters, the root logger, umask, decimal context, socket timeout, garbage collection,
+recursion limit; random generators get a fresh seed, and children that are still there are killed by the keeper.
+
+What leaks from a job into the next, and is why ``isolation="fresh"`` is the default: imported modules and whatever they
+hold, monkeypatches in them, threads, open files, memory that was not freed, lowered resource limits, priority, settings
+of numerical libraries, code of modules that were edited since they were imported.
+"""
+
+from __future__ import annotations
+
+import builtins
+import contextlib
+import decimal
+import gc
+import logging
+import os
+import random
+import signal
+import socket
+import sys
+import types
+import warnings
+from typing import Any
+
+from jobcontainer.worker import shield
+
+_SYS_NAMES = ("stdin", "stdout", "stderr", "excepthook", "displayhook", "unraisablehook", "dont_write_bytecode")
+
+
+class State:
+    """The state of a process before its first job."""
+
+    def __init__(self) -> None:
+        """Remember it."""
+        self._sys = {name: getattr(sys, name) for name in _SYS_NAMES}
+        self._argv = list(sys.argv)
+        self._builtins = dict(vars(builtins))
+        self._signals = {number: signal.getsignal(number) for number in signal.valid_signals()}
+        self._filters = list(warnings.filters)
+        self._root = logging.getLogger()
+        self._handlers = list(self._root.handlers)
+        self._umask = os.umask(0o077)
+        os.umask(self._umask)
+        self._timeout = socket.getdefaulttimeout()
+        self._decimal = decimal.getcontext().copy()
+        self._gc = gc.get_threshold()
+        self._recursion = sys.getrecursionlimit()
+
+    def restore(self) -> None:
+        """Put it back; the rest follows from the next order."""
+        _reap_children()
+        for name, value in self._sys.items():
+            setattr(sys, name, value)
+        sys.argv[:] = self._argv
+        sys.modules["__main__"] = types.ModuleType("__main__")
+        _put_back(vars(builtins), self._builtins)
+        self._restore_signals()
+        mutable_warnings: Any = warnings
+        mutable_warnings.filters[:] = self._filters
+        mutable_warnings._filters_mutated()  # noqa: SLF001 -- forget what was decided by others
+        self._root.handlers[:] = self._handlers
+        os.umask(self._umask)
+        socket.setdefaulttimeout(self._timeout)
+        decimal.setcontext(self._decimal.copy())
+        gc.set_threshold(*self._gc)
+        gc.enable()
+        sys.setrecursionlimit(self._recursion)
+        random.seed()
+        shield.reseed()
+
+    def _restore_signals(self) -> None:
+        for name in ("ITIMER_REAL", "ITIMER_VIRTUAL", "ITIMER_PROF"):
+            signal.setitimer(getattr(signal, name), 0)
+        for number, handler in self._signals.items():
+            if handler is not None and signal.getsignal(number) is not handler:
+                with contextlib.suppress(OSError, ValueError):  # SIGKILL, SIGSTOP
+                    signal.signal(number, handler)
+
+
+def _put_back(names: dict[str, Any], before: dict[str, Any]) -> None:
+    for name in names.keys() - before.keys():
+        del names[name]
+    names.update(before)
+
+
+def _reap_children() -> None:
+    """Take the exit codes of children that the keeper has killed, or that nobody waited for."""
+    with contextlib.suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass

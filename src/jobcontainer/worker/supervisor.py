@@ -1,0 +1,207 @@
+"""Supervisor: sees one job from its order to its last stray.
+
+States of a job here: *running*; *stopping*, after a cancel or its timeout, until its grace is over; *ending*, after it
+told its end, until its exit handlers are done or its grace is over; *ended*, when its process is reaped and nothing
+that it started is left. One thread, the keeper's; it waits for whatever comes first: the end of the process, a word
+over the channel, a message from the pool, the next deadline.
+
+Who kills whom: SIGINT to the job's process group asks politely; SIGKILL to the job's process follows, at once where it
+is out of memory. The kernel then hands whatever the job had started to the keeper, which kills that too.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import resource
+import time
+from multiprocessing.connection import wait
+from typing import TYPE_CHECKING, Any
+
+from jobcontainer.events import JobState, Outcome, Usage
+from jobcontainer.files.folder import JobFolder
+from jobcontainer.files.result import kind_of
+from jobcontainer.worker import tree
+from jobcontainer.worker.limits import MemoryGauge
+from jobcontainer.worker.verdict import Evidence, judge, readable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from multiprocessing.connection import Connection
+
+    from jobcontainer.worker.fresh import JobProcess
+    from jobcontainer.worker.run import Order
+
+_TRACE_SECONDS = 0.06  # for the traceback before a kill
+_NEVER = float("inf")
+
+
+class Supervisor:
+    """Supervises one attempt of one job.
+
+    Args:
+        process: the job's process; it has its order.
+        order: what it was told to do.
+        lifeline: to the pool.
+        cancelled: reads what came over the lifeline, and tells whether this job is to be cancelled.
+        base: bytes of memory that the process shares with its keeper.
+    """
+
+    def __init__(
+        self, process: JobProcess, order: Order, lifeline: Connection, cancelled: Callable[[], bool], base: int
+    ) -> None:
+        """Start the clocks."""
+        self._process, self._order = process, order
+        self._lifeline, self._cancelled = lifeline, cancelled
+        self._folder = JobFolder(order.folder)
+        self._base = base
+        self._start_clock()
+        self._kill_at = _NEVER
+        self._gauge = MemoryGauge(process.pid, order.options["memory"], base)
+        self._channel: Connection | None = process.channel
+        self._evidence = Evidence(log=str(self._folder.log_file))
+        self._oom_kills: int | None = None
+        self._cpu_before = _cpu_of_children()
+
+    def see_through(self, spared: set[int]) -> tuple[Outcome, bool]:
+        """Supervise until nothing is left to supervise.
+
+        Args:
+            spared: children of the keeper that are not this job's.
+
+        Returns:
+            The outcome, and whether the process is there for another job.
+        """
+        kept = False
+        while not kept:
+            waited = [self._process.exited, self._lifeline, *([self._channel] if self._channel else ())]
+            ready = wait(waited, self._seconds_left())
+            if self._lifeline in ready and self._cancelled():
+                self._stop(JobState.CANCELLED)
+            if self._channel in ready:
+                self._hear()
+                kept = self._is_kept()
+            if self._process.exited in ready:
+                break
+            self._keep_time()
+        if kept:
+            self._end_strays_of_reused()
+        else:
+            self._hear()
+            self._evidence.exit_code = self._process.reap()
+            tree.end_children(spared)
+        return self._outcome(), kept
+
+    def _start_clock(self) -> None:
+        self._begun = time.monotonic()
+        timeout = self._order.options["timeout"]
+        self._timeout_at = _NEVER if timeout is None else self._begun + timeout
+
+    def _seconds_left(self) -> float | None:
+        """Tell how long to wait for anything else; None for ever."""
+        due = self._kill_at
+        if not self._evidence.told:
+            due = min(due, self._gauge.next_look, _NEVER if self._evidence.stopped else self._timeout_at)
+        return None if due == _NEVER else max(0.0, due - time.monotonic())
+
+    def _keep_time(self) -> None:
+        now = time.monotonic()
+        if now >= self._kill_at:
+            self._kill()
+        if self._evidence.told:
+            return
+        if now >= self._timeout_at and self._evidence.stopped is None:
+            self._evidence.limit = f"timeout={self._order.options['timeout']:g} s"
+            self._stop(JobState.TIMED_OUT)
+        if now >= self._gauge.next_look:
+            if self._folder.cancel_file.exists():  # another process, which has no lifeline to us, asked for its end
+                self._stop(JobState.CANCELLED)
+            if self._oom_kills is None:  # a job that is over sooner is no match for the OOM killer
+                self._oom_kills = tree.oom_kills()
+            if self._gauge.look():
+                limit, held = self._order.options["memory"], self._gauge.peak
+                self._evidence.limit = f"memory={readable(limit)}, and it held {readable(held)}"
+                self._evidence.stopped = JobState.OUT_OF_MEMORY
+                self._kill()
+
+    def _stop(self, why: JobState) -> None:
+        """Ask it to stop; once, and not after it told its end."""
+        if self._evidence.stopped is None and not self._evidence.told:
+            self._evidence.stopped = why
+            self._kill_at = time.monotonic() + self._order.options["grace"]
+            self._process.interrupt()
+
+    def _kill(self) -> None:
+        """End it for sure; if it has not told its end, with a traceback in its log."""
+        self._kill_at = _NEVER
+        if not self._evidence.told:
+            self._trace()
+        self._process.kill()
+
+    def _trace(self) -> None:
+        """Have it write where it is, and wait until that is written."""
+        log = self._folder.log_file
+        with contextlib.suppress(OSError):  # user code deleted it
+            with log.open("ab") as file:
+                words = (self._evidence.stopped or JobState.CANCELLED).words
+                file.write(f"--- {words}; where it was when it was killed: ---\n".encode())
+                before = last = file.tell()
+            self._process.trace()
+            until = time.monotonic() + _TRACE_SECONDS
+            while time.monotonic() < until and not wait([self._process.exited], 0.002):
+                size = log.stat().st_size
+                if before < size == last:
+                    return
+                last = size
+
+    def _hear(self) -> None:
+        """Take what the process tells of its end, if it has."""
+        try:
+            if self._channel is not None and self._channel.poll():
+                self._evidence.told = json.loads(self._channel.recv_bytes())
+                if self._evidence.told:
+                    self._kill_at = time.monotonic() + self._order.options["grace"]
+                    self._channel = None
+                else:  # a process that was still starting is ready: what it ran so far was not the job
+                    self._start_clock()
+        except (EOFError, OSError):  # user code closed it
+            self._channel = None
+
+    def _is_kept(self) -> bool:
+        """Whether the process may run another job; if it was to, and may not, it is killed."""
+        if not (self._order.reuses and self._evidence.told):
+            return False
+        clean = self._evidence.told["state"] in {JobState.SUCCEEDED, JobState.FAILED} and not self._evidence.stopped
+        if not clean:
+            self._process.kill()
+        return clean
+
+    def _end_strays_of_reused(self) -> None:
+        while strays := tree.descendants_of(self._process.pid):
+            tree.kill(strays)
+            if not tree.running(strays):
+                return
+
+    def _outcome(self) -> Outcome:
+        evidence = self._evidence
+        peak = max(self._gauge.peak, evidence.told.get("peak_memory", 0) - self._base)
+        cpu = evidence.told.get("cpu", 0.0) if self._order.reuses else _cpu_of_children() - self._cpu_before
+        if evidence.exit_code == -9 and evidence.stopped is None and self._oom_kills is not None:  # noqa: PLR2004
+            evidence.oom_killed = tree.oom_kills() > self._oom_kills
+        if not evidence.told:
+            with contextlib.suppress(OSError):  # FileNotFoundError: there is no result
+                evidence.result = kind_of(self._folder.result_file)
+        fields: dict[str, Any] = judge(evidence)
+        if fields["state"] not in {JobState.SUCCEEDED, JobState.FAILED}:
+            with contextlib.suppress(OSError):
+                self._folder.result_file.unlink(missing_ok=True)
+        wall = time.monotonic() - self._begun
+        return Outcome(
+            at=time.time(), usage=Usage(wall=wall, cpu=cpu, peak_memory=peak), attempt=self._order.attempt, **fields
+        )
+
+
+def _cpu_of_children() -> float:
+    """Return the CPU seconds of every child that this process has reaped, and of theirs."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime

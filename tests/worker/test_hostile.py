@@ -1,0 +1,76 @@
+"""The hostile table: every job ends as it must, and harms nobody."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from hostile import TABLE
+from jobcontainer.engines.loky import LokyEngine
+from jobcontainer.events import JobState
+from jobcontainer.files.folder import StoreFolder
+from jobcontainer.files.result import read_result
+from jobcontainer.files.serializer import Serializer
+from jobcontainer.process import JobOptions, Surroundings
+
+SIBLINGS = 20
+
+
+class Sibling:
+    def __init__(self, number):
+        self.number = number
+
+    def run(self):
+        print("sibling", self.number)
+        return self.number
+
+
+@pytest.fixture(scope="module")
+def jobs(tmp_path_factory):
+    """Every row of the table and twenty siblings, submitted at once to one engine; futures by name."""
+    store = StoreFolder(tmp_path_factory.mktemp("hostile") / "store")
+    store.create()
+    engine = LokyEngine(4)
+    here = Surroundings.here()
+    started = {}
+
+    def submit(name, process, options):
+        folder = store.new_job(name)
+        Serializer.serialize_to_file(process, folder.process_file)
+        started[name] = folder, engine.submit(folder, JobOptions(**options), here)
+
+    for index, row in enumerate(TABLE):
+        submit(row.name, row.process, row.options)
+        if index < SIBLINGS:
+            submit(f"sibling {index}", Sibling(index), {})
+    yield started
+    begun = time.monotonic()
+    engine.close()
+    assert time.monotonic() - begun < 5
+
+
+@pytest.mark.parametrize("row", TABLE, ids=lambda row: row.name)
+def test_a_hostile_job_ends_as_it_must(jobs, row):
+    """It ends in its state, within its bound, and what happened is told."""
+    folder, future = jobs[row.name]
+    outcome = future.result(row.bound)
+    said = "\n".join([outcome.reason, outcome.error_type, outcome.error_message, *folder.tail(200)])
+    assert outcome.state is row.state, said
+    for words in row.words:
+        assert words in said
+    if row.state is JobState.SUCCEEDED:
+        assert read_result(folder.result_file)[1] is None
+    elif row.state is not JobState.FAILED:
+        assert not folder.result_file.exists()
+    if folder.path.exists():
+        assert folder.read_events()[0][-1] == outcome
+
+
+def test_siblings_are_unharmed(jobs):
+    """Twenty jobs that ran beside the hostile ones returned what they should."""
+    for number in range(SIBLINGS):
+        folder, future = jobs[f"sibling {number}"]
+        assert future.result(30).state is JobState.SUCCEEDED
+        assert read_result(folder.result_file) == (number, None)
+        assert folder.tail(9) == [f"sibling {number}"]
