@@ -1,0 +1,103 @@
+"""Where workers come from. An engine runs jobs that lie in their folders; it knows nothing of queues or retries.
+
+Four engines stand behind one protocol, and one contract suite runs over them all: ``inline`` (this process), ``loky``
+(this machine, a keeper per slot), ``detached`` (a host process that outlives the kernel), ``dask`` (a cluster).
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Protocol, cast, runtime_checkable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from concurrent.futures import Future
+
+    from jobcontainer.events import Outcome
+    from jobcontainer.files.folder import JobFolder
+    from jobcontainer.process import JobOptions, Surroundings
+
+
+class Engine(Protocol):
+    """Runs jobs from their folders.
+
+    Attributes:
+        slots: how many jobs run at the same time; whoever submits more at once waits in the engine's own order.
+    """
+
+    @property
+    def slots(self) -> int:
+        """How many jobs run at the same time."""
+        ...
+
+    @property
+    def threads(self) -> int | None:
+        """How many BLAS and OpenMP threads a job gets where nobody said; None leaves them as they are."""
+        ...
+
+    def submit(
+        self, folder: JobFolder, options: JobOptions, surroundings: Surroundings, *, attempt: int = 1
+    ) -> Future[Outcome]:
+        """Run the process of a folder.
+
+        Returns:
+            A future that always ends, and never with an exception: a crash of whatever runs the job is an outcome
+            too. Before it ends, the outcome stands in the folder's events.
+        """
+        ...
+
+    def cancel(self, job_id: str) -> None:
+        """End a job, politely first; it returns at once, the job's future tells when it has ended.
+
+        A job that is not here, or has ended, is passed over.
+        """
+        ...
+
+    def close(self) -> None:
+        """Cancel what runs, end every process, and return when nothing is left."""
+        ...
+
+
+@runtime_checkable
+class Growing(Protocol):
+    """An engine whose slots may become more while jobs wait for them."""
+
+    def on_growth(self, call: Callable[[], object]) -> None:
+        """Have something called, from any thread, when there are more slots than there were."""
+        ...
+
+
+def engine_named(name: str, max_workers: int | None, preload: Sequence[str] = ()) -> Engine:
+    """Make an engine by its name. Only then is it imported: listing jobs, say, needs none, and joblib takes its time.
+
+    Args:
+        name: ``"loky"``, ``"inline"``, ``"dask"`` for the Dask client of this process, or the address of a Dask
+            scheduler, ``"tcp://host:8786"``.
+        max_workers: how many jobs run at the same time; None for the CPUs that are really available.
+        preload: modules that are imported once per slot, before any job.
+
+    Raises:
+        ValueError: there is no such engine, or no Dask client.
+        ModuleNotFoundError: the engine needs a package that is not installed.
+        ConnectionError: nobody answers at the address.
+    """
+    kind = "dask" if "://" in name else name
+    if kind not in _NAMED:
+        raise ValueError(f"engine={name!r}: it takes {', '.join(map(repr, _NAMED))}, an address, or an engine object.")
+    module, make = _NAMED[kind]
+    made = getattr(importlib.import_module(f"jobcontainer.engines.{module}"), make)
+    match kind:
+        case "inline":
+            engine = made()
+        case "dask":
+            engine = made(None if name == kind else name, preload=preload, most=max_workers)
+        case _:
+            engine = made(max_workers, preload=preload)
+    return cast("Engine", engine)
+
+
+_NAMED = {
+    "loky": ("loky", "LokyEngine"),
+    "inline": ("inline", "InlineEngine"),
+    "dask": ("dask", "DaskEngine"),
+}

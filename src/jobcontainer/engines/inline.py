@@ -1,0 +1,121 @@
+"""The engine without processes: a job runs in the caller's own, for a debugger and for tests.
+
+``submit`` returns when the job has ended. What the job prints goes to the log and stays visible here, so that a
+debugger's prompt can be used. Nothing is isolated: ``timeout``, ``memory``, ``threads`` and ``grace`` have no effect,
+and a crash is a crash of this process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import sys
+import time
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, Any, TextIO
+
+from jobcontainer.events import Outcome, Started, Usage
+from jobcontainer.files.serializer import Serializer
+from jobcontainer.worker.run import carry_out
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from jobcontainer.files.folder import JobFolder
+    from jobcontainer.process import JobOptions, Surroundings
+
+
+class InlineEngine:
+    """Runs jobs in this process, one at a time.
+
+    Example:
+        >>> InlineEngine().slots
+        1
+    """
+
+    @property
+    def slots(self) -> int:
+        """One: the caller waits for it."""
+        return 1
+
+    @property
+    def threads(self) -> None:
+        """As many as this process has."""
+        return None
+
+    def submit(
+        self,
+        folder: JobFolder,
+        options: JobOptions,
+        surroundings: Surroundings,  # noqa: ARG002 -- the job is where they were taken
+        *,
+        attempt: int = 1,
+    ) -> Future[Outcome]:
+        """Run the process of a folder, and return a future that has ended."""
+        begun, cpu = time.time(), time.process_time()
+        folder.append_event(Started(at=begun, pid=os.getpid(), attempt=attempt))
+        ending: dict[str, Any] = {}
+        log = folder.log_file.open("a", encoding="utf-8", errors="backslashreplace", buffering=1)
+        with log, _copied(log), contextlib.ExitStack() as place:
+            carry_out(
+                folder,
+                lambda: place.enter_context(_place(options)),
+                ending.update,
+                load=Serializer.deserialize_from_file,
+            )
+        usage = Usage(wall=time.time() - begun, cpu=time.process_time() - cpu)
+        outcome = Outcome(at=time.time(), usage=usage, attempt=attempt, **ending)
+        folder.append_event(outcome)
+        future: Future[Outcome] = Future()
+        future.set_result(outcome)
+        return future
+
+    def cancel(self, job_id: str) -> None:
+        """Do nothing: when this can be called, every job has ended."""
+
+    def close(self) -> None:
+        """Do nothing: there is no process to end."""
+
+
+class _Copy(io.TextIOBase):
+    """A stream that writes to the terminal and to the log."""
+
+    def __init__(self, terminal: TextIO, log: TextIO) -> None:
+        self._terminal, self._log = terminal, log
+
+    def write(self, text: str) -> int:
+        self._log.write(text)
+        return self._terminal.write(text)
+
+    def flush(self) -> None:
+        self._log.flush()
+        self._terminal.flush()
+
+    def isatty(self) -> bool:
+        return self._terminal.isatty()
+
+    def fileno(self) -> int:
+        return self._terminal.fileno()
+
+
+@contextlib.contextmanager
+def _copied(log: TextIO) -> Iterator[None]:
+    out, err = _Copy(sys.stdout, log), _Copy(sys.stderr, log)
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        yield
+
+
+@contextlib.contextmanager
+def _place(options: JobOptions) -> Iterator[None]:
+    """Set the job's working directory and environment variables, and put the old ones back."""
+    cwd, environ = os.getcwd(), dict(os.environ)  # noqa: PTH109 -- a text is what chdir takes back
+    try:
+        os.environ.update(options.env)
+        if options.cwd is not None:
+            os.chdir(options.cwd)
+        yield
+    finally:
+        os.chdir(cwd)
+        os.environ.clear()
+        os.environ.update(environ)

@@ -1,0 +1,110 @@
+"""A Dask cluster of real processes on loopback."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from jobcontainer.engines.dask import DaskEngine
+from waiting import wait_for
+
+
+def end(processes):
+    for process in processes:
+        process.terminate()
+    for process in processes:
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+class Dask:
+    """A scheduler and its workers, each a process of its own, as ``dask scheduler`` and ``dask worker`` start them.
+
+    Attributes:
+        address: the scheduler's.
+    """
+
+    def __init__(self, folder):
+        folder.mkdir(exist_ok=True)
+        self.folder = folder
+        self.file = folder / "scheduler.json"
+        self.log = (folder / "log.txt").open("wb")
+        self.processes = []
+        self.scheduler = self._start("scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard")
+
+        wait_for(lambda: self.file.exists() or self.scheduler.poll() is not None, within=60)
+
+    @property
+    def address(self):
+        return json.loads(self.file.read_text())["address"]
+
+    def start_worker(self, *arguments, nanny=False, threads=1, cwd=None, env=None):
+        """Start a worker; it need not be there yet when this returns."""
+        where = "--nanny" if nanny else "--no-nanny"
+        return self._start(
+            "worker", where, "--no-dashboard", "--nthreads", str(threads), *arguments, cwd=cwd, env=env or {}
+        )
+
+    def engine(self, slots):
+        """Return an engine that has so many slots, once the workers are there."""
+        engine = DaskEngine(self.address)
+        wait_for(lambda: engine.slots == slots, within=60)  # an interpreter and Dask, on a machine that is busy
+        return engine
+
+    def stop(self):
+        """End the workers, and then the scheduler, which they would wait for."""
+        scheduler, *workers = self.processes
+        end(workers)
+        end([scheduler])
+        self.log.close()
+
+    def _start(self, what, *arguments, cwd=None, env=None):
+        process = subprocess.Popen(
+            [sys.executable, "-m", "distributed.cli.dask_" + what, "--scheduler-file", str(self.file), *arguments],
+            cwd=cwd or self.folder,
+            env={**os.environ, "DASK_TEMPORARY_DIRECTORY": str(self.folder), **(env or {})},
+            stdout=self.log,
+            stderr=self.log,
+        )
+        self.processes.append(process)
+        return process
+
+
+@pytest.fixture(scope="module")
+def dask_cluster(tmp_path_factory):
+    """A scheduler and two workers, of which one has a nanny."""
+    dask = Dask(tmp_path_factory.mktemp("dask"))
+    dask.start_worker(nanny=True)
+    dask.start_worker()
+    yield dask
+    dask.stop()
+
+
+@pytest.fixture
+def dask_class():
+    """Starts a cluster of a test's own."""
+    return Dask
+
+
+@pytest.fixture
+def seen_from_here_only():
+    """Name a folder by a path that leads nowhere in other processes: through a descriptor that they do not have."""
+    opened = []
+
+    def name(folder):
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        opened.append(os.dup2(descriptor, 900 + len(opened), inheritable=False))
+        os.close(descriptor)
+        return Path(f"/proc/self/fd/{opened[-1]}")
+
+    yield name
+    for descriptor in opened:
+        os.close(descriptor)

@@ -1,0 +1,653 @@
+"""What every engine promises, tried on each of them; where one can't give a promise, the test says so, and why."""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import multiprocessing
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import jobcontainer
+from jobcontainer.engines.inline import InlineEngine
+from jobcontainer.engines.loky import LokyEngine
+from jobcontainer.events import JobState, Outcome, Started
+from jobcontainer.files.folder import StoreFolder
+from jobcontainer.files.progress import read_bars
+from jobcontainer.files.result import RemoteTraceback, read_result
+from jobcontainer.files.serializer import Serializer
+from jobcontainer.process import JobOptions, Surroundings
+from waiting import is_running, wait_for
+
+ENGINES = {
+    "inline": InlineEngine,
+    "fork": lambda: LokyEngine(2, forks=True),
+    "no fork": lambda: LokyEngine(2, forks=False),
+    "reuse": lambda: LokyEngine(2, forks=True),
+    "dask": None,  # on the module's cluster
+    "dask far": None,  # which can't see the store
+}
+FAR, TAKE_TIME = "dask far", {"no fork", "dask", "dask far"}
+SAME_PROCESS = "it runs jobs in the caller's process"
+
+
+def pytest_generate_tests(metafunc):
+    """Try each promise on every engine that gives it.
+
+    Where each job starts an interpreter, or goes to a cluster, the quick run tries some promises only.
+    """
+    marker = metafunc.definition.get_closest_marker("not_promised")
+    left_out = marker.kwargs if marker else {}
+    names = [name for name in ENGINES if name.replace(" ", "_") not in left_out]
+    slow = () if metafunc.definition.get_closest_marker("quick") else pytest.mark.slow
+    params = [pytest.param(name, marks=slow if name in TAKE_TIME else ()) for name in names]
+    metafunc.parametrize("engine", params, indirect=True, scope="module")
+
+
+@pytest.fixture(scope="module")
+def engine(request):
+    make = ENGINES[request.param]
+    engine = make() if make else request.getfixturevalue("dask_cluster").engine(slots=2)
+    engine.isolation = "reuse" if request.param == "reuse" else "fresh"
+    yield engine
+    engine.close()
+
+
+@pytest.fixture
+def store(request, tmp_path, seen_from_here_only):
+    folder = StoreFolder(
+        (seen_from_here_only(tmp_path) if request.node.callspec.params["engine"] == FAR else tmp_path) / "store"
+    )
+    folder.create()
+    return folder
+
+
+@pytest.fixture
+def start(engine, store):
+    """Submit a process, or a function as one; returns its folder and its future."""
+
+    def start(process, *, attempt=1, folder=None, **options):
+        if folder is None:
+            folder = store.new_job("job")
+            Serializer.serialize_to_file(process if hasattr(process, "run") else Runs(process), folder.process_file)
+        options = JobOptions(**{"isolation": engine.isolation} | options)
+        return folder, engine.submit(folder, options, Surroundings.here(), attempt=attempt)
+
+    return start
+
+
+@pytest.fixture
+def run(start):
+    """Run a process, which must succeed, and return what it returned."""
+
+    def run(process, **options):
+        folder, future = start(process, **options)
+        outcome = future.result(60)
+        assert outcome.state is JobState.SUCCEEDED, (outcome, folder.tail(30))
+        return read_result(folder.result_file)[0]
+
+    return run
+
+
+class Runs:
+    def __init__(self, function):
+        self.function = function
+
+    def run(self):
+        return self.function()
+
+
+# --- ends -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.quick
+def test_what_run_returns_comes_back_by_the_result_file(start):
+    """The outcome says succeeded, the result file holds the value, the log what was printed, the events both ends."""
+
+    def speak():
+        print("Task is running")
+        return 42
+
+    folder, future = start(speak)
+    outcome = future.result(60)
+    assert outcome.state is JobState.SUCCEEDED
+    assert read_result(folder.result_file) == (42, None)
+    assert folder.tail(5) == ["Task is running"]
+    events, _ = folder.read_events()
+    assert [type(event) for event in events] == [Started, Outcome]
+    assert events[-1] == outcome
+
+
+@pytest.mark.quick
+def test_what_run_raises_comes_back_as_the_same_exception(start):
+    """The outcome says failed and names the error; the result file holds it, with the job's traceback attached."""
+
+    def fail():
+        raise KeyError("no good")
+
+    folder, future = start(fail)
+    outcome = future.result(60)
+    assert (outcome.state, outcome.error_type, outcome.error_message) == (JobState.FAILED, "KeyError", "'no good'")
+    value, error = read_result(folder.result_file)
+    assert value is None
+    assert isinstance(error, KeyError)
+    assert isinstance(error.__cause__, RemoteTraceback)
+    assert "in fail" in str(error.__cause__)
+    assert "worker/run.py" not in str(error.__cause__)
+    assert folder.tail(1) == ["KeyError: 'no good'"]
+
+
+def test_more_jobs_than_slots_all_end(start):
+    """What is submitted beyond the slots waits its turn."""
+    jobs = [start(lambda number=number: number * number) for number in range(12)]
+    assert [future.result(60).state for _, future in jobs] == [JobState.SUCCEEDED] * 12
+    assert [read_result(folder.result_file)[0] for folder, _ in jobs] == [number * number for number in range(12)]
+
+
+def test_a_process_file_that_cannot_be_loaded_is_a_failure(start, store):
+    """A missing or damaged process file ends in an outcome like any other, and nothing in it is run."""
+    missing = store.new_job("missing")
+    damaged = store.new_job("damaged")
+    damaged.process_file.write_bytes(b"damaged")
+    for folder, error in ((missing, "FileNotFoundError"), (damaged, "jobcontainer.errors.CorruptFileError")):
+        outcome = start(None, folder=folder)[1].result(60)
+        assert (outcome.state, outcome.error_type) == (JobState.FAILED, error)
+
+
+@pytest.mark.not_promised(inline="a debugger wants no retries")
+def test_a_second_attempt_goes_on_in_the_same_log(start):
+    """The log of a retry is set off by one line, and the result of the attempt before is gone."""
+
+    def speak():
+        print("attempt")
+        assert not list(Path(os.environ["STORE"]).glob("*/result.job"))
+
+    folder, future = start(speak, env={"STORE": "/nowhere"})
+    assert future.result(60).state is JobState.SUCCEEDED
+    assert folder.result_file.exists()
+    _, future = start(None, folder=folder, attempt=2, env={"STORE": str(folder.path.parent)})
+    assert future.result(60).attempt == 2
+    assert future.result(60).state is JobState.SUCCEEDED
+    assert folder.tail(9) == ["attempt", "--- attempt 2 ---", "attempt"]
+
+
+# --- what follows the job -------------------------------------------------------------------------------------------
+
+
+def test_the_working_directory_follows_the_job(run, tmp_path, monkeypatch):
+    """It is the one at submit, or the one asked for."""
+    here, there = tmp_path / "here", tmp_path / "there"
+    here.mkdir()
+    there.mkdir()
+    monkeypatch.chdir(here)
+    assert run(os.getcwd) == str(here)
+    assert run(os.getcwd, cwd=str(there)) == str(there)
+    assert run(os.getcwd) == str(here)
+
+
+def test_a_missing_working_directory_is_named(start, tmp_path):
+    """The job fails before any user code runs, and says which directory is not there."""
+    folder, future = start(lambda: print("never"), cwd=str(tmp_path / "gone"))
+    outcome = future.result(60)
+    assert (outcome.state, outcome.error_type) == (JobState.FAILED, "FileNotFoundError")
+    assert str(tmp_path / "gone") in outcome.error_message
+    assert "never" not in folder.tail(30)
+
+
+def test_the_environment_follows_the_job(run, monkeypatch):
+    """Variables are as they were at submit; one that was deleted since is gone."""
+    monkeypatch.setenv("FOLLOWS", "one")
+    assert run(lambda: os.environ.get("FOLLOWS")) == "one"
+    monkeypatch.setenv("FOLLOWS", "two")
+    assert run(lambda: os.environ.get("FOLLOWS")) == "two"
+    monkeypatch.delenv("FOLLOWS")
+    assert run(lambda: os.environ.get("FOLLOWS")) is None
+    assert run(lambda: ctypes.CDLL(None).getenv(b"FOLLOWS")) == 0
+
+
+class ReadsWhenLoaded:
+    def __setstate__(self, state):
+        self.seen = os.environ.get("CUDA_VISIBLE_DEVICES")
+
+    def __getstate__(self):
+        return {"something": True}
+
+    def run(self):
+        return self.seen
+
+
+@pytest.mark.quick
+def test_env_is_set_for_this_job_alone_before_its_code_is_loaded(start):
+    """Two jobs at a time see different devices."""
+    jobs = [start(ReadsWhenLoaded(), env={"CUDA_VISIBLE_DEVICES": str(number)}) for number in range(4)]
+    for _, future in jobs:
+        future.result(60)
+    assert [read_result(folder.result_file)[0] for folder, _ in jobs] == ["0", "1", "2", "3"]
+    assert "CUDA_VISIBLE_DEVICES" not in os.environ
+
+
+def test_modules_beside_the_notebook_can_be_imported(run, tmp_path, monkeypatch):
+    """``sys.path`` is as it was at submit."""
+    (tmp_path / "beside_the_notebook.py").write_text("answer = 42\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+    def use():
+        import beside_the_notebook
+
+        return beside_the_notebook.answer
+
+    try:
+        assert run(use) == 42
+    finally:
+        sys.modules.pop("beside_the_notebook", None)
+
+
+@pytest.mark.not_promised(inline="logging writes where the caller's handlers say")
+def test_the_level_of_the_root_logger_follows_the_job(start, monkeypatch):
+    """What logging shows in the notebook it shows in the log, before user code has configured any handler."""
+
+    def log():
+        logger = logging.getLogger("job")
+        logger.info("told at INFO")
+        logger.debug("not told")
+
+    monkeypatch.setattr(logging.getLogger(), "level", logging.INFO)
+    logging.getLogger().manager._clear_cache()
+    folder, future = start(log)
+    future.result(60)
+    assert folder.tail(9) == ["told at INFO"]
+
+
+@pytest.mark.not_promised(inline="the libraries are the caller's")
+def test_threads_bounds_numerical_libraries(run):
+    """BLAS uses no more than ``threads``; libraries that are loaded later are told by the environment."""
+
+    def count():
+        from threadpoolctl import threadpool_info
+
+        np.dot(np.ones((200, 200)), np.ones((200, 200)))
+        return max(library["num_threads"] for library in threadpool_info()), os.environ["OMP_NUM_THREADS"]
+
+    assert run(count, threads=1) == (1, "1")
+    most, told = run(count, threads=2)
+    assert most == min(2, os.cpu_count())
+    assert told == "2"
+    assert run(lambda: os.environ["OMP_NUM_THREADS"], threads=2, env={"OMP_NUM_THREADS": "3"}) == "3"
+
+
+@pytest.mark.not_promised(inline="the generators are the caller's")
+def test_no_two_jobs_draw_the_same_numbers(run):
+    """The global random generators, Python's and numpy's, are seeded freshly in each job."""
+    draws = [run(lambda: (random.random(), float(np.random.random()))) for _ in range(4)]  # noqa: NPY002, S311
+    for generator in zip(*draws, strict=True):
+        assert len(set(generator)) == 4
+
+
+# --- output ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.quick
+@pytest.mark.not_promised(inline="descriptors 1 and 2 stay the terminal's, so that a debugger can be used")
+def test_everything_that_is_printed_is_in_the_log_in_order(start):
+    """Python, its streams without a newline, descriptors, C, subprocesses: as they came."""
+
+    def speak():
+        libc = ctypes.CDLL(None)
+        print("1 print")
+        print("2 partial", end="")
+        print(" on stderr", file=sys.stderr)
+        os.write(1, b"3 descriptor\n")
+        libc.printf(b"4 C\n")
+        subprocess.run(["sh", "-c", "echo 5 subprocess; echo 6 its stderr >&2"], check=True)
+        logging.getLogger("job").warning("7 logging")
+        sys.stdout.buffer.write(b"8 bytes\n")
+        libc.printf(b"9 C without a newline")
+
+    folder, future = start(speak)
+    assert future.result(60).state is JobState.SUCCEEDED
+    assert folder.tail(20) == [
+        "1 print",
+        "2 partial on stderr",
+        "3 descriptor",
+        "4 C",
+        "5 subprocess",
+        "6 its stderr",
+        "7 logging",
+        "8 bytes",
+        "9 C without a newline",
+    ]
+
+
+@pytest.mark.not_promised(inline="the caller waits for the job")
+def test_the_log_is_live(start, tmp_path):
+    """What was printed, half a line too, is in the log while the job goes on."""
+    go = tmp_path / "go"
+
+    def speak():
+        print("half a line", end="")
+        while not go.exists():
+            time.sleep(0.005)
+
+    folder, future = start(speak)
+    wait_for(lambda: folder.tail(1) == ["half a line"])
+    assert not future.done()
+    go.touch()
+    assert future.result(60).state is JobState.SUCCEEDED
+
+
+def test_progress_and_displays_reach_the_folder(start):
+    """``progress()`` moves the bars of the record; ``display()`` leaves an event."""
+
+    def show():
+        for _ in jobcontainer.progress(range(3), desc="steps"):
+            pass
+        display({"answer": 42})  # noqa: F821 -- a job has it, as a notebook does
+
+    folder, future = start(show)
+    assert future.result(60).state is JobState.SUCCEEDED
+    assert [(bar.label, bar.done, bar.total) for bar in read_bars(folder.progress_file)] == [("steps", 3, 3)]
+    assert any("42" in event.data["text/plain"] for event in folder.read_events()[0] if event.event == "display")
+
+
+# --- limits ---------------------------------------------------------------------------------------------------------
+
+
+def wait_and_clean_up(started, cleaned):
+    started.touch()
+    try:
+        time.sleep(1000)
+    finally:
+        cleaned.touch()
+
+
+@pytest.mark.quick
+@pytest.mark.not_promised(inline="nobody is there to stop the caller's thread")
+def test_a_cancelled_job_may_clean_up_and_ends_at_once(start, engine, tmp_path):
+    """``finally`` blocks run, the log shows where it was, and the end is told long before the grace is over."""
+    started, cleaned = tmp_path / "started", tmp_path / "cleaned"
+    folder, future = start(lambda: wait_and_clean_up(started, cleaned), grace=30)
+    wait_for(started.exists)
+    engine.cancel(folder.id)
+    outcome = future.result(10)
+    assert outcome.state is JobState.CANCELLED
+    assert cleaned.exists()
+    assert any("in wait_and_clean_up" in line for line in folder.tail(30))
+    assert not folder.result_file.exists()
+
+
+@pytest.mark.not_promised(inline="every job has ended when the next can be submitted")
+def test_a_job_that_waits_can_be_cancelled(start, engine, tmp_path):
+    """It ends at once, without having started; the jobs before and behind it are not touched."""
+    go, started = tmp_path / "go", [tmp_path / "started 0", tmp_path / "started 1"]
+
+    def wait(mark):
+        mark.touch()
+        while not go.exists():
+            time.sleep(0.005)
+
+    running = [start(lambda mark=mark: wait(mark))[1] for mark in started]
+    waiting, cancelled = start(lambda: print("never"))
+    _, behind = start(lambda: "behind")
+    wait_for(lambda: all(mark.exists() for mark in started))
+    engine.cancel(waiting.id)
+    assert cancelled.result(10).state is JobState.CANCELLED
+    assert not any(future.done() for future in running)
+    go.touch()
+    assert [future.result(60).state for future in (*running, behind)] == [JobState.SUCCEEDED] * 3
+    assert [event.state for event in waiting.read_events()[0]] == [JobState.CANCELLED]
+
+
+def test_to_cancel_what_is_not_there_does_nothing(start, engine):
+    """Neither a job that has ended nor one that never was."""
+    folder, future = start(lambda: 1)
+    outcome = future.result(60)
+    engine.cancel(folder.id)
+    engine.cancel("no such job")
+    assert folder.read_events()[0][-1] == outcome
+    assert start(lambda: 2)[1].result(60).state is JobState.SUCCEEDED
+
+
+@pytest.mark.not_promised(inline="nobody is there to stop the caller's thread")
+def test_a_timeout_ends_the_job_and_says_where_it_was(start, tmp_path):
+    """Politely first: ``finally`` blocks run."""
+    started, cleaned = tmp_path / "started", tmp_path / "cleaned"
+    folder, future = start(lambda: wait_and_clean_up(started, cleaned), timeout=1.5, grace=30)
+    outcome = future.result(20)
+    assert outcome.state is JobState.TIMED_OUT
+    assert "timeout=1.5 s" in outcome.reason
+    assert cleaned.exists()
+    assert any("in wait_and_clean_up" in line for line in folder.tail(30))
+    assert 1.5 <= outcome.usage.wall < 10
+
+
+@pytest.mark.quick
+@pytest.mark.not_promised(inline="nobody is there to kill the caller")
+def test_a_job_that_will_not_stop_is_killed_after_its_grace(start, engine, tmp_path):
+    """With everything that it started, and with a traceback in the log, within the grace and a tenth of a second."""
+    started = tmp_path / "started"
+
+    def refuse():
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        child = subprocess.Popen(["sleep", "1000"], start_new_session=True)
+        started.write_text(str(child.pid))
+        while True:
+            time.sleep(1000)
+
+    folder, future = start(refuse, grace=0.2)
+    wait_for(lambda: started.exists() and started.read_text())
+    begun = time.monotonic()
+    engine.cancel(folder.id)
+    assert future.result(10).state is JobState.CANCELLED
+    assert 0.2 <= time.monotonic() - begun < 2
+    assert any("in refuse" in line for line in folder.tail(30))
+    assert not is_running(int(started.read_text()))
+
+
+@pytest.mark.quick
+@pytest.mark.not_promised(inline="nobody is there to measure")
+def test_memory_bounds_the_process_tree(start):
+    """A job that grows above it is ended; the outcome names peak and limit, the log where it grew."""
+
+    def grow():
+        held = []
+        while True:
+            held.append(np.ones(1_000_000))
+
+    folder, future = start(grow, memory="200MB")
+    outcome = future.result(60)
+    assert outcome.state is JobState.OUT_OF_MEMORY
+    assert "memory=200 MB, and it held 2" in outcome.reason
+    assert outcome.usage.peak_memory > 200e6
+    assert any("in grow" in line for line in folder.tail(30))
+
+
+@pytest.mark.not_promised(inline="nobody is there to measure")
+def test_memory_that_is_shared_or_untouched_is_not_counted(run):
+    """Address space, mapped files, and pages that forked children share with the job do no harm to it."""
+
+    def share():
+        import mmap
+
+        untouched = mmap.mmap(-1, 1_000_000_000)
+        held = np.ones(10_000_000)
+        children = [os.fork() for _ in range(4)] if os.getpid() else []
+        if 0 in children:
+            time.sleep(1000)
+        time.sleep(0.3)
+        for child in children:
+            os.kill(child, signal.SIGKILL)
+        return len(untouched) + held.size
+
+    assert run(share, memory="250MB") == 1_010_000_000
+
+
+@pytest.mark.not_promised(inline="the caller's memory is not the job's")
+def test_usage_tells_time_cpu_and_memory(start):
+    """Wall and CPU seconds, and the peak of memory, also where it was high for a moment only."""
+
+    def work():
+        until = time.process_time() + 0.2
+        while time.process_time() < until:
+            pass
+        return len(bytearray(b"x") * 100_000_000)
+
+    usage = start(work)[1].result(60).usage
+    assert 0.2 <= usage.cpu <= usage.wall + 0.5 <= 20
+    assert usage.peak_memory > 95e6
+
+
+# --- isolation ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.not_promised(inline=SAME_PROCESS, reuse="imported modules, open files and threads stay")
+def test_nothing_of_a_job_reaches_the_next(run):
+    """Modules and their state, files, threads: the next job's process has never been used."""
+
+    def change():
+        import colorsys
+
+        colorsys.changed = True
+        globals()["held"] = open(os.devnull)  # noqa: SIM115 -- left open
+        threading.Thread(target=time.sleep, args=(1000,), daemon=True).start()
+        return os.getpid()
+
+    def look():
+        return (
+            "colorsys" in sys.modules,
+            len(threading.enumerate()),
+            sorted(map(int, os.listdir("/proc/self/fd")))[:3],
+            os.getpid(),
+        )
+
+    pids = {run(change) for _ in range(3)}
+    loaded, threads, descriptors, pid = run(look)
+    assert (loaded, threads, descriptors) == (False, 1, [0, 1, 2])
+    assert pid not in pids
+    assert len(pids) == 3
+
+
+@pytest.mark.not_promised(inline=SAME_PROCESS)
+def test_what_can_be_put_back_does_not_reach_the_next_job(run, tmp_path):
+    """Working directory, environment, paths, streams, builtins, signal handlers, filters, ``__main__``."""
+
+    def change():
+        import builtins
+        import decimal
+        import socket
+        import warnings
+
+        os.chdir(tmp_path)
+        os.environ["CHANGED"] = "yes"
+        sys.path.append("changed")
+        sys.argv.append("changed")
+        sys.stdout = sys.stderr = None
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        signal.setitimer(signal.ITIMER_REAL, 1000)
+        warnings.simplefilter("error")
+        logging.basicConfig(level=logging.ERROR)
+        decimal.getcontext().prec = 3
+        socket.setdefaulttimeout(1)
+        os.umask(0)
+        sys.modules["__main__"].changed = True
+        sys.setrecursionlimit(5000)
+        builtins.changed = builtins.len = True
+
+    def look():
+        import builtins
+        import decimal
+        import socket
+        import warnings
+
+        print("still printed")
+        umask = os.umask(0o022)
+        return (
+            os.getcwd(),
+            os.environ.get("CHANGED"),
+            "changed" in sys.path,
+            "changed" in sys.argv,
+            hasattr(builtins, "changed"),
+            callable(builtins.len),
+            signal.getsignal(signal.SIGTERM),
+            signal.getitimer(signal.ITIMER_REAL),
+            any(action == "error" for action, *_ in warnings.filters),
+            logging.getLogger().handlers,
+            decimal.getcontext().prec,
+            socket.getdefaulttimeout(),
+            umask,
+            hasattr(sys.modules["__main__"], "changed"),
+            sys.getrecursionlimit(),
+        )
+
+    before = run(look)
+    for _ in range(2):
+        run(change)
+    assert run(look) == before
+
+
+@pytest.mark.quick
+@pytest.mark.not_promised(inline=SAME_PROCESS)
+def test_a_crash_costs_its_own_job_only(start):
+    """Its neighbours, and the jobs that follow it, succeed."""
+    jobs = [start(os.abort if number == 2 else lambda: "fine")[1] for number in range(8)]
+    states = [future.result(60).state for future in jobs]
+    assert states.pop(2) is JobState.CRASHED
+    assert states == [JobState.SUCCEEDED] * 7
+
+
+@pytest.mark.quick
+@pytest.mark.not_promised(inline=SAME_PROCESS)
+def test_nothing_that_a_job_started_outlives_it(run):
+    """Children, and children of children that made themselves daemons, are gone when the job is."""
+
+    def leave():
+        shell = subprocess.Popen(["sleep", "1000"])
+        reader, writer = os.pipe()
+        if os.fork() == 0:
+            os.setsid()
+            if pid := os.fork():
+                os.write(writer, str(pid).encode())
+                os._exit(0)
+            time.sleep(1000)
+        return shell.pid, int(os.read(reader, 20))
+
+    for pid in run(leave):
+        assert not is_running(pid)
+
+
+@pytest.mark.not_promised(inline=SAME_PROCESS)
+def test_the_job_has_a_session_of_its_own(run):
+    """An interrupt of the notebook, which goes to its process group, does not reach the job."""
+    session, group = run(lambda: (os.getsid(0), os.getpgrp()))
+    assert session != os.getsid(0)
+    assert group != os.getpgrp()
+
+
+def double(number):
+    return 2 * number
+
+
+@pytest.mark.not_promised(inline="it is the caller's multiprocessing")
+def test_processes_can_be_used_inside_a_job(run):
+    """multiprocessing, its fork and its spawn, concurrent.futures, joblib and subprocess, as in a script."""
+
+    def use():
+        from joblib import Parallel, delayed
+
+        with multiprocessing.get_context("fork").Pool(2) as pool:
+            forked = pool.map(double, range(3))
+        with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as executor:
+            spawned = list(executor.map(abs, range(3)))
+        parallel = Parallel(n_jobs=2)(delayed(double)(number) for number in range(3))
+        return forked, spawned, parallel, subprocess.run(["true"], check=True).returncode
+
+    assert run(use, timeout=60) == ([0, 2, 4], [0, 1, 2], [0, 2, 4], 0)

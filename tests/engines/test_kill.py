@@ -1,0 +1,227 @@
+"""Kills from outside: of a job, of its keeper, of the notebook, at each phase of a job's life."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from jobcontainer.engines.loky import LokyEngine
+from jobcontainer.events import JobState, Started
+from jobcontainer.files.folder import StoreFolder
+from jobcontainer.files.serializer import Serializer
+from jobcontainer.process import JobOptions, Surroundings
+from jobcontainer.worker import tree
+from waiting import is_running, wait_for
+
+BOUND = 2.0
+"""Seconds in which the end of whatever was killed must be told."""
+
+GONE = 1.0
+"""Seconds in which nothing may be left of a notebook that was killed."""
+
+
+class Stays:
+    """Stays in one phase of its life, and says so by making a file."""
+
+    def __init__(self, phase, reached):
+        self.phase, self.reached = phase, reached
+
+    def stay_if(self, phase):
+        if phase == self.phase and "JOBCONTAINER_SLOT" in os.environ:
+            Path(self.reached).touch()
+            time.sleep(1000)
+
+    def __setstate__(self, state):
+        self.__dict__ = state
+        self.stay_if("load")
+
+    def run(self):
+        self.stay_if("run")
+        return Written(self)
+
+    def __del__(self):
+        self.stay_if("after end")
+
+
+class Written:
+    def __init__(self, process):
+        self.process = process
+
+    def __reduce__(self):
+        self.process.stay_if("result write")
+        return str, ("written",)
+
+
+PHASES = ["load", "run", "result write", "after end"]
+
+
+@pytest.fixture(scope="module")
+def engine():
+    engine = LokyEngine(1)
+    yield engine
+    engine.close()
+
+
+@pytest.fixture
+def staying(engine, tmp_path):
+    """Start a job that stays in a phase; returns its folder, its future and its pid when it is there."""
+
+    def staying(phase):
+        store = StoreFolder(tmp_path / "store")
+        store.create()
+        folder, reached = store.new_job("job"), tmp_path / "reached"
+        Serializer.serialize_to_file(Stays(phase, str(reached)), folder.process_file)
+        future = engine.submit(folder, JobOptions(grace=1000), Surroundings.here())
+        wait_for(reached.exists)
+        (started,) = (event for event in folder.read_events()[0] if isinstance(event, Started))
+        return folder, future, started.pid
+
+    return staying
+
+
+@pytest.mark.parametrize("phase", PHASES)
+def test_a_job_that_is_killed_has_crashed(staying, phase):
+    """Unless its result was written: then its state was decided."""
+    folder, future, pid = staying(phase)
+    os.kill(pid, signal.SIGKILL)
+    outcome = future.result(BOUND)
+    assert outcome.state is (JobState.SUCCEEDED if phase == "after end" else JobState.CRASHED)
+    assert outcome.exit_code == -signal.SIGKILL
+    assert folder.read_events()[0][-1] == outcome
+
+
+@pytest.mark.parametrize("phase", PHASES)
+def test_a_job_whose_keeper_is_killed_is_lost(staying, phase):
+    """And gone. Unless its result was written: then its state was decided. The slot gets another keeper."""
+    folder, future, pid = staying(phase)
+    os.kill(keeper_of(pid), signal.SIGKILL)
+    outcome = future.result(BOUND)
+    assert outcome.state is (JobState.SUCCEEDED if phase == "after end" else JobState.LOST)
+    assert "SIGKILL" in outcome.reason
+    assert folder.read_events()[0][-1] == outcome
+    wait_for(lambda: not is_running(pid), within=GONE)
+
+
+def test_a_keeper_that_is_killed_while_it_is_idle_costs_no_job(engine, tmp_path):
+    """The next job gets another."""
+    store = StoreFolder(tmp_path / "store")
+    store.create()
+
+    def run():
+        folder = store.new_job("job")
+        Serializer.serialize_to_file(Stays("never", ""), folder.process_file)
+        return folder, engine.submit(folder, JobOptions(), Surroundings.here()).result(30)
+
+    folder, _ = run()
+    pid = next(event.pid for event in folder.read_events()[0] if isinstance(event, Started))
+    (keeper,) = (pid for pid in tree.children_of(os.getpid()) if tree.children_of(pid))
+    os.kill(keeper, signal.SIGKILL)
+    wait_for(lambda: keeper not in tree.children_of(os.getpid()))
+    assert run()[1].state is JobState.SUCCEEDED
+    assert not is_running(pid)
+
+
+def keeper_of(pid):
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()[1])
+
+
+def session_of(pid):
+    with contextlib.suppress(ProcessLookupError):
+        return os.getsid(pid)
+
+
+NOTEBOOK = """
+import ctypes, os, signal, subprocess, sys, time
+from pathlib import Path
+from jobcontainer.engines.loky import LokyEngine
+from jobcontainer.files.folder import StoreFolder
+from jobcontainer.files.serializer import Serializer
+from jobcontainer.process import JobOptions, Surroundings
+from test_kill import Stays
+
+class Runs:
+    def __init__(self, function, reached):
+        self.function, self.reached = function, reached
+    def run(self):
+        Path(self.reached).touch()
+        self.function()
+
+def sleep():
+    time.sleep(1000)
+
+def hold_the_gil():
+    ctypes.PyDLL(None).sleep(1000)
+
+def leave_daemons():
+    for _ in range(3):
+        if os.fork() == 0:
+            os.setsid()
+            if os.fork() == 0:
+                os.closerange(0, 100)
+                sleep()
+            os._exit(0)
+    subprocess.Popen(["sh", "-c", "trap '' INT TERM HUP; sleep 1000"], start_new_session=True)
+    for number in set(signal.Signals) - {signal.SIGKILL, signal.SIGSTOP}:
+        signal.signal(number, signal.SIG_IGN)
+    sleep()
+
+store = StoreFolder(os.environ["STORE"])
+store.create()
+reached = []
+
+def start(engine, process):
+    folder = store.new_job("job")
+    Serializer.serialize_to_file(process, folder.process_file)
+    return engine.submit(folder, JobOptions(grace=1000), Surroundings.here())
+
+def mark():
+    reached.append(store.path / f"reached {len(reached)}")
+    return str(reached[-1])
+
+busy, idle, starting = LokyEngine(4), LokyEngine(1), LokyEngine(1)
+start(idle, Stays("never", "")).result()
+for phase in ("load", "after end"):
+    start(busy, Stays(phase, mark()))
+for function in (hold_the_gil, leave_daemons):
+    start(busy, Runs(function, mark()))
+while not all(path.exists() for path in reached):
+    time.sleep(0.005)
+start(starting, Stays("run", mark()))
+print("ready", flush=True)
+sleep()
+"""
+
+
+def test_nothing_survives_the_notebook(tmp_path):
+    """A notebook is killed with a job in each phase: no process of it is left a second later, daemons included.
+
+    What still belongs to the notebook's own session may take longer: a keeper that was just starting, which ends when
+    its interpreter is up, and resource trackers, which clean up after the others.
+    """
+    token = f"TEST_KILL={os.getpid()}-{time.monotonic_ns()}"
+    name, value = token.split("=")
+    here = Path(__file__).parent
+    notebook = subprocess.Popen(
+        [sys.executable, "-c", NOTEBOOK],
+        env=os.environ | {name: value, "STORE": str(tmp_path / "store"), "PYTHONPATH": f"{here}:{here.parent}"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        assert notebook.stdout.readline() == "ready\n"
+        assert len(tree.marked_with(token)) > 15
+    finally:
+        notebook.kill()
+        notebook.wait()
+        notebook.stdout.close()
+    wait_for(lambda: not [pid for pid in tree.marked_with(token) if session_of(pid) != notebook.pid], within=GONE)
+    wait_for(lambda: not tree.marked_with(token))

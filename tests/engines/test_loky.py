@@ -1,0 +1,329 @@
+"""What the engine on this machine promises beyond the contract: of its keepers, and to the process that uses it."""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+
+import pytest
+
+from jobcontainer.engines import slot
+from jobcontainer.engines.loky import LokyEngine
+from jobcontainer.events import JobState
+from jobcontainer.files.folder import StoreFolder
+from jobcontainer.files.result import read_result
+from jobcontainer.files.serializer import Serializer
+from jobcontainer.process import JobOptions, Surroundings
+from jobcontainer.worker import tree
+from waiting import is_running, wait_for
+
+PRELUDE = """
+import os, signal, sys, time
+from jobcontainer.engines.loky import LokyEngine
+from jobcontainer.files.folder import StoreFolder
+from jobcontainer.files.serializer import Serializer
+from jobcontainer.process import JobOptions, Surroundings
+
+class Runs:
+    def __init__(self, function):
+        self.function = function
+    def run(self):
+        return self.function()
+
+store = StoreFolder(os.environ["STORE"])
+store.create()
+
+def start(engine, function, **options):
+    folder = store.new_job("job")
+    Serializer.serialize_to_file(Runs(function), folder.process_file)
+    return engine.submit(folder, JobOptions(**options), Surroundings.here())
+
+def hang():
+    time.sleep(1000)
+"""
+
+
+class Runs:
+    def __init__(self, function):
+        self.function = function
+
+    def run(self):
+        return self.function()
+
+
+def hang():
+    time.sleep(1000)
+
+
+@pytest.fixture
+def store(tmp_path):
+    folder = StoreFolder(tmp_path / "store")
+    folder.create()
+    return folder
+
+
+@pytest.fixture
+def submit(store):
+    def submit(engine, function, *, folder=None, **options):
+        folder = folder or store.new_job("job")
+        if folder.path.exists():
+            Serializer.serialize_to_file(Runs(function), folder.process_file)
+        return engine.submit(folder, JobOptions(**options), Surroundings.here())
+
+    return submit
+
+
+@pytest.fixture
+def engine():
+    engine = LokyEngine(2)
+    yield engine
+    engine.close()
+
+
+@pytest.fixture
+def script(tmp_path):
+    """Run a script of its own process group, with the engine at hand; returns its process, its pipes open."""
+    processes = []
+
+    def script(text, *, prelude=PRELUDE):
+        path = tmp_path / "script.py"
+        path.write_text(prelude + textwrap.dedent(text))
+        process = subprocess.Popen(
+            [sys.executable, "-W", "error", path],
+            env=os.environ | {"STORE": str(tmp_path / "scripts")},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        processes.append(process)
+        return process
+
+    yield script
+    for process in processes:
+        process.kill()
+        process.communicate()
+
+
+def keepers():
+    """The keepers of this process."""
+    return [pid for pid in tree.children_of(os.getpid()) if b"popen_loky" in command(pid)]
+
+
+def command(pid):
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb") as file:
+            return file.read()
+    except OSError:
+        return b""
+
+
+# --- the end of an engine -------------------------------------------------------------------------------------------
+
+
+def test_close_cancels_what_runs_and_what_waits(submit, tmp_path):
+    """It returns when all has ended; polite jobs may clean up, and their futures say cancelled."""
+    started = tmp_path / "started"
+    engine = LokyEngine(1)
+    running = submit(engine, lambda: (started.touch(), hang()), grace=30)
+    waiting = submit(engine, hang)
+    wait_for(started.exists)
+    begun = time.monotonic()
+    engine.close()
+    assert time.monotonic() - begun < 5
+    assert running.result(0).state is waiting.result(0).state is JobState.CANCELLED
+    with pytest.raises(RuntimeError, match="make a new JobPool"):
+        submit(engine, hang)
+    engine.close()
+
+
+def test_an_idle_engine_that_is_collected_leaves_nothing(submit):
+    """Forgotten engines end their keepers by themselves."""
+    engine = LokyEngine(2)
+    assert submit(engine, os.getpid).result(30).state is JobState.SUCCEEDED
+    pids = keepers()
+    assert pids
+    del engine
+    gc.collect()
+    wait_for(lambda: not any(map(is_running, pids)))
+
+
+def test_an_engine_that_is_collected_lets_its_jobs_end_first(submit, tmp_path):
+    """Whoever holds a job's future gets its outcome, though nobody holds the engine."""
+    go = tmp_path / "go"
+
+    def wait():
+        while not go.exists():
+            time.sleep(0.005)
+
+    engine = LokyEngine(1)
+    futures = [submit(engine, wait), submit(engine, os.getpid)]
+    del engine
+    gc.collect()
+    go.touch()
+    assert [future.result(30).state for future in futures] == [JobState.SUCCEEDED] * 2
+    wait_for(lambda: not keepers())
+
+
+def test_a_script_that_does_not_close_its_engine_ends_cleanly(script):
+    """At the interpreter's exit running jobs are cancelled; nothing is printed, nothing hangs, nothing is left."""
+    process = script("""
+        engine = LokyEngine(2)
+        start(engine, os.getpid).result()
+        start(engine, hang)
+        print("end")
+    """)
+    assert process.communicate(timeout=30) == ("end\n", "")
+    assert process.returncode == 0
+
+
+def test_a_script_needs_no_guard(script):
+    """A script without ``if __name__ == "__main__"`` runs once: no keeper and no job imports it."""
+    process = script("""
+        print("imported")
+        engine = LokyEngine(1)
+        folder = store.new_job("job")
+        Serializer.serialize_to_file(Runs(lambda: __name__), folder.process_file)
+        print(engine.submit(folder, JobOptions(), Surroundings.here()).result().state)
+        engine.close()
+    """)
+    assert process.communicate(timeout=30) == ("imported\nsucceeded\n", "")
+
+
+# --- the process that uses it ---------------------------------------------------------------------------------------
+
+
+def test_an_interrupt_of_the_notebook_touches_no_job(script):
+    """SIGINT to the process group of the notebook reaches neither a keeper, from its first moment on, nor a job."""
+    process = script("""
+        signal.signal(signal.SIGINT, lambda *_: None)
+        print("ready", flush=True)
+        engine = LokyEngine(2)
+        jobs = [start(engine, lambda: time.sleep(0.5)) for _ in range(2)]
+        print(*[job.result().state for job in jobs])
+        engine.close()
+    """)
+    assert process.stdout.readline() == "ready\n"
+    while process.poll() is None:
+        os.killpg(process.pid, signal.SIGINT)
+        time.sleep(0.02)
+    assert process.communicate(timeout=30) == ("succeeded succeeded\n", "")
+
+
+def test_a_fork_of_the_notebook_does_not_keep_keepers_alive(script):
+    """A child that user code forked, and that outlives the notebook, holds nothing that the keepers wait for."""
+    process = script("""
+        engine = LokyEngine(1)
+        start(engine, os.getpid).result()
+        child = os.fork()
+        if child == 0:
+            try:
+                start(engine, os.getpid)
+            except RuntimeError as error:
+                print("child:", error, flush=True)
+            os.close(1), os.close(2)
+            hang()
+        os.waitpid(child, os.WNOHANG)
+        from jobcontainer.worker import tree
+        below = tree.descendants_of(os.getpid())
+        print(child, *[pid for pid in tree.marked_with("JOBCONTAINER_SLOT=") if pid in below], flush=True)
+        hang()
+    """)
+    assert "make a new JobPool" in process.stdout.readline()
+    child, *others = map(int, process.stdout.readline().split())
+    try:
+        process.kill()
+        wait_for(lambda: not any(map(is_running, others)), within=2)
+        assert is_running(child)
+    finally:
+        os.kill(child, signal.SIGKILL)
+
+
+def test_it_can_be_used_from_many_threads(submit, engine):
+    """Jobs that several threads submit at once all end."""
+    futures = []
+    threads = [threading.Thread(target=lambda: futures.append(submit(engine, os.getpid))) for _ in range(12)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [future.result(30).state for future in futures] == [JobState.SUCCEEDED] * 12
+
+
+def test_the_users_joblib_is_untouched(script):
+    """``joblib.Parallel`` before, during, inside and after jobs: it keeps its workers, and their death harms no job."""
+    process = script("""
+        from joblib import Parallel, delayed
+        from joblib.externals.loky import reusable_executor
+        from jobcontainer.worker import tree
+
+        def use():
+            return Parallel(n_jobs=2)(delayed(abs)(-number) for number in range(4)) == [0, 1, 2, 3]
+
+        def workers():
+            return set(reusable_executor._executor._processes)
+
+        print(use())
+        before = workers()
+        engine = LokyEngine(1)
+        jobs = [start(engine, use), start(engine, lambda: time.sleep(0.5))]
+        print(use(), workers() == before)
+        reusable_executor._executor.shutdown(kill_workers=True)
+        print(*[job.result().state for job in jobs])
+        print(use(), workers() == before)
+        engine.close()
+        print(use())
+    """)
+    out, err = process.communicate(timeout=60)
+    assert out.splitlines() == ["True", "True True", "succeeded succeeded", "True False", "True"]
+    assert err == ""
+
+
+def test_modules_are_loaded_ahead(submit, store):
+    """A job finds the modules of ``preload`` imported; a name that does not exist does no harm."""
+    engine = LokyEngine(1, preload=["colorsys", "no_such_module"])
+    folder = store.new_job("job")
+    try:
+        assert submit(engine, lambda: "colorsys" in sys.modules, folder=folder).result(30).state is JobState.SUCCEEDED
+        assert read_result(folder.result_file)[0] is True
+    finally:
+        engine.close()
+
+
+@pytest.mark.parametrize("slots", [0, -1, 1.5, True, "2"])
+def test_slots_must_be_a_number_of_slots(slots):
+    """The error names the option and what is allowed."""
+    with pytest.raises(ValueError, match=r"slots=.*whole number from 1 up"):
+        LokyEngine(slots)
+
+
+# --- what goes wrong around it --------------------------------------------------------------------------------------
+
+
+def test_where_no_keeper_can_start_the_job_is_lost_and_says_why(submit, monkeypatch):
+    """Without semaphores (no ``/dev/shm``) every job ends at once, with a message that names what is missing."""
+
+    def no_semaphores(**_):
+        raise FileNotFoundError(2, "No such file or directory")
+
+    monkeypatch.setattr(slot, "ProcessPoolExecutor", no_semaphores)
+    engine = LokyEngine(1)
+    outcomes = [submit(engine, hang).result(5) for _ in range(2)]
+    assert {outcome.state for outcome in outcomes} == {JobState.LOST}
+    assert "/dev/shm" in outcomes[0].reason  # noqa: S108 -- a path in a message
+    engine.close()
+
+
+def test_a_job_without_a_folder_fails_and_says_so(submit, engine, store):
+    """A store that was removed, or can't be written to, ends the job, not the engine."""
+    outcome = submit(engine, hang, folder=store.job("gone")).result(30)
+    assert outcome.state is JobState.FAILED
+    assert str(store.path / "gone") in outcome.error_message
+    assert submit(engine, os.getpid).result(30).state is JobState.SUCCEEDED
