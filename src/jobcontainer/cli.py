@@ -1,0 +1,220 @@
+"""The command line: ``jobcontainer run · list · show · log · cancel · rerun · inspect · trust · prune``.
+
+``run`` and ``rerun`` end with an exit code that tells how the job ended, see :data:`EXIT_CODES`; the other commands
+with 0, or 2 where they could not do what was asked.
+"""
+
+from __future__ import annotations
+
+import argparse
+import concurrent.futures
+import dataclasses
+import json
+import os
+import sys
+import textwrap
+from concurrent.futures import CancelledError
+from typing import TYPE_CHECKING, Any
+
+from jobcontainer.errors import JobContainerError
+from jobcontainer.events import JobState
+from jobcontainer.files.serializer import Serializer, trust_file
+from jobcontainer.jobs.container import JobContainer, LogCopy
+from jobcontainer.jobs.flags import add_option_flags, options_given
+from jobcontainer.jobs.store import JobStore
+from jobcontainer.process import memory_in_bytes
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from jobcontainer.jobs.job import Job
+
+EXIT_CODES = {
+    JobState.SUCCEEDED: 0,
+    JobState.FAILED: 1,
+    JobState.CRASHED: 3,
+    JobState.LOST: 4,
+    JobState.TIMED_OUT: 124,
+    JobState.CANCELLED: 130,
+    JobState.OUT_OF_MEMORY: 137,
+}
+"""Exit code of ``run`` by the job's state; 2 is bad usage, 124, 130 and 137 are those of timeout(1) and the shell."""
+
+_UNABLE = 2
+_DAY = 24 * 60 * 60
+_FOLLOW_SECONDS = 0.1
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        arguments: the command and its flags; None for those of this process.
+
+    Returns:
+        The exit code.
+    """
+    given = _parser().parse_args(arguments)
+    if given.store:
+        os.environ["JOBCONTAINER_HOME"] = given.store
+    try:
+        code: int = given.command(given)
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader, head(1) say, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except (JobContainerError, OSError, ValueError, KeyError) as error:
+        print(f"jobcontainer: {error.args[0] if isinstance(error, KeyError) else error}", file=sys.stderr)
+        return _UNABLE
+    return code
+
+
+def _run(given: argparse.Namespace) -> int:
+    job = JobContainer(given.file, trusted=given.trusted, **options_given(given)).submit()
+    return _follow(job)
+
+
+def _rerun(given: argparse.Namespace) -> int:
+    return _follow(JobStore().open(given.id).rerun())
+
+
+def _follow(job: Job[Any]) -> int:
+    """Copy the log to standard output and draw progress on standard error, until the job has ended."""
+    from jobcontainer.jobs.console import watch  # noqa: PLC0415 -- rich takes its time, and only this needs it
+
+    copy = LogCopy(job)
+    try:
+        watch([job], meanwhile=copy.step)
+    except KeyboardInterrupt:
+        job.cancel()
+        concurrent.futures.wait([job])
+    copy.step()
+    if job.state is not JobState.SUCCEEDED:
+        print(f"jobcontainer: {_end(job)}", file=sys.stderr)
+    return EXIT_CODES[job.state]
+
+
+def _end(job: Job[Any]) -> str:
+    """Tell how a job ended that did not succeed."""
+    try:
+        error = job.exception()
+    except CancelledError as cancelled:
+        return str(cancelled)
+    return f"{type(error).__name__}: {error}\njobcontainer: `jobcontainer show {job.id}` tells more."
+
+
+def _list(given: argparse.Namespace) -> int:
+    store = JobStore()
+    jobs = store.jobs()
+    if given.json:
+        print(json.dumps([_facts(job) for job in jobs]))
+    else:
+        from jobcontainer.jobs.console import print_jobs  # noqa: PLC0415 -- rich takes its time
+
+        print_jobs(jobs)
+        if advice := store.advice():
+            print(advice, file=sys.stderr)
+    return 0
+
+
+def _show(given: argparse.Namespace) -> int:
+    job = JobStore().open(given.id)
+    facts = _facts(job) | {"source": job.source, "options": job.record.options, "tail": job.tail()}
+    if given.json:
+        print(json.dumps(facts))
+        return 0
+    for name, value in facts.items():
+        text = "\n".join(value) if isinstance(value, list) else str(value)
+        print(f"{name}: {text}" if "\n" not in text else f"{name}:\n{textwrap.indent(text, '    ')}")
+    return 0
+
+
+def _log(given: argparse.Namespace) -> int:
+    job = JobStore().open(given.id)
+    copy = LogCopy(job)
+    copy.step()
+    while given.follow and concurrent.futures.wait([job], timeout=_FOLLOW_SECONDS).not_done:
+        copy.step()
+    copy.step()
+    return 0
+
+
+def _cancel(given: argparse.Namespace) -> int:
+    job = JobStore().open(given.id)
+    if not job.cancel():
+        raise ValueError(f"{job.id} has ended already: {job.state.words}.")
+    return 0
+
+
+def _inspect(given: argparse.Namespace) -> int:
+    facts = dataclasses.asdict(Serializer.inspect(given.file))
+    if given.json:
+        print(json.dumps(facts, default=str))
+        return 0
+    for name, value in facts.items():
+        print(f"{name}: {value}")
+    return 0
+
+
+def _trust(given: argparse.Namespace) -> int:
+    trust_file(given.file)
+    print(f"{given.file} is signed by your key now: whatever is in it may run.")
+    return 0
+
+
+def _prune(given: argparse.Namespace) -> int:
+    older_than = None if given.older_than is None else given.older_than * _DAY
+    states = given.state or (list(JobState) if given.all else None)
+    gone = JobStore().prune(older_than=older_than, keep=given.keep, states=states, larger_than=given.larger_than)
+    print(f"{len(gone)} jobs deleted")
+    return 0
+
+
+def _facts(job: Job[Any]) -> dict[str, Any]:
+    """Tell a job as plain data."""
+    return {
+        "id": job.id,
+        "name": job.name,
+        "state": job.state.value,
+        "submitted": job.submitted,
+        "reason": job.outcome.reason if job.outcome else "",
+        "usage": dataclasses.asdict(job.usage),
+        "folder": str(job.folder.path),
+    }
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="jobcontainer", description="Run process files in isolation, and keep jobs.")
+    parser.add_argument("--store", metavar="FOLDER", help="where jobs are kept; default .jobcontainer")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+
+    def command(
+        name: str, call: Callable[[argparse.Namespace], int], about: str, *words: str
+    ) -> argparse.ArgumentParser:
+        made = commands.add_parser(name, help=about, description=about)
+        for word in words:
+            made.add_argument(word)
+        made.set_defaults(command=call)
+        return made
+
+    run = command("run", _run, "Run a process file; the exit code tells how it ended.", "file")
+    run.add_argument("--trusted", action="store_true", help="load it though it is not signed by a key of yours")
+    add_option_flags(run)
+    command("rerun", _rerun, "Run a job's process again, as a new job.", "id")
+    for listing in (
+        command("list", _list, "List the jobs, oldest first."),
+        command("show", _show, "Show what is known of a job.", "id"),
+        command("inspect", _inspect, "Show what a file says of itself, without running anything in it.", "file"),
+    ):
+        listing.add_argument("--json", action="store_true", help="as JSON")
+    log = command("log", _log, "Print a job's log.", "id")
+    log.add_argument("-f", "--follow", action="store_true", help="until the job has ended")
+    command("cancel", _cancel, "End a job, queued or running.", "id")
+    command("trust", _trust, "Sign a file with your key, after you decided that it may run.", "file")
+    prune = command("prune", _prune, "Delete the folders of ended jobs that meet every condition.")
+    prune.add_argument("--older-than", type=float, metavar="DAYS")
+    prune.add_argument("--keep", type=int, metavar="N", help="keep the newest N in any case")
+    prune.add_argument("--state", action="append", choices=[state.value for state in JobState if state.ended])
+    prune.add_argument("--larger-than", type=memory_in_bytes, metavar="AMOUNT", help='on disk, e.g. "100MB"')
+    prune.add_argument("--all", action="store_true", help="every ended job")
+    return parser

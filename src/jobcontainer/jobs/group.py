@@ -1,0 +1,124 @@
+"""JobGroup: several jobs handled as one."""
+
+from __future__ import annotations
+
+import concurrent.futures
+from collections import Counter
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, overload
+
+from jobcontainer.events import JobState
+from jobcontainer.jobs.job import Job
+from jobcontainer.jobs.view import group_html
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+R = TypeVar("R")
+
+
+class JobGroup(Sequence[Job[R]], Generic[R]):
+    """Several jobs, in the order they were submitted.
+
+    Args:
+        jobs: the jobs.
+
+    Example:
+        >>> group = pool.submit_all([Train(rate) for rate in (0.1, 0.2)])     # doctest: +SKIP
+        >>> group.results()                                                   # doctest: +SKIP
+        [0.91, 0.93]
+    """
+
+    def __init__(self, jobs: Iterable[Job[R]]) -> None:
+        """Hold the jobs."""
+        self._jobs = tuple(jobs)
+
+    @overload
+    def __getitem__(self, index: int) -> Job[R]: ...
+    @overload
+    def __getitem__(self, index: slice) -> JobGroup[R]: ...
+    def __getitem__(self, index: int | slice) -> Job[R] | JobGroup[R]:
+        """Return one job, or a group of some of them."""
+        return JobGroup(self._jobs[index]) if isinstance(index, slice) else self._jobs[index]
+
+    def __len__(self) -> int:
+        """Return how many jobs there are."""
+        return len(self._jobs)
+
+    def __repr__(self) -> str:
+        """Show how many jobs are in which state."""
+        counts = ", ".join(f"{count} {state.words}" for state, count in self.summary().items())
+        return f"<JobGroup of {len(self)}: {counts or 'no jobs'}>"
+
+    def _repr_html_(self) -> str:
+        """Show one card of all jobs as they stand; with the extension loaded, a notebook shows a live one."""
+        return group_html(self)
+
+    def results(self, on_error: Literal["raise", "return"] = "raise") -> list[R | BaseException]:
+        """Wait for all jobs and return their results in order.
+
+        Args:
+            on_error: ``"raise"`` raises the first error in that order; ``"return"`` puts each error in its place.
+
+        Raises:
+            ValueError: ``on_error`` is neither.
+            Exception: what the first unsuccessful job raised, with ``on_error="raise"``.
+        """
+        if on_error not in {"raise", "return"}:
+            raise ValueError(f'on_error={on_error!r}: it takes "raise" or "return".')
+        return [job.result() if on_error == "raise" else _result_or_error(job) for job in self._jobs]
+
+    def wait(self, timeout: float | None = None, *, progress: bool = False) -> bool:
+        """Wait until all jobs have ended, however they end.
+
+        Args:
+            timeout: seconds to wait at the most; None waits for ever.
+            progress: whether to draw progress bars meanwhile, in a terminal, on standard error.
+
+        Returns:
+            Whether all have ended.
+        """
+        if not progress:
+            return not concurrent.futures.wait(self._jobs, timeout).not_done
+        from jobcontainer.jobs.console import watch  # noqa: PLC0415 -- rich takes its time
+
+        return watch(self._jobs, timeout=timeout)
+
+    def as_completed(self, timeout: float | None = None) -> Iterator[Job[R]]:
+        """Go through the jobs as they end.
+
+        Raises:
+            TimeoutError: not all have ended ``timeout`` seconds from the call.
+        """
+        yield from concurrent.futures.as_completed(self._jobs, timeout)  # type: ignore[misc]  # they are the jobs
+
+    def cancel(self) -> None:
+        """End every job that has not ended; those still queued first, so that none starts in between."""
+        for job in sorted(self._jobs, key=Job.running):
+            job.cancel()
+
+    def rerun_failed(self) -> JobGroup[R]:
+        """Run every job again that ended and did not succeed.
+
+        Returns:
+            The new jobs, in the order of the old.
+        """
+        ended = (job for job in self._jobs if job.done())
+        return JobGroup(job.rerun() for job in ended if job.state is not JobState.SUCCEEDED)
+
+    def summary(self) -> dict[JobState, int]:
+        """Count the jobs by state; states without a job are left out.
+
+        Example:
+            >>> JobGroup([]).summary()
+            {}
+        """
+        counts = Counter(job.state for job in self._jobs)
+        return {state: counts[state] for state in JobState if counts[state]}
+
+
+def _result_or_error(job: Job[Any]) -> Any:  # noqa: ANN401 -- one of the job's results
+    try:
+        return job.result()
+    except (Exception, concurrent.futures.CancelledError) as error:  # noqa: BLE001 -- it is what was asked for
+        return error

@@ -1,0 +1,238 @@
+"""JobPool: the executor whose every call has a process of its own."""
+
+from __future__ import annotations
+
+import os
+import threading
+import weakref
+from concurrent.futures import Executor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar, overload
+
+from jobcontainer.engines import engine_named
+from jobcontainer.files.folder import StoreFolder
+from jobcontainer.jobs.group import JobGroup
+from jobcontainer.jobs.scheduler import Scheduler
+from jobcontainer.jobs.submission import Submitter, as_process
+from jobcontainer.process import JobOptions
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from jobcontainer.engines import Engine
+    from jobcontainer.jobs.job import Job
+    from jobcontainer.jobs.submission import Submission
+    from jobcontainer.process import Process
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_shared: dict[Path, JobPool] = {}
+_shared_lock = threading.Lock()
+
+
+class Sender(Protocol):
+    """Takes jobs whose folders it has written."""
+
+    @property
+    def submitter(self) -> Submitter:
+        """Writes their folders."""
+        ...
+
+    def submit(self, submissions: list[Submission]) -> list[Job[Any]]:
+        """Take them."""
+        ...
+
+
+class JobPool(Executor):
+    """An executor that runs each job in a process of its own, with its files in a folder of its own.
+
+    It is a :class:`concurrent.futures.Executor`, and its jobs are futures, with these differences, each on purpose:
+    ``cancel()`` ends a running job too; a job that dies takes no other with it; what is submitted may be an object with
+    ``run()``; when an interactive session (a kernel, a prompt) exits, jobs end, while a script waits for them.
+
+    Args:
+        max_workers: how many jobs run at the same time; None for the CPUs that are really available.
+        engine: ``"loky"`` (this machine), ``"inline"`` (this process, for a debugger), ``"dask"`` (the cluster of the
+            running Dask client), the address of a Dask scheduler, or an engine object.
+        store: the folder for the jobs' files, or a :class:`JobStore`; None for ``JOBCONTAINER_HOME``, or
+            ``.jobcontainer`` in the working directory.
+        preload: modules that are imported once per slot, before any job.
+        **options: what every job gets unless told otherwise, see :class:`jobcontainer.process.JobOptions`.
+
+    Raises:
+        ValueError: an argument is out of range.
+        TypeError: there is no such option.
+        OSError: the store can't be written to.
+
+    Example:
+        >>> with JobPool(max_workers=2, timeout=60) as pool:      # doctest: +SKIP
+        ...     pool.submit(Train()).result()
+        42
+    """
+
+    def __init__(
+        self,
+        max_workers: int | None = None,
+        *,
+        engine: str | Engine = "loky",
+        store: str | os.PathLike[str] | None = None,
+        preload: Sequence[str] = (),
+        **options: Any,  # noqa: ANN401 -- one of each option's types
+    ) -> None:
+        """Make the store; workers start with the first job."""
+        if max_workers is not None and (not isinstance(max_workers, int) or max_workers < 1):
+            raise ValueError(f"max_workers={max_workers!r}: it takes a whole number from 1 up, or None for all CPUs.")
+        self._options = JobOptions().updated(**options)
+        folder = store_folder(store)
+        folder.create()
+        made = engine_named(engine, max_workers, preload) if isinstance(engine, str) else engine
+        self._scheduler = Scheduler(made, Submitter(folder))
+        self._root = self  # what a view keeps alive
+        self._may_detach = engine == "loky"
+        weakref.finalize(self, _shut_down_soon, self._scheduler).atexit = False
+
+    @property
+    def store(self) -> Path:
+        """The folder in which the jobs' folders lie."""
+        return self._scheduler.submitter.store.path
+
+    @overload
+    def submit(self, work: Process[R], /) -> Job[R]: ...
+    @overload
+    def submit(self, work: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Job[R]: ...
+    def submit(self, work: Any, /, *args: Any, **kwargs: Any) -> Job[Any]:
+        """Send off a job; it returns at once.
+
+        Args:
+            work: an object with ``run()``, or a function.
+            *args: the function's arguments.
+            **kwargs: the function's keyword arguments.
+
+        Raises:
+            SerializationError: it can't go into a file; ``.culprits`` says why, and nothing was submitted.
+            TypeError: it is neither a process nor a function.
+            RuntimeError: the pool was shut down.
+
+        Example:
+            >>> pool.submit(pow, 2, 10).result()      # doctest: +SKIP
+            1024
+        """
+        process = as_process(work, args, kwargs)
+        sender = self._sender()
+        return sender.submit([sender.submitter.of_process(process, self._for_jobs())])[0]
+
+    def submit_all(self, processes: Iterable[Process[R]]) -> JobGroup[R]:
+        """Send off several processes: all of them, or, where one can't go into a file, none.
+
+        Args:
+            processes: objects with ``run()``.
+
+        Returns:
+            The jobs, in the same order.
+
+        Raises:
+            SerializationError: one of them can't go into a file.
+        """
+        sender, options = self._sender(), self._for_jobs()
+        submissions: list[Submission] = []
+        try:
+            here = sender.submitter.here()
+            submissions.extend(sender.submitter.of_process(as_process(one, (), {}), options, here) for one in processes)
+        except BaseException:
+            for submission in submissions:
+                sender.submitter.discard(submission)
+            raise
+        return JobGroup(sender.submit(submissions))
+
+    def submit_file(self, file: str | os.PathLike[str], *, trusted: bool = False) -> Job[Any]:
+        """Send off a process that is in a file already.
+
+        Args:
+            file: the file; it is kept as it is now.
+            trusted: whether to load it though it is not signed by a key of yours.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            JobFileError: it can't be loaded.
+        """
+        sender = self._sender()
+        return sender.submit([sender.submitter.of_file(Path(file), self._for_jobs(), trusted=trusted)])[0]
+
+    def with_options(self, **options: Any) -> JobPool:  # noqa: ANN401 -- one of each option's types
+        """Return a view on this pool: the same slots and queue, other options for its jobs.
+
+        Raises:
+            ValueError: an option is out of range.
+            TypeError: there is no such option.
+
+        Example:
+            >>> pool.with_options(timeout=5).submit(Quick())      # doctest: +SKIP
+        """
+        view = object.__new__(type(self))
+        view._options = self._options.updated(**options)
+        view._scheduler = self._scheduler
+        view._root = self._root
+        view._may_detach = self._may_detach
+        return view
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:  # noqa: FBT001, FBT002 -- as in Executor
+        """Take no more jobs; end the workers once the last job has ended.
+
+        Args:
+            wait: whether to return only then.
+            cancel_futures: whether jobs that have not started are cancelled.
+        """
+        self._scheduler.shutdown(wait=wait, cancel_queued=cancel_futures)
+
+    def rerun(self, job: Job[R]) -> Job[R]:
+        """Run the process file of any job again in this pool, as a new job with the same options.
+
+        Args:
+            job: a job of this store or another.
+        """
+        return self._scheduler.rerun(job)
+
+    def position(self, job: Job[Any]) -> int | None:
+        """Tell how many queued jobs start before this one; None where it is not queued here."""
+        return self._scheduler.position(job)
+
+    def __repr__(self) -> str:
+        """Show the slots and the store."""
+        return f"<JobPool of {self._scheduler.engine.slots} slots, store {self.store}>"
+
+    def _sender(self) -> Sender:
+        """Return who takes the jobs: this pool's scheduler, or the host of detached ones."""
+        self._scheduler.refuse_if_shut()
+        if not self._options.detach:
+            return self._scheduler
+        if not self._may_detach:
+            raise ValueError("detach=True: detached jobs run on this machine, by the store's host; leave engine out.")
+        from jobcontainer.jobs.detached import DetachedJobs  # noqa: PLC0415 -- the store it hands back opens pools
+
+        return DetachedJobs(self._scheduler.submitter.store)
+
+    def _for_jobs(self) -> JobOptions:
+        """Share the CPUs among the slots where nobody said how many threads a job may have."""
+        if self._options.threads is not None:
+            return self._options
+        return self._options.updated(threads=self._scheduler.engine.threads)
+
+
+def store_folder(store: str | os.PathLike[str] | None) -> StoreFolder:
+    """Name the store: the one given, else ``JOBCONTAINER_HOME``, else ``.jobcontainer`` in the working directory."""
+    return StoreFolder(store if store is not None else os.environ.get("JOBCONTAINER_HOME") or ".jobcontainer")
+
+
+def shared_pool(store: str | os.PathLike[str] | None = None) -> JobPool:
+    """Return this process's own pool for a store, made on first use; for jobs that come without a pool."""
+    path = store_folder(store).path
+    with _shared_lock:
+        if path not in _shared:
+            _shared[path] = JobPool(store=path)
+        return _shared[path]
+
+
+def _shut_down_soon(scheduler: Scheduler) -> None:
+    """Shut down when a pool was collected: in a thread, as the collector may run under any lock of ours."""
+    threading.Thread(target=scheduler.shutdown, kwargs={"wait": False}, daemon=True).start()

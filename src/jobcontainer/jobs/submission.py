@@ -1,0 +1,169 @@
+"""From a process, or the file of one, to a job folder that is ready to run."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import time
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from jobcontainer.files.owner import this_process
+from jobcontainer.files.record import JobRecord
+from jobcontainer.files.serializer import Serializer, source_of, trust_file, write_file
+from jobcontainer.process import Call, JobOptions, Surroundings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from jobcontainer.files.folder import JobFolder, StoreFolder
+    from jobcontainer.process import Process
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """A job folder that is ready to run, and what the job starts with."""
+
+    folder: JobFolder
+    name: str
+    submitted: float
+    options: JobOptions
+    surroundings: Surroundings
+
+
+class Submitter:
+    """Writes job folders into one store.
+
+    Args:
+        store: where the folders go.
+        owner: who will run the jobs; None for this process.
+    """
+
+    def __init__(self, store: StoreFolder, owner: dict[str, Any] | None = None) -> None:
+        """Name the store; it is made with the first job."""
+        self.store = store
+        self.owner = owner or this_process()
+        self._surroundings: Surroundings | None = None
+
+    def here(self) -> Surroundings:
+        """Return the surroundings of this process; the last ones where nothing has changed since."""
+        self._surroundings = Surroundings.here(like=self._surroundings)
+        return self._surroundings
+
+    def of_process(
+        self, process: Process[Any], options: JobOptions, surroundings: Surroundings | None = None
+    ) -> Submission:
+        """Write the folder of a process.
+
+        Args:
+            process: the process.
+            options: what is asked for it.
+            surroundings: what follows it, where several share them; None for those of this process now.
+
+        Raises:
+            SerializationError: the process can't go into a file; no folder is left.
+            OSError: the store can't be written to; no folder is left.
+        """
+        name = options.name or name_of(process)
+        with self._new_folder(name) as folder:
+            write_file(process, folder.process_file, kind="process")
+            return self._recorded(folder, name, options, source_of(process), surroundings)
+
+    def of_file(self, file: Path, options: JobOptions, *, trusted: bool = False) -> Submission:
+        """Write the folder of a process that is in a file already; the file is linked, or copied where it can't be.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            JobFileError: the file can't be loaded; no folder is left.
+        """
+        name = options.name or Serializer.inspect(file).class_name.rpartition(".")[2] or file.stem
+        with self._new_folder(name) as folder:
+            _snapshot(file, folder.process_file)
+            if trusted:
+                trust_file(folder.process_file)
+            Serializer.verify(folder.process_file)
+            return self._recorded(folder, name, options, Serializer.inspect(folder.process_file).source)
+
+    def of_job(self, folder: JobFolder) -> Submission:
+        """Write a new folder that runs the process of another job again, with its options and from where it ran."""
+        record = folder.read_record()
+        with self._new_folder(record.name) as new:
+            _snapshot(folder.process_file, new.process_file)
+            here = replace(Surroundings.here(), cwd=record.cwd, sys_path=record.sys_path)
+            return self._recorded(new, record.name, JobOptions(**record.options), record.source, here)
+
+    def discard(self, submission: Submission) -> None:
+        """Remove a folder whose job was never queued."""
+        shutil.rmtree(submission.folder.path)
+
+    @contextlib.contextmanager
+    def _new_folder(self, name: str) -> Iterator[JobFolder]:
+        try:
+            folder = self.store.new_job(name)
+        except FileNotFoundError:
+            self.store.create()
+            folder = self.store.new_job(name)
+        try:
+            yield folder
+        except BaseException:
+            shutil.rmtree(folder.path, ignore_errors=True)
+            raise
+
+    def _recorded(
+        self, folder: JobFolder, name: str, options: JobOptions, source: str, surroundings: Surroundings | None = None
+    ) -> Submission:
+        surroundings = surroundings or self.here()
+        record = JobRecord(
+            id=folder.id,
+            name=name,
+            submitted=time.time(),
+            options=options.to_json(),
+            cwd=surroundings.cwd,
+            sys_path=surroundings.sys_path,
+            source=source,
+            owner=self.owner,
+        )
+        folder.write_record(record)
+        return Submission(folder, name, record.submitted, options, surroundings)
+
+
+def as_process(work: object, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Process[Any]:
+    """Return what is to run as a process.
+
+    Args:
+        work: an object with ``run()``, or a function.
+        args: the function's arguments.
+        kwargs: the function's keyword arguments.
+
+    Raises:
+        TypeError: it is neither, or a process came with arguments; the message says what to do.
+    """
+    if isinstance(work, type) and hasattr(work, "run"):
+        raise TypeError(f"{work.__name__} is a class: submit an instance of it, {work.__name__}(...).")
+    if callable(getattr(work, "run", None)):
+        if args or kwargs:
+            raise TypeError(
+                f"run() takes no arguments: give them to the constructor, {type(work).__name__}(...), "
+                "and submit the object alone."
+            )
+        return work  # type: ignore[return-value]  # it was just asked for run()
+    if callable(work):
+        return Call(work, args, kwargs)
+    raise TypeError(f"{work!r} has no run() method and is no function: there is nothing to run.")
+
+
+def name_of(process: object) -> str:
+    """Return what a process is called where nobody named it: its class, or the function it calls."""
+    if isinstance(process, Call):
+        return getattr(process.function, "__name__", type(process.function).__name__)
+    return type(process).__name__
+
+
+def _snapshot(file: Path, target: Path) -> None:
+    """Keep a file as it is now: job files are never changed in place, so that a hard link is a copy."""
+    try:
+        os.link(file, target)
+    except OSError:
+        shutil.copyfile(file, target)

@@ -1,0 +1,232 @@
+"""The shell's door: the same files, options, states and jobs."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from jobcontainer import JobPool, JobStore, Serializer
+
+
+class Prints:
+    def run(self):
+        print("Task is running")
+        return 42
+
+
+class Raises:
+    def run(self):
+        raise ZeroDivisionError("on purpose")
+
+
+class Dies:
+    def run(self):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+class Sleeps:
+    def run(self):
+        print("sleeping", flush=True)
+        threading.Event().wait(600)
+
+
+class ReadsEnvironment:
+    def run(self):
+        print(os.environ["COLOUR"], os.getcwd())  # noqa: PTH109 -- a text is printed
+
+
+@pytest.fixture
+def shell(tmp_path):
+    """Runs one command in a folder of its own, where the store is too."""
+
+    def run(*arguments, **options):
+        return subprocess.run(
+            [sys.executable, "-m", "jobcontainer", *map(str, arguments)],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+            **options,
+        )
+
+    return run
+
+
+@pytest.fixture
+def file(tmp_path):
+    """Writes a process file, and returns its path."""
+
+    def write(process):
+        path = tmp_path / f"{type(process).__name__}.job"
+        Serializer.serialize_to_file(process, path)
+        return path
+
+    return write
+
+
+@pytest.fixture
+def store(tmp_path):
+    return JobStore(tmp_path / ".jobcontainer")
+
+
+def test_run_prints_the_log_and_nothing_else(shell, file, store):
+    """The process's output is this command's output; success is 0."""
+    done = shell("run", file(Prints()))
+    assert (done.returncode, done.stdout, done.stderr) == (0, "Task is running\n", "")
+    assert store.jobs()[0].result() == 42
+
+
+@pytest.mark.parametrize(
+    ("process", "options", "code", "words"),
+    [
+        (Raises(), [], 1, "ZeroDivisionError: on purpose"),
+        (Dies(), [], 3, "JobCrashedError"),
+        (Sleeps(), ["--timeout", "0.3"], 124, "JobTimeoutError"),
+    ],
+)
+def test_the_exit_code_tells_how_the_job_ended(shell, file, process, options, code, words):
+    done = shell("run", file(process), *options)
+    assert done.returncode == code, done.stderr
+    assert words in done.stderr
+    assert "jobcontainer show" in done.stderr
+
+
+def test_options_are_flags(shell, file, tmp_path):
+    done = shell("run", file(ReadsEnvironment()), "--env", "COLOUR=red", "--cwd", tmp_path, "--name", "painter")
+    assert (done.returncode, done.stdout) == (0, f"red {tmp_path}\n"), done.stderr
+    assert "painter" in shell("list").stdout
+
+
+def test_an_interrupt_cancels_politely(file, tmp_path, store):
+    """Ctrl-C ends the job, and the command says that it was cancelled."""
+    command = [sys.executable, "-m", "jobcontainer", "run", str(file(Sleeps()))]
+    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "sleeping\n"
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=30)
+    assert process.returncode == 130, errors
+    assert "cancelled" in errors
+    assert "Traceback" not in errors
+    assert [job.cancelled() for job in store.jobs()] == [True]
+
+
+def test_a_job_of_another_process_is_followed_and_cancelled(file, tmp_path, shell, store):
+    """``log -f`` shows it live, ``cancel`` ends it though another process runs it."""
+    command = [sys.executable, "-m", "jobcontainer", "run", str(file(Sleeps()))]
+    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "sleeping\n"
+        job_id = store.jobs()[0].id
+        assert json.loads(shell("show", job_id, "--json").stdout)["state"] == "running"
+        assert shell("log", job_id).stdout == "sleeping\n"
+        assert shell("cancel", job_id).returncode == 0
+        process.communicate(timeout=30)
+    assert process.returncode == 130
+    done = shell("log", "-f", job_id)
+    assert done.stdout.startswith("sleeping\n")
+    assert shell("cancel", job_id).returncode == 0
+    assert store.jobs()[0].cancelled()
+
+
+def test_a_detached_run_is_waited_for_from_the_shell(file, shell, store):
+    """It belongs to the store's host; this command only watches."""
+    done = shell("run", file(Prints()), "--detach")
+    assert (done.returncode, done.stdout) == (0, "Task is running\n"), done.stderr
+    pid = store.jobs()[0].record.owner["pid"]
+    os.kill(pid, signal.SIGTERM)
+    _until(lambda: not os.path.exists(f"/proc/{pid}"))  # noqa: PTH110 -- as short as it gets
+
+
+def test_list_and_show_tell_a_script_what_it_wants(shell, file, store):
+    shell("run", file(Prints()))
+    (listed,) = json.loads(shell("list", "--json").stdout)
+    shown = json.loads(shell("show", listed["id"], "--json").stdout)
+    assert (listed["name"], listed["state"]) == ("Prints", "succeeded")
+    assert shown["tail"] == ["Task is running"]
+    assert "class Prints" in shown["source"]
+    assert listed["id"] in shell("list").stdout
+    assert store.jobs()[0].id == listed["id"]
+
+
+def test_rerun_runs_a_job_again(shell, file, store):
+    shell("run", file(Prints()))
+    done = shell("rerun", store.jobs()[0].id)
+    assert (done.returncode, done.stdout) == (0, "Task is running\n"), done.stderr
+    assert len(store.jobs()) == 2
+
+
+def test_inspect_runs_nothing(shell, file):
+    facts = json.loads(shell("inspect", file(Prints()), "--json").stdout)
+    assert facts["class_name"].endswith("Prints")
+    assert facts["kind"] == "process"
+
+
+def test_a_foreign_file_runs_only_after_a_decision(shell, tmp_path):
+    """A plain pickle is refused; ``--trusted`` or ``jobcontainer trust`` lets it run."""
+    path = tmp_path / "foreign.job"
+    path.write_bytes(pickle.dumps(_partial()))
+    refused = shell("run", path)
+    assert refused.returncode == 2
+    assert "jobcontainer trust" in refused.stderr
+    assert shell("trust", path).returncode == 0
+    assert shell("run", path).returncode in {0, 1}
+
+
+def _partial():
+    from jobcontainer.process import Call  # noqa: PLC0415 -- a process whose class every Python finds by its name
+
+    return Call(print, ("from a plain pickle",), {})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["run", "nothing.job"], "no process file"),
+        (["run", "nothing.job", "--memory", "2 XB"], "memory"),
+        (["run", "nothing.job", "--timeout", "-1"], "timeout"),
+        (["show", "nothing"], "no job"),
+        (["prune"], "older_than"),
+        (["frobnicate"], "invalid choice"),
+    ],
+)
+def test_what_can_not_be_done_is_said_in_a_line(shell, arguments, words):
+    done = shell(*arguments)
+    assert done.returncode == 2
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_prune_deletes_what_was_asked(shell, tmp_path):
+    with JobPool(engine="inline", store=tmp_path / ".jobcontainer") as pool:
+        for _ in range(3):
+            pool.submit(Prints())
+    assert shell("prune", "--keep", "1", "--state", "succeeded").stdout == "2 jobs deleted\n"
+    assert shell("prune", "--all").stdout == "1 jobs deleted\n"
+
+
+def test_a_reader_that_has_seen_enough_is_no_error(tmp_path):
+    """``jobcontainer list | head -1`` ends quietly."""
+    with JobPool(engine="inline", store=tmp_path / ".jobcontainer") as pool:
+        for _ in range(200):
+            pool.submit(Prints())
+    command = f"{sys.executable} -m jobcontainer list | head -n 1"
+    done = subprocess.run(
+        ["/bin/sh", "-c", command], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert "state" in done.stdout
+    assert done.stderr == ""
+
+
+def _until(condition, seconds=30):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
