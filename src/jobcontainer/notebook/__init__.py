@@ -1,0 +1,1 @@
+"""What the reader of a notebook touches: magics and cards."""

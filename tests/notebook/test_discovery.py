@@ -1,0 +1,70 @@
+"""What of a cell's value is taken for processes."""
+
+from __future__ import annotations
+
+import collections
+
+import pytest
+
+from jobcontainer.notebook.discovery import NothingToRunError, in_value
+
+
+class Task:
+    def run(self):
+        return 1
+
+
+class Needy:
+    def __init__(self, lr):
+        self.lr = lr
+
+    def run(self):
+        return self.lr
+
+
+@pytest.mark.parametrize(
+    ("value", "count", "several"),
+    [
+        (Task(), 1, False),
+        (Task, 1, False),
+        ([Task(), Task], 2, True),
+        ((Task() for _ in range(3)), 3, True),
+        ({"a": Task(), "b": Task()}.values(), 2, True),
+        (frozenset([Task()]), 1, True),
+        (collections.deque([Task()]), 1, True),
+        (map(Needy, (0.1, 0.2)), 2, True),
+    ],
+)
+def test_processes_and_iterables_of_them_are_taken(value, count, several):
+    """Instances, and classes that need no arguments."""
+    found = in_value(value)
+    assert len(found.processes) == count
+    assert found.several is several
+    assert all(not isinstance(process, type) and callable(process.run) for process in found.processes)
+
+
+@pytest.mark.parametrize(
+    "value", [None, 5, "text", b"run", [], {}, {"run": 1}, [1, 2], range(10**12), collections, "run", [None]]
+)
+def test_other_values_are_left_alone(value):
+    """Numbers, texts, modules, empty and endless things."""
+    assert in_value(value) is None
+
+
+def test_an_iterator_of_other_things_loses_no_more_than_its_first_item():
+    """An endless one is not gone through."""
+    numbers = iter(range(10**12))
+    assert in_value(numbers) is None
+    assert next(numbers) == 1
+
+
+def test_one_stranger_among_processes_is_named():
+    """By its place and type."""
+    with pytest.raises(NothingToRunError, match="Item 1 of the last expression, of type int"):
+        in_value([Task(), 5, Task()])
+
+
+def test_a_class_that_needs_arguments_is_named_with_them():
+    """With what to write in its place."""
+    with pytest.raises(NothingToRunError, match=r"Needy needs lr: end the cell with an instance, Needy\(lr=...\)"):
+        in_value([Task, Needy])

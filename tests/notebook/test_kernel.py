@@ -1,0 +1,314 @@
+"""The magics in a real kernel: what is said to the front end, and what is left of a job when things go wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from jobcontainer.events import JobState
+from jobcontainer.jobs.store import JobStore
+
+pytestmark = pytest.mark.slow
+
+WIDGET = "application/vnd.jupyter.widget-view+json"
+LONG = "%%jobcontainer --as long\nimport time\nclass Long:\n    def run(self):\n        time.sleep(600)\n"
+
+
+def test_a_class_of_the_notebook_runs_in_a_process_of_its_own_with_all_it_uses(kernel):
+    """Helpers, globals and imports of earlier cells come along; the result is the value, the card its truth."""
+    kernel.run("import os, math\nFACTOR = 6\ndef helper(x):\n    return math.floor(x) * FACTOR")
+    cell = kernel.run(
+        "%%jobcontainer\nclass Task:\n    def run(self):\n        print('Task is running')\n"
+        "        return {'value': helper(7.5), 'pid': os.getpid()}"
+    )
+    assert cell["status"] == "ok"
+    assert "Task is running" in kernel.ended(cell["id"], "succeeded")
+    assert kernel.value("_job.result()['value']") == 42
+    assert kernel.value("_job.result()['pid'] == os.getpid()") is False
+    assert kernel.value("Task.__name__") == "Task"
+
+
+def test_another_cell_executes_at_once_and_outputs_land_under_their_own_cell(kernel):
+    """While a job runs the kernel is free; what the job shows stands under the cell that it came from."""
+    cell = kernel.run(
+        "%%jobcontainer\nimport time, pathlib\nclass Task:\n    def run(self):\n"
+        "        while not pathlib.Path('go').exists(): time.sleep(0.01)\n"
+        "        display({'text/plain': 'shown by the job'}, raw=True)\n        return 'returned'"
+    )
+    other = kernel.run("1 + 1")
+    assert kernel.text(other["id"]) == "2"
+    blocked = kernel.send(
+        "import time, pathlib\npathlib.Path('go').touch()\nwhile not _job.done(): time.sleep(0.01)\ntime.sleep(1)"
+    )
+    shown = kernel.ended(cell["id"], "succeeded")
+    assert "shown by the job" in shown
+    assert shown.endswith("'returned'")
+    kernel.reply(blocked)
+    assert kernel.outputs(blocked) == []
+
+
+def test_async_cells_can_await_jobs(kernel):
+    """In a cell of their own, and at the top of a cell that sends one off."""
+    kernel.run("class Task:\n    def __init__(self, n): self.n = n\n    def run(self): return self.n")
+    kernel.run("%jobcontainer Task(20)")
+    cell = kernel.run("(await _job) + 1")
+    assert kernel.text(cell["id"]) == "21"
+    assert kernel.run("%%jobcontainer\nvalue = await _job\nTask(value * 2)")["status"] == "ok"
+    assert kernel.value("(_job.result())") == 40
+
+
+def test_a_segfault_leaves_the_kernel_and_a_neighbour_alone(kernel):
+    """The card names the signal; the neighbour's result comes."""
+    kernel.run(
+        "%%jobcontainer --as neighbour\nimport time\nclass Calm:\n    def run(self):\n        time.sleep(1); return 5"
+    )
+    cell = kernel.run("%%jobcontainer\nimport ctypes\nclass Wild:\n    def run(self):\n        ctypes.string_at(0)")
+    assert "SIGSEGV" in kernel.ended(cell["id"], "crashed")
+    assert kernel.value("neighbour.result()") == 5
+
+
+def test_an_interrupt_returns_a_cell_that_waits_and_leaves_jobs_running(kernel):
+    """The stop button is for the cell."""
+    begun = kernel.send(LONG.replace("--as", "--wait --as"))
+    kernel.until(lambda: "running" in kernel.text(begun))
+    asked = time.monotonic()
+    kernel.manager.interrupt_kernel()
+    assert kernel.reply(begun)["ename"] == "KeyboardInterrupt"
+    assert time.monotonic() - asked < 2
+    assert kernel.value("long.state") == "running"
+    kernel.run("long.cancel()")
+    assert "cancelled" in kernel.ended(begun, "cancelled")
+
+
+def test_running_a_cell_again_tells_of_the_run_that_goes_on(kernel):
+    """The new card says so, and offers to end the earlier run."""
+
+    def again():
+        content = {"code": LONG, "silent": False, "store_history": True, "allow_stdin": True, "stop_on_error": True}
+        message = kernel.client.session.msg("execute_request", content | {"user_expressions": {}})
+        message["metadata"] = {"cellId": "one-cell"}
+        kernel.client.shell_channel.send(message)
+        return message["header"]["msg_id"]
+
+    first = again()
+    kernel.reply(first)
+    kernel.run("earlier = long")
+    second = again()
+    kernel.reply(second)
+    assert "The earlier run of this cell goes on." in kernel.text(second)
+    opened = kernel.until(
+        lambda: next(
+            (
+                message["content"]
+                for message in kernel.messages
+                if message["msg_type"] == "comm_open"
+                and "cancel_earlier" in message["content"]["data"]["state"].get("card", {}).get("actions", ())
+            ),
+            None,
+        )
+    )
+    message = {"method": "custom", "content": {"action": "cancel_earlier"}}
+    kernel.client.shell_channel.send(
+        kernel.client.session.msg("comm_msg", {"comm_id": opened["comm_id"], "data": message})
+    )
+    kernel.until(lambda: kernel.value("earlier.state") == "cancelled")
+    assert kernel.value("long.state") in {"queued", "running"}
+    kernel.run("long.cancel()")
+
+
+@pytest.mark.parametrize("death", ["shutdown", "SIGKILL"])
+def test_no_process_is_left_when_the_kernel_ends(start_kernel, death):
+    """Neither the job, nor what it started, nor the workers: asked to end or killed."""
+    kernel = start_kernel()
+    kernel.run(
+        "%%jobcontainer\nimport subprocess, os, pathlib, time\nclass Parent:\n    def run(self):\n"
+        "        child = subprocess.Popen(['sleep', '600'], start_new_session=True)\n"
+        "        pathlib.Path('pids').write_text(f'{os.getpid()} {child.pid}')\n        time.sleep(600)"
+    )
+    pids = Path("pids")
+    kernel.until(lambda: pids.exists() and len(pids.read_text().split()) == 2)
+    processes = [int(pid) for pid in pids.read_text().split()]
+    if death == "SIGKILL":
+        kernel.manager.signal_kernel(9)
+    else:
+        kernel.manager.shutdown_kernel(now=False)
+    end = time.monotonic() + 5
+    while any(is_alive(pid) for pid in processes):
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def is_alive(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def test_without_widgets_the_static_card_is_refreshed(kernel):
+    """No anywidget: no widget message at all, a card that follows the work, and the same end."""
+    kernel.run("import sys; sys.modules['anywidget'] = None")
+    cell = kernel.run(
+        "%%jobcontainer\nimport time, pathlib\nclass Task:\n    def run(self):\n"
+        "        print('begun', flush=True)\n        while not pathlib.Path('go').exists(): time.sleep(0.01)\n"
+        "        return 3"
+    )
+    kernel.until(lambda: "begun" in kernel.text(cell["id"]))
+    assert " running · " in kernel.text(cell["id"])
+    Path("go").touch()
+    assert kernel.ended(cell["id"], "succeeded").endswith("\n3")
+    assert not [message for message in kernel.messages if message["msg_type"].startswith("comm")]
+    assert not any(WIDGET in json.dumps(message["content"]) for message in kernel.messages)
+
+
+def test_a_job_that_is_displayed_is_a_live_card_in_that_cell(kernel):
+    """``job`` at the end of a cell, and ``%jobs show``."""
+    kernel.run(LONG)
+    shown = kernel.run("long")
+    assert "Long" in kernel.text(shown["id"])
+    by_id = kernel.run("%jobs show {long.id}")
+    assert "Long" in kernel.text(by_id["id"])
+    kernel.run("long.cancel()")
+    kernel.ended(shown["id"], "cancelled")
+    kernel.ended(by_id["id"], "cancelled")
+
+
+def test_an_older_kernel_does_the_same(start_kernel, older_ipykernel):
+    """An ipykernel without subshells runs, shows and ends a job, with a widget and without."""
+    kernel = start_kernel(PYTHONPATH=str(older_ipykernel))
+    assert kernel.value("__import__('ipykernel').__version__").startswith("6.")
+    task = "%%jobcontainer\nclass Task:\n    def run(self):\n        print('in the job')\n        return 12"
+    for _ in range(2):
+        cell = kernel.run(task)
+        shown = kernel.ended(cell["id"], "succeeded")
+        assert "in the job" in shown
+        assert shown.endswith("\n12")
+        kernel.run("import sys; sys.modules['anywidget'] = None")
+    failed = kernel.run("%%jobcontainer\nclass Bad:\n    def run(self): raise KeyError('row')", stdin=False)
+    assert (failed["status"], failed["ename"]) == ("error", "KeyError")
+
+
+def test_a_headless_cell_waits_for_its_jobs_and_holds_no_widget(kernel):
+    """What is saved by such a run is final: the card, the outputs, the result."""
+    cell = kernel.run(
+        "%%jobcontainer\nimport time\nclass Task:\n    def run(self):\n        time.sleep(0.5)\n        return 42",
+        stdin=False,
+    )
+    assert cell["status"] == "ok"
+    shown = kernel.text(cell["id"])
+    assert " succeeded · " in shown
+    assert shown.endswith("\n42")
+    assert all(WIDGET not in data for data in kernel.outputs(cell["id"]))
+    failed = kernel.run(
+        "%%jobcontainer\nclass Bad:\n    def run(self):\n        raise ValueError('bad row')", stdin=False
+    )
+    assert (failed["status"], failed["ename"], failed["evalue"]) == ("error", "ValueError", "bad row")
+    assert "raise ValueError('bad row')" in "\n".join(failed["traceback"])
+
+
+def test_executing_a_notebook_whose_job_fails_fails_and_saves_the_failure(tmp_path):
+    """``jupyter execute`` returns non-zero; the notebook holds the final card of the failed job and its error."""
+    notebook = nbformat.v4.new_notebook(
+        cells=[
+            nbformat.v4.new_code_cell("%load_ext jobcontainer"),
+            nbformat.v4.new_code_cell("%%jobcontainer\nclass Good:\n    def run(self): return 1"),
+            nbformat.v4.new_code_cell("%%jobcontainer\nclass Bad:\n    def run(self): raise ValueError('bad row')"),
+            nbformat.v4.new_code_cell("print('never reached')"),
+        ]
+    )
+    path = tmp_path / "failing.ipynb"
+    nbformat.write(notebook, path)
+    script = (
+        "import sys, nbformat\nfrom nbclient import NotebookClient\n"
+        "notebook = nbformat.read(sys.argv[1], 4)\n"
+        "try:\n    NotebookClient(notebook, kernel_name='python3').execute()\n"
+        "finally:\n    nbformat.write(notebook, sys.argv[1])\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(path)],
+        env=os.environ | {"JOBCONTAINER_HOME": str(tmp_path / "jobs"), "IPYTHONDIR": str(tmp_path / "ipython")},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=110,
+    )
+    assert done.returncode != 0
+    assert "ValueError: bad row" in done.stderr
+    _, good, bad, after = nbformat.read(path, 4).cells
+    assert "succeeded" in good.outputs[0]["data"]["text/plain"]
+    assert good.outputs[-1]["data"]["text/plain"] == "1"
+    assert "failed" in bad.outputs[0]["data"]["text/plain"]
+    assert bad.outputs[-1]["ename"] == "ValueError"
+    assert after.outputs == []
+    assert {job.state for job in JobStore(tmp_path / "jobs").jobs()} == {JobState.SUCCEEDED, JobState.FAILED}
+
+
+HOSTILE = """\
+%%jobcontainer
+import os
+class Hostile:
+    def run(self):
+        class Broken:
+            def _repr_html_(self): raise RuntimeError('broken form')
+            def __repr__(self): return 'plain form'
+        display(Broken())
+        for number in range(10_000):
+            display({'text/plain': f'output {number}', 'image/png': 'A' * 10_000}, raw=True)
+        os.write(1, b'\\xff\\xfe no UTF-8, \\x1b[2J\\x1b]0;title\\x07 no text \\x07\\n')
+        print('y' * 10_000_000)
+        for number in range(1_000_000): print('line', number)
+        return Broken()
+"""
+
+
+def test_a_job_that_shows_and_prints_without_end_leaves_the_page_usable(kernel):
+    """Few outputs, small messages, the whole log on disk; a broken form is told in the log, and the plain one shown."""
+    cell = kernel.run(HOSTILE)
+    blocked = kernel.send("while not _job.done(): pass\nimport time; time.sleep(1)")
+    kernel.until(lambda: " succeeded · " in kernel.text(cell["id"]), seconds=100)
+    kernel.reply(blocked)
+    assert kernel.outputs(blocked) == []
+    assert not [message for message in kernel.messages if message["msg_type"] == "error"]
+    shown = [data["text/plain"] for data in kernel.outputs(cell["id"])]
+    assert "Log, last 40 lines of" in shown[0]
+    assert shown[1:4] == ["plain form", "output 0", "output 1"]
+    assert shown[-1] == "plain form"
+    assert "more outputs: job.outputs" in shown[-2]
+    assert len(shown) < 50
+    assert max(len(json.dumps(message["content"])) for message in kernel.messages) < 50_000
+    log = kernel.value("_job.log")
+    assert "RuntimeError: broken form" in log
+    assert log.endswith("line 999999\n")
+
+
+def wire(kernel, begin, end):
+    """Messages and bytes per second to the browser between two moments."""
+    during = [message for message in kernel.messages if begin < message["received"] < end]
+    size = sum(len(json.dumps(message["content"])) for message in during)
+    return len(during) / (end - begin), size / (end - begin)
+
+
+@pytest.mark.parametrize("jobs", [1, 10_000])
+def test_a_card_says_little_however_much_its_jobs_say(kernel, jobs):
+    """Under five messages and 25 kB a second, for one job that never stops talking, and for ten thousand jobs."""
+    cell = kernel.run(
+        f"%%jobcontainer --as work\nimport time\nfrom tqdm import tqdm\nclass Chatty:\n    def run(self):\n"
+        f"        until = time.time() + {600 if jobs == 1 else 0.2}\n"
+        "        for number in tqdm(range(10**9), desc='steps'):\n"
+        "            print('a line of the log that is not exactly short, and another', number)\n"
+        f"            if time.time() > until: return\n"
+        f"{'Chatty()' if jobs == 1 else f'[Chatty() for _ in range({jobs})]'}"
+    )
+    kernel.until(lambda: "running" in kernel.text(cell["id"]), seconds=60)
+    begin = time.monotonic() + 1
+    kernel.until(lambda: time.monotonic() > begin + 5)
+    messages, size = wire(kernel, begin, begin + 5)
+    assert 0 < messages < 5, (messages, size)
+    assert size < 25_000, (messages, size)

@@ -1,0 +1,334 @@
+"""The magics in a shell of this process: what is found in a cell, what is sent off, and what is said otherwise."""
+
+from __future__ import annotations
+
+import atexit
+import sys
+import threading
+
+import pytest
+from IPython.core import async_helpers
+from IPython.core.completer import provisionalcompleter
+from IPython.core.error import UsageError
+from IPython.core.interactiveshell import InteractiveShell
+from traitlets.config import Config
+
+from jobcontainer import Job, JobGroup, JobState, SerializationError, Serializer
+from jobcontainer.notebook import magics as door
+
+TASK = """
+class Task:
+    def __init__(self, value=1): self.value = value
+    def run(self): return self.value
+"""
+
+
+@pytest.fixture
+def shell(tmp_path, monkeypatch):
+    """A shell without history, in a folder of its own, whose jobs run in this process."""
+    monkeypatch.setenv("JOBCONTAINER_HOME", str(tmp_path / "jobs"))
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, "__main__", sys.modules["__main__"])  # the shell puts its own there
+    settings = Config()
+    settings.HistoryManager.enabled = False
+    settings.InteractiveShell.colors = "nocolor"
+    settings.JobContainerMagics.engine = "inline"
+    shell = InteractiveShell(config=settings)
+    shell.run_cell("%load_ext jobcontainer")
+    yield shell
+    door.unload(shell)
+    shell.restore_sys_module_state()
+    InteractiveShell.clear_instance()
+    shell.atexit_operations()
+    atexit.unregister(shell.atexit_operations)
+    if async_helpers._asyncio_event_loop is not None:  # IPython's own, made for a cell that awaits
+        async_helpers._asyncio_event_loop.close()
+        async_helpers._asyncio_event_loop = None
+
+
+@pytest.fixture
+def run(shell):
+    """A function that runs a cell and returns its result, which may have failed."""
+    return lambda cell: shell.run_cell(cell, store_history=True)
+
+
+def complete(shell, line):
+    with provisionalcompleter():
+        return [found.text for found in shell.Completer.completions(line, len(line))]
+
+
+def jobs(tmp_path):
+    return [path for path in (tmp_path / "jobs").glob("*") if path.is_dir()] if (tmp_path / "jobs").exists() else []
+
+
+def test_a_class_of_the_cell_runs_once_and_stays_bound(shell, run, capsys):
+    """The cell runs as usual, one instance is sent off, and ``_job`` is the job; in a terminal, two lines tell."""
+    assert run(f"%%jobcontainer --wait{TASK}").success
+    assert isinstance(shell.user_ns["_job"], Job)
+    assert shell.user_ns["_job"].result() == 1
+    assert shell.user_ns["Task"]().value == 1
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[0].endswith(f"Task: sent off as {shell.user_ns['_job'].id}")
+    assert printed[1].startswith("✔ Task succeeded")
+
+
+def test_the_last_expression_says_what_runs(shell, run):
+    """A process, or a list of them, goes before the classes of the cell; a list is a group, be it of one."""
+    run(f"%%jobcontainer --wait{TASK}Task(7)")
+    assert shell.user_ns["_job"].result() == 7
+    run("%%jobcontainer --as sweep --wait\n(Task(n) for n in range(3))")
+    assert isinstance(shell.user_ns["sweep"], JobGroup)
+    assert shell.user_ns["sweep"].results() == [0, 1, 2]
+    run("%%jobcontainer --wait\n[Task(5)]")
+    assert shell.user_ns["_job"].results() == [5]
+
+
+def test_an_expression_is_sent_off_by_the_line_magic_as_it_was_typed(shell, run):
+    """Braces, quotes and blanks of the expression are Python's; flags stand before it."""
+    run(TASK)
+    assert run("%jobcontainer --name 'my job' --as one --wait Task({'a b': [1, 2]}['a b'])").success
+    assert shell.user_ns["one"].result() == [1, 2]
+    assert shell.user_ns["one"].name == "my job"
+
+
+def test_leaves_only_of_classes_that_inherit_from_each_other(shell, run):
+    """A base class is not what was meant, nor is an abstract one or a protocol."""
+    run("""%%jobcontainer --wait
+import abc, typing
+class Base:
+    def run(self): return "base"
+class Left(Base):
+    def run(self): return "left"
+class Right(Base):
+    def run(self): return "right"
+class Abstract(abc.ABC):
+    @abc.abstractmethod
+    def run(self): ...
+class Shape(typing.Protocol):
+    def run(self): ...
+class NoProcess: ...
+""")
+    assert shell.user_ns["_job"].results() == ["left", "right"]
+
+
+def test_what_the_last_expression_shows_is_shown_as_usual(run, capsys):
+    """A value that is no process goes to the display hook, unless a semicolon ends it, and the classes are sent off."""
+    run(f"%%jobcontainer --wait{TASK}1234 + 1")
+    assert "1235" in capsys.readouterr().out
+    run(f"%%jobcontainer --wait{TASK}1234 + 1;")
+    assert "1235" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("cell", "said"),
+    [
+        ("x = 1", "looked for an object with a run() method as the cell's last expression, a list of such objects, or"),
+        ("import subprocess\nsubprocess", "nothing to run"),
+        ("class A:\n    def __init__(self, lr, *, depth, seed=0): ...\n    def run(self): ...", "A needs lr and depth"),
+        (f"{TASK}[Task(), 5]", "Item 1 of the last expression, of type int, has no run()"),
+    ],
+)
+def test_a_cell_without_a_process_is_told_in_one_sentence(run, tmp_path, cell, said):
+    """What was looked for, which arguments are missing, which item is none; nothing is submitted."""
+    result = run(f"%%jobcontainer\n{cell}")
+    assert isinstance(result.error_in_exec, UsageError)
+    assert said in str(result.error_in_exec)
+    assert str(result.error_in_exec).count(". ") == 0
+    assert jobs(tmp_path) == []
+
+
+def test_a_class_that_needs_arguments_names_an_instance_to_end_the_cell_with(run):
+    """The sentence can be pasted."""
+    result = run("%%jobcontainer\nclass A:\n    def __init__(self, lr): ...\n    def run(self): ...")
+    assert str(result.error_in_exec) == "A needs lr: end the cell with an instance, A(lr=...)."
+
+
+def test_an_error_of_the_cell_is_the_cells_error_with_its_own_frames(run, tmp_path, capsys):
+    """IPython's traceback begins in the cell, counts lines as the notebook does, and nothing is submitted."""
+    result = run("%%jobcontainer\ndef inner():\n    1 / 0\ninner()")
+    assert isinstance(result.error_in_exec, ZeroDivisionError)
+    shown = capsys.readouterr().out
+    assert "----> 4" in shown
+    assert "----> 3" in shown
+    assert "jobcontainer" not in shown.replace("%%jobcontainer", "")
+    assert jobs(tmp_path) == []
+
+
+def test_a_syntax_error_is_shown_once_and_fails_the_cell(run, tmp_path, capsys):
+    """As IPython shows one, without a frame of ours."""
+    result = run("%%jobcontainer\nx = 1\ny = (2\n")
+    assert isinstance(result.error_before_exec, SyntaxError)
+    shown = capsys.readouterr().out
+    assert shown.count("SyntaxError") == 1
+    assert ":3\n    y = (2" in shown
+    assert "magics.py" not in shown
+    assert jobs(tmp_path) == []
+
+
+def test_a_process_that_can_not_be_pickled_leaves_no_folder(run, tmp_path, capsys):
+    """The sentence of the error is all that is shown of it."""
+    result = run(
+        "%%jobcontainer\nimport threading\nclass A:\n    def __init__(self): self.lock = threading.Lock()\n"
+        "    def run(self): ..."
+    )
+    assert isinstance(result.error_in_exec, SerializationError)
+    assert "Traceback" not in capsys.readouterr().out
+    assert jobs(tmp_path) == []
+
+
+@pytest.mark.parametrize("line", ["--frobnicate", "--timeout soon", "--isolation none", "--retries", "'"])
+def test_an_unknown_or_bad_flag_shows_the_usage(run, tmp_path, line):
+    """And runs nothing, not even the cell."""
+    result = run(f"%%jobcontainer {line}\nran = True")
+    assert isinstance(result.error_in_exec, UsageError)
+    assert "usage: %%jobcontainer" in str(result.error_in_exec)
+    assert jobs(tmp_path) == []
+
+
+@pytest.mark.parametrize("line", ["--timeout -1", "--engine warp", "--as 1x"])
+def test_a_value_out_of_range_is_told(run, tmp_path, line):
+    """In the words of the option, and nothing is submitted."""
+    result = run(f"%%jobcontainer {line}{TASK}")
+    assert isinstance(result.error_in_exec, UsageError)
+    assert jobs(tmp_path) == []
+
+
+def test_help_lists_every_flag(run, capsys):
+    """``--help`` and ``?`` are one text, with examples."""
+    assert run("%%jobcontainer --help\n1").success
+    shown = capsys.readouterr().out
+    for flag in (
+        "--as",
+        "--wait",
+        "--engine",
+        "--save",
+        "--timeout",
+        "--memory",
+        "--retries",
+        "--env",
+        "--cwd",
+        "--name",
+    ):
+        assert flag in shown
+    assert "[Train(rate) for rate in (0.1, 0.2, 0.3)]" in shown
+    assert door.JobContainerMagics.submit_cell.__doc__ in shown.replace("\n\n", "\n\n")
+
+
+def test_options_reach_the_job(shell, run):
+    """Every word of the line is an option of the job."""
+    run(f"%%jobcontainer --wait --timeout 60 --memory 2GB --env A=1 --env B=2 --retries 3 --grace 0.5{TASK}")
+    options = shell.user_ns["_job"].record.options
+    assert (options["timeout"], options["memory"], options["env"]) == (60.0, 2 * 10**9, {"A": "1", "B": "2"})
+    assert (options["retries"], options["grace"]) == (3, 0.5)
+
+
+def test_defaults_come_from_the_configuration(shell, run):
+    """``%config`` sets them, for the next job on; a flag goes before them."""
+    run('%config JobContainerMagics.options = {"timeout": 60, "retries": 2}')
+    run(f"%%jobcontainer --wait --timeout 5{TASK}")
+    options = shell.user_ns["_job"].record.options
+    assert (options["timeout"], options["retries"]) == (5.0, 2)
+    run("%config JobContainerMagics.options = {}")
+    run(f"%%jobcontainer --wait{TASK}")
+    assert shell.user_ns["_job"].record.options["retries"] == 0
+
+
+def test_save_writes_the_process_and_runs_nothing(shell, run, tmp_path, capsys):
+    """The file is what ``JobContainer`` takes."""
+    assert run(f"%%jobcontainer --save saved.job{TASK}Task(9)").success
+    assert Serializer.deserialize_from_file(tmp_path / "saved.job").run() == 9
+    assert str(tmp_path / "saved.job") in capsys.readouterr().out
+    assert jobs(tmp_path) == []
+    assert "_job" not in shell.user_ns
+    assert isinstance(run("%%jobcontainer --save saved.job\n[Task(), Task()]").error_in_exec, UsageError)
+
+
+def test_wait_raises_what_the_job_raised(run, capsys):
+    """With the traceback of the job, and none of ours."""
+    result = run("%%jobcontainer --wait\nclass Bad:\n    def run(self):\n        raise KeyError('row 37')")
+    assert isinstance(result.error_in_exec, KeyError)
+    shown = capsys.readouterr().out
+    assert "raise KeyError('row 37')" in shown
+    assert "magics.py" not in shown
+
+
+def test_a_cell_that_awaits_is_run_in_the_event_loop(shell, run):
+    """``await`` works at the top of the cell, and what it ends with is sent off."""
+    assert run(f"import asyncio\n{TASK}").success
+    result = run("%%jobcontainer --wait\nvalue = await asyncio.sleep(0, 11)\nTask(value)")
+    assert result.success
+    assert shell.user_ns["_job"].result() == 11
+    result = run("%%jobcontainer\nawait asyncio.sleep(0)\n1 / 0")
+    assert isinstance(result.error_in_exec, ZeroDivisionError)
+
+
+def test_jobs_lists_and_manages_the_jobs_of_the_store(shell, run, capsys):
+    """By the beginning of an id; an unknown one is told with those there are."""
+    run(f"%%jobcontainer --wait{TASK}Task(3)")
+    job = shell.user_ns["_job"]
+    assert job.id in repr(run("%jobs").result)
+    assert run(f"%jobs show {job.id[:-3]}").result.id == job.id
+    run("%%jobcontainer --wait\nclass Loud:\n    def run(self): print('out loud')")
+    capsys.readouterr()
+    run(f"%jobs log {shell.user_ns['_job'].id}")
+    assert capsys.readouterr().out == "out loud\n"
+    assert run(f"%jobs cancel {job.id}").success
+    assert job.state is JobState.SUCCEEDED
+    assert job.id in str(run("%jobs show nothing").error_in_exec)
+    assert "takes the id" in str(run("%jobs log").error_in_exec)
+    assert "deletes nothing unasked" in str(run("%jobs prune").error_in_exec)
+    assert run("%jobs prune --all").success
+    assert repr(run("%jobs").result) == "There are no jobs."
+
+
+@pytest.mark.parametrize(
+    ("line", "completed"),
+    [
+        ("%%jobcontainer --mem", ["--memory"]),
+        ("%%jobcontainer --timeout 5 --i", ["--isolation"]),
+        ("%jobcontainer --wa", ["--wait"]),
+        ("%jobs s", ["show"]),
+        ("%jobs prune --k", ["--keep"]),
+        ("%timeit --mem", []),
+    ],
+)
+def test_flags_and_actions_are_completed(shell, line, completed):
+    """In the line of the magic, by its own words."""
+    assert [word for word in complete(shell, line) if word.startswith("--") or completed] == completed
+
+
+def test_job_ids_are_completed(shell, run):
+    """Behind an action that takes one."""
+    run(f"%%jobcontainer --wait{TASK}[Task(), Task()]")
+    ids = [job.id for job in shell.user_ns["_job"]]
+    assert complete(shell, "%jobs log 20") == sorted(ids)
+
+
+def test_reload_and_unload_leave_no_hook_behind(shell, run):
+    """After ten reloads there is one of each; after unloading, none."""
+
+    def hooks():
+        return {
+            "configurables": [c for c in shell.configurables if type(c).__name__ == "JobContainerMagics"],
+            "registry": [name for name in shell.magics_manager.registry if name == "JobContainerMagics"],
+            "transformers": [t for t in shell.input_transformers_post if "jobcontainer" in str(t).lower()],
+            "matchers": [m for m in shell.Completer.custom_matchers if "jobcontainer" in str(m).lower()],
+            "magics": [
+                name for names in shell.magics_manager.magics.values() for name in names if name.startswith("job")
+            ],
+        }
+
+    for _ in range(10):
+        assert run("%reload_ext jobcontainer").success
+    assert {name: len(found) for name, found in hooks().items()} == {
+        "configurables": 1,
+        "registry": 1,
+        "transformers": 1,
+        "matchers": 1,
+        "magics": 3,
+    }
+    assert run(f"%%jobcontainer --wait{TASK}").success
+    run("%unload_ext jobcontainer")
+    assert not any(hooks().values())
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("jobcontainer")]

@@ -1,0 +1,55 @@
+"""The magics in a real terminal IPython: a line when a job is sent off, and one above the prompt at its end."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+
+import pytest
+
+pexpect = pytest.importorskip("pexpect")
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(sys.platform == "win32", reason="a terminal is opened with pexpect")]
+
+ESCAPES = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]|\x1b[=>]|\r")
+
+
+@pytest.fixture
+def terminal(tmp_path):
+    """IPython in a terminal, in a folder of its own."""
+    environment = os.environ | {
+        "JOBCONTAINER_HOME": str(tmp_path / "jobs"),
+        "IPYTHONDIR": str(tmp_path / "ipython"),
+        "TERM": "xterm",
+        "PROMPT_TOOLKIT_NO_CPR": "1",
+    }
+    command = ["-m", "IPython", "--no-banner", "--no-confirm-exit", "--colors=nocolor"]
+    terminal = pexpect.spawn(sys.executable, command, env=environment, cwd=str(tmp_path), encoding="utf-8", timeout=60)
+    terminal.setwinsize(50, 200)
+    yield terminal
+    terminal.close(force=True)
+
+
+def test_a_terminal_tells_the_start_and_the_end_of_a_job(terminal, tmp_path):
+    """The end comes while the prompt waits, above what is being typed, which stays."""
+    terminal.expect(r"In \[1\]:")
+    terminal.sendline("%load_ext jobcontainer")
+    terminal.expect(r"In \[2\]:")
+    (tmp_path / "task.py").write_text(
+        "import time\nclass Task:\n    def __init__(self, result): self.result = result\n"
+        "    def run(self):\n        time.sleep(1)\n        return self.result\n"
+    )
+    terminal.sendline("from task import Task")
+    terminal.expect(r"In \[3\]:")
+    terminal.sendline("%jobcontainer Task(41)")
+    terminal.expect(r"Task: sent off as \d{8}-\S+-Task-\w+")
+    terminal.expect(r"In \[4\]:")
+    terminal.send("_job.result()")
+    terminal.expect(r"✔ Task succeeded · 1\.\d s")
+    terminal.sendline(" + 1")
+    terminal.expect(r"Out\[4\]: \S*42")
+    terminal.sendline("exit")
+    terminal.expect(pexpect.EOF)
+    terminal.close()
+    assert terminal.exitstatus == 0
+    assert "Error" not in ESCAPES.sub("", terminal.before)
