@@ -1,0 +1,127 @@
+"""What every test of the suite is under: nothing may be left behind."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import os
+import secrets
+import sys
+import tempfile
+import threading
+import time
+from multiprocessing import resource_tracker
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+from joblib.externals.loky.backend import resource_tracker as loky_resource_tracker
+
+from jobcontainer.worker import tree
+
+PATIENCE = 3.0
+"""Seconds in which what is on its way out must be gone."""
+
+SHARED = Path("/dev/shm")  # noqa: S108 -- where semaphores and joblib's arrays are
+
+SESSION = f"JOBCONTAINER_TEST_SESSION={secrets.token_hex(8)}"
+"""In the environment of every process that a test starts, its grandchildren included."""
+
+
+def leftovers(before):
+    """What is there now, and was not before."""
+    return {kind: sorted(map(str, now - before[kind])) for kind, now in present().items() if now - before[kind]}
+
+
+def present():
+    """Processes, threads, descriptors and files of this session."""
+    return {
+        "processes": set(tree.children_of(os.getpid())),
+        "threads": {thread for thread in threading.enumerate() if thread.is_alive()},
+        "descriptors": descriptors(),
+        "files": {*files_in(Path(tempfile.gettempdir()), ""), *files_in(SHARED, str(os.getpid()))},
+    }
+
+
+def descriptors():
+    found = set()
+    for entry in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(OSError):  # that of the listing itself
+            found.add((int(entry.name), str(entry.readlink())))
+    return found
+
+
+def files_in(folder, mark):
+    return {entry for entry in folder.iterdir() if mark in entry.name}
+
+
+def wait_until_gone(find):
+    """Call until nothing is found, or the patience is over; return what was found last."""
+    until = time.monotonic() + PATIENCE
+    found = find()
+    while found and time.monotonic() < until:
+        gc.collect()
+        time.sleep(0.01)
+        found = find()
+    return found
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _session(tmp_path_factory):
+    """Give the session a folder for temporary files and a mark of its own, and start what lives as long as it does."""
+    name, token = SESSION.split("=")
+    os.environ[name] = token
+    before, tempfile.tempdir = tempfile.tempdir, str(tmp_path_factory.mktemp("tmp"))
+    os.environ["TMPDIR"] = tempfile.tempdir
+    resource_tracker.ensure_running()
+    loky_resource_tracker.ensure_running()
+    yield
+    tempfile.tempdir = before
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _nothing_is_left_by_a_module(_session):
+    """When a module's fixtures are gone, so is all that they held, and every process, wherever it hangs."""
+    trackers = {os.getpid(), resource_tracker._resource_tracker._pid, loky_resource_tracker._resource_tracker._pid}
+    before, strangers = present(), set(tree.marked_with(SESSION)) - trackers
+    yield
+    left = wait_until_gone(lambda: leftovers(before))
+    assert not left, f"left behind: {left}"
+    left = wait_until_gone(lambda: set(tree.marked_with(SESSION)) - trackers - strangers)
+    assert not left, [Path(f"/proc/{pid}/stat").read_text() for pid in left]
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_left(request, _nothing_is_left_by_a_module):
+    """After each test no process, thread, descriptor or file is there that was not before it.
+
+    A test that uses something that lives longer, an engine of its module, is looked at together with its module.
+    """
+    if shares_something(request):
+        yield
+        return
+    before = present()
+    yield
+    end_shared_pools()
+    left = wait_until_gone(lambda: leftovers(before))
+    assert not left, f"left behind: {left}"
+
+
+def end_shared_pools():
+    """Shut down the pools that jobs without a pool of their own use; they live as long as the process."""
+    pools = sys.modules.get("jobcontainer.jobs.pool")
+    while pools is not None and pools._shared:
+        pools._shared.popitem()[1].shutdown()
+
+
+def shares_something(request):
+    """Whether a test uses a fixture of the suite, other than these, that outlives it."""
+    definitions = (found[-1] for found in request.node._fixtureinfo.name2fixturedefs.values())
+    return any(
+        found.scope != "function" and found.func.__module__ != __name__ and "pytest" not in found.func.__module__
+        for found in definitions
+    )
+
+
+settings.register_profile("shared machine", deadline=None)  # what an example takes depends on who else runs here
+settings.load_profile("shared machine")

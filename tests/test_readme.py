@@ -1,0 +1,111 @@
+"""The README: what it prints runs, what it shows is what comes, and where it points there is something."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+DOCUMENTS = [ROOT / "README.md", ROOT / "CHANGELOG.md", ROOT / ".github" / "CONTRIBUTING.md"]
+SET_UP = [
+    'pip install -e ".[demo]" && jupyter lab notebooks/quickstart.ipynb',
+    'pip install -e ".[test]" && pytest',
+]
+
+FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+BLOCKS = [(match[1], match[2], match.end()) for match in FENCE.finditer(README)]
+CELLS = [text for kind, text, _ in BLOCKS if kind == "python" and "%" in {line[:1] for line in text.splitlines()}]
+SNIPPETS = [(text, end) for kind, text, end in BLOCKS if kind == "python" and text not in CELLS]
+COMMANDS = [text for kind, text, _ in BLOCKS if kind == "sh" and text.startswith("jobcontainer ")]
+
+
+def printed(end):
+    """The output that the README shows after a block, if it shows one."""
+    following = re.match(r"\n+```text\n(.*?)^```$", README[end:], re.MULTILINE | re.DOTALL)
+    return following[1] if following else None
+
+
+def environment(folder):
+    return os.environ | {
+        "JOBCONTAINER_HOME": str(folder / ".jobcontainer"),
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "PYTHONWARNINGS": "default",
+    }
+
+
+def run(command, folder):
+    """Run a command and return what it printed; it must succeed and complain of nothing."""
+    done = subprocess.run(command, cwd=folder, env=environment(folder), capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, ""), done.stderr
+    return done.stdout
+
+
+def anchors(document):
+    """The anchors that GitHub gives a document's headings."""
+    headings = re.findall(r"^#+ (.*)$", FENCE.sub("", document.read_text()), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_the_two_set_up_commands_are_there():
+    """One command to the quickstart, one to the tests; CI runs the second from here."""
+    assert [text.strip() for kind, text, _ in BLOCKS if kind == "sh" and "pip install" in text] == SET_UP
+
+
+def test_python_snippets_are_found():
+    """The tests below have something to run."""
+    assert CELLS
+    assert len(SNIPPETS) >= 2
+    assert COMMANDS
+    assert any(printed(end) for _, end in SNIPPETS)
+
+
+@pytest.mark.slow
+def test_every_python_snippet_and_command_runs_as_printed(tmp_path):
+    """Copied into a file and run, in the order of the README, each does what is said, and prints what is shown."""
+    for number, (text, end) in enumerate(SNIPPETS):
+        script = tmp_path / f"snippet_{number}.py"
+        script.write_text(text)
+        output = run([sys.executable, script], tmp_path)
+        assert printed(end) in {None, output}
+    run(["jobcontainer", "list"], tmp_path)
+    newest = json.loads(run(["jobcontainer", "list", "--json"], tmp_path))[-1]["id"]
+    for text in COMMANDS:
+        run(["bash", "-ec", text.replace("ID", newest)], tmp_path)
+
+
+@pytest.mark.slow
+def test_every_notebook_cell_runs_as_printed(tmp_path):
+    """Typed into one notebook, the README's cells run."""
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(text) for text in CELLS])
+    path = tmp_path / "readme.ipynb"
+    nbformat.write(notebook, path)
+    done = subprocess.run(
+        [sys.executable, ROOT / ".ci" / "notebooks.py", path], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    outputs = [str(cell.outputs) for cell in nbformat.read(path, as_version=4).cells]
+    submitting = [output for cell, output in zip(CELLS, outputs, strict=True) if "%%jobcontainer" in cell]
+    assert submitting
+    assert all('data-state="succeeded"' in output for output in submitting)
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_links_lead_somewhere(document):
+    """Every relative link and picture is a file of the repository, and every anchor a heading."""
+    text = FENCE.sub("", document.read_text())
+    links = re.findall(r"\]\(([^)\s]+)\)", text) + re.findall(r'(?:href|src|srcset)="([^"]+)"', text)
+    for link in links:
+        if link.startswith("https://"):
+            continue
+        file, _, anchor = link.partition("#")
+        target = (document.parent / file).resolve() if file else document
+        assert target.exists(), link
+        assert not anchor or anchor in anchors(target), link
