@@ -222,6 +222,7 @@ def test_a_fork_of_the_notebook_does_not_keep_keepers_alive(script):
     process = script("""
         engine = LokyEngine(1)
         start(engine, os.getpid).result()
+        told, tell = os.pipe()
         child = os.fork()
         if child == 0:
             try:
@@ -229,16 +230,18 @@ def test_a_fork_of_the_notebook_does_not_keep_keepers_alive(script):
             except RuntimeError as error:
                 print("child:", error, flush=True)
             os.close(1), os.close(2)
+            os.write(tell, b".")
             hang()
-        os.waitpid(child, os.WNOHANG)
+        os.read(told, 1)
         from jobcontainer.worker import tree
         below = tree.descendants_of(os.getpid())
         print(child, *[pid for pid in tree.marked_with("JOBCONTAINER_SLOT=") if pid in below], flush=True)
         hang()
     """)
-    assert "make a new JobPool" in process.stdout.readline()
-    child, *others = map(int, process.stdout.readline().split())
+    refused, pids = process.stdout.readline(), process.stdout.readline()
+    child, *others = map(int, pids.split())
     try:
+        assert "make a new JobPool" in refused
         process.kill()
         wait_for(lambda: not any(map(is_running, others)), within=2)
         assert is_running(child)
