@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from concurrent.futures import Future
     from multiprocessing.connection import Connection
+    from multiprocessing.process import BaseProcess
 
     from jobcontainer.process import Surroundings
     from jobcontainer.worker.run import Order
@@ -68,7 +69,7 @@ class Slot:
         self._executor: ProcessPoolExecutor | None = None
         self._lifeline: Connection | None = None
         self._told: Surroundings | None = None
-        self._threads: list[threading.Thread] = []
+        self._ending: list[threading.Thread | BaseProcess] = []
 
     def run(self, number: int, order: Order) -> Future[dict[str, Any]]:
         """Have the keeper run a job.
@@ -92,9 +93,11 @@ class Slot:
         with _sigint_blocked(), _may_have_children(), _forking:
             theirs = self._start(order.options["threads"])
             try:
-                return self._send(number, order)
+                future = self._send(number, order)
             finally:
                 theirs.close()  # the keeper has its copy
+            self._ending += _workers_of(self._executor)
+        return future
 
     def cancel(self, number: int) -> None:
         """Have a job cancelled; nothing happens if it has ended."""
@@ -105,6 +108,7 @@ class Slot:
     def discard(self) -> None:
         """Give up a keeper that died, and kill what it left behind."""
         self._dismiss()
+        self._ending = [one for one in self._ending if one.is_alive()]  # which also reaps
         while self._mark and (strays := tree.marked_with(self._mark)):
             tree.kill(strays)
             if tree.running(strays):
@@ -116,10 +120,10 @@ class Slot:
         Called from a thread of its executor it returns at once: that thread has yet to end the keeper.
         """
         self._dismiss()
-        threads, self._threads = self._threads, []
-        if threading.current_thread() not in threads:
-            for thread in threads:
-                thread.join()
+        ending, self._ending = self._ending, []
+        if threading.current_thread() not in ending:
+            for one in ending:
+                one.join()
 
     def _start(self, threads: int | None) -> Connection:
         """Prepare an executor; its worker starts with the first call.
@@ -158,7 +162,7 @@ class Slot:
             self._lifeline = None
         executor, self._executor = self._executor, None
         if executor is not None:
-            self._threads += _threads_of(executor)
+            self._ending += _threads_of(executor)
             executor.shutdown(wait=False, kill_workers=True)  # this may be one of its threads, which can't wait
 
 
@@ -187,6 +191,11 @@ def _threads_of(executor: Any) -> Iterator[threading.Thread]:  # noqa: ANN401 --
     for thread in (executor._executor_manager_thread, executor._call_queue._thread):  # noqa: SLF001 -- told above
         if thread is not None:
             yield thread
+
+
+def _workers_of(executor: Any) -> list[BaseProcess]:  # noqa: ANN401 -- what is looked for is private to loky
+    """Find an executor's worker, to reap it: of one that loky killed, a semaphore and a pipe stay until then."""
+    return list(executor._processes.values())  # noqa: SLF001 -- told above
 
 
 @contextlib.contextmanager
