@@ -19,6 +19,7 @@ from jobcontainer.events import Outcome, Started
 from jobcontainer.files.folder import StoreFolder
 from jobcontainer.jobs.submission import Submitter
 from jobcontainer.process import JobOptions
+from waiting import is_running, wait_for
 
 
 class Returns:
@@ -215,15 +216,15 @@ def test_a_detached_job_is_cancelled_from_elsewhere(tmp_path):
     """By its host, while it runs; the others go on."""
     pool = JobPool(store=tmp_path, detach=True)
     job = pool.submit(time.sleep, 600)
-    _until(lambda: job.state is JobState.RUNNING)
+    wait_for(lambda: job.state is JobState.RUNNING)
     assert JobStore(tmp_path).open(job.id).cancel()
-    _until(job.cancelled)
+    wait_for(job.cancelled)
     _end_host(job)
 
 
 def test_a_host_that_is_killed_loses_its_running_jobs_and_says_so(tmp_path):
     job = JobPool(store=tmp_path, detach=True).submit(time.sleep, 600)
-    _until(lambda: job.state is JobState.RUNNING)
+    wait_for(lambda: job.state is JobState.RUNNING)
     os.kill(job.record.owner["pid"], signal.SIGKILL)
     with pytest.raises(JobLostError):
         job.result(10)
@@ -253,17 +254,20 @@ def test_an_end_that_only_the_folder_tells_is_believed(tmp_path):
     assert (job.state, job.attempts) == (JobState.CRASHED, 1)
 
 
+def test_a_host_ends_with_its_store(tmp_path):
+    """When somebody deletes the folder, nobody can ask for a job or its result any more."""
+    store = tmp_path / "store"
+    job = JobPool(store=store, detach=True).submit(time.sleep, 600)
+    wait_for(job.running)
+    host = job.record.owner["pid"]
+    shutil.rmtree(store, ignore_errors=True)
+    wait_for(lambda: not is_running(host))
+
+
 def _end_host(job):
     pid = job.record.owner["pid"]
     os.kill(pid, signal.SIGTERM)
-    _until(lambda: not Path(f"/proc/{pid}").exists())
-
-
-def _until(condition, seconds=30):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
+    wait_for(lambda: not Path(f"/proc/{pid}").exists())
 
 
 class OutgrowsTheDisk:

@@ -2,7 +2,8 @@
 
 Whoever holds the lock on ``host.lock`` is the host. It is started on demand by :mod:`.detached`, takes the lock,
 listens on ``host.sock`` (0600), and forks away from its starter into a session of its own. It ends by itself when it
-has had nothing to do for a while. Until the fork it has one thread and no library that might start one.
+has had nothing to do for a while, and at once, with its jobs, when its store was deleted. Until the fork it has one
+thread and no library that might start one.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ def main(arguments: Sequence[str]) -> int:
     except BlockingIOError:
         return 0
     listener = _listen(store)
+    socket_made = _identity(store)
     if os.fork() > 0:
         os._exit(0)  # the starter goes on: from here on there is somebody to answer
     os.setsid()
@@ -39,9 +41,10 @@ def main(arguments: Sequence[str]) -> int:
 
     host = Host(store)
     try:
-        host.serve(listener)
+        host.serve(listener, can_be_reached=lambda: _identity(store) == socket_made)
     finally:
-        store.host_socket_file.unlink(missing_ok=True)  # before the lock goes: the next host makes its own
+        if _identity(store) == socket_made:  # else the store was deleted, and what stands there is another's
+            store.host_socket_file.unlink(missing_ok=True)  # before the lock goes: the next host makes its own
         listener.close()
         host.end()
         os.close(lock)
@@ -58,6 +61,15 @@ def _listen(store: StoreFolder) -> socket.socket:
     os.umask(umask)
     listener.listen(64)
     return listener
+
+
+def _identity(store: StoreFolder) -> tuple[int, int] | None:
+    """Tell the socket that stands in the store from others."""
+    try:
+        found = store.host_socket_file.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 if __name__ == "__main__":

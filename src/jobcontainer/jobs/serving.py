@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import time
 from typing import TYPE_CHECKING, Any
 
 from jobcontainer.engines.loky import LokyEngine
@@ -19,10 +20,12 @@ from jobcontainer.process import JobOptions, Surroundings
 
 if TYPE_CHECKING:
     import socket
+    from collections.abc import Callable
 
     from jobcontainer.files.folder import StoreFolder
 
 IDLE_SECONDS = 60.0
+_LOOK_SECONDS = 1.0
 _REQUEST_SECONDS = 10.0
 
 
@@ -39,16 +42,25 @@ class Host:
         self._taken: set[str] = set()
         self._scheduler = Scheduler(LokyEngine(), Submitter(store))
 
-    def serve(self, listener: socket.socket) -> None:
-        """Answer requests until there has been nothing to do for a while."""
-        listener.settimeout(IDLE_SECONDS)
-        while True:
+    def serve(self, listener: socket.socket, can_be_reached: Callable[[], bool]) -> None:
+        """Answer requests until there has been nothing to do for a while, or nobody can come any more.
+
+        Args:
+            listener: the store's socket.
+            can_be_reached: whether the store is still there, and the socket in it.
+        """
+        listener.settimeout(_LOOK_SECONDS)
+        until = time.monotonic() + IDLE_SECONDS
+        while can_be_reached():
+            if not self._scheduler.idle:
+                until = time.monotonic() + IDLE_SECONDS
             try:
                 connection, _ = listener.accept()
             except TimeoutError:
-                if self._scheduler.idle:
+                if time.monotonic() > until:
                     return
                 continue
+            until = time.monotonic() + IDLE_SECONDS
             with connection, contextlib.suppress(OSError, ValueError):  # a client that went away, or speaks nonsense
                 connection.settimeout(_REQUEST_SECONDS)
                 request = json.loads(connection.makefile("rb").readline())
