@@ -21,6 +21,7 @@ from jobcontainer.events import JobState
 from jobcontainer.files.serializer import Serializer, trust_file
 from jobcontainer.jobs.container import JobContainer, LogCopy
 from jobcontainer.jobs.flags import add_option_flags, options_given
+from jobcontainer.jobs.interrupt import InterruptCancels
 from jobcontainer.jobs.store import JobStore
 from jobcontainer.process import memory_in_bytes
 
@@ -63,6 +64,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader, head(1) say, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except KeyboardInterrupt:  # while it was not waiting for a job; what it started ends with it
+        return EXIT_CODES[JobState.CANCELLED]
     except (JobContainerError, OSError, ValueError, KeyError) as error:
         print(f"jobcontainer: {error.args[0] if isinstance(error, KeyError) else error}", file=sys.stderr)
         return _UNABLE
@@ -83,11 +86,8 @@ def _follow(job: Job[Any]) -> int:
     from jobcontainer.jobs.console import watch  # noqa: PLC0415 -- rich takes its time, and only this needs it
 
     copy = LogCopy(job)
-    try:
+    with InterruptCancels(job):
         watch([job], meanwhile=copy.step)
-    except KeyboardInterrupt:
-        job.cancel()
-        concurrent.futures.wait([job])
     copy.step()
     if job.state is not JobState.SUCCEEDED:
         print(f"jobcontainer: {_end(job)}", file=sys.stderr)

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from jobcontainer.jobs.interrupt import InterruptCancels
 from jobcontainer.jobs.pool import shared_pool
 from jobcontainer.process import JobOptions
 
@@ -77,12 +78,15 @@ class JobContainer:
         job = self.submit()
         copy = LogCopy(job)
         try:
-            while concurrent.futures.wait([job], timeout=_COPY_SECONDS).not_done:
-                copy.step()
+            with InterruptCancels(job) as interrupt:
+                while concurrent.futures.wait([job], timeout=_COPY_SECONDS).not_done:
+                    copy.step()
             copy.step()
         except BaseException:
             job.cancel()
             raise
+        if interrupt.came:
+            raise KeyboardInterrupt
         return job.result()
 
 
