@@ -303,7 +303,7 @@ class Chatty:
     )
     tab.run(1)
     log = panel(tab.cell(1)).locator("[role=log]")
-    log.get_by_text("line 60", exact=True).wait_for()
+    log.filter(has_text=re.compile(r"line [1-9]\d\d")).wait_for()  # any of them: which ones are painted is chance
     assert log.evaluate("box => box.scrollHeight - box.scrollTop - box.clientHeight") < 8
     tab.page.keyboard.press("Escape")
     panel(tab.cell(1)).get_by_role("button", name="Cancel").focus()
