@@ -7,6 +7,7 @@ import os
 import sys
 import textwrap
 import threading
+import types
 
 import cloudpickle
 import numpy as np
@@ -82,6 +83,59 @@ def test_a_helper_travels_without_its_file(beside, path, run_in_job):
     assert (doubled, number, same) == (8, 2.5, True)
     assert type(point) is Point
     assert point == Point(1.5)
+
+
+def test_names_in_classes_made_inside_a_function_travel(beside, path, run_in_job):
+    """Decorators, defaults, annotations and plain values of a class body; in a function and in a function of that."""
+    beside("helper_k", "import functools\ndef cached(f): return functools.cached_property(f)\nSTART = 5")
+    import helper_k  # noqa: PLC0415 -- written just now
+
+    unit = {}
+    exec(  # noqa: S102 -- a cell, whose names are globals
+        textwrap.dedent("""
+        import functools, dataclasses
+        SIDE = 3
+        def deepest():
+            def made():
+                class Square:
+                    side = SIDE
+                    start = helper_k.START
+                    @functools.cached_property
+                    def area(self): return self.side ** 2
+                    @helper_k.cached
+                    def twice(self): return self.side * 2
+                @dataclasses.dataclass
+                class Point:
+                    x: int = SIDE
+                return Square(), Point()
+            square, point = made()
+            return square.area, square.start, square.twice, point.x
+        """),
+        cell := {"helper_k": helper_k, "__name__": "__main__"},
+        unit,
+    )
+    cell.update(unit)
+    Serializer.serialize_to_file(Calls(unit["deepest"]), path)
+    assert run_in_job(path) == (9, 5, 6, 3)
+
+
+def test_submodules_that_only_nested_code_names_are_there(path, run_in_job):
+    """Of installed packages, imported in the notebook by whoever; the job has not imported them by itself."""
+    import wsgiref.headers  # noqa: PLC0415 -- as in a cell
+
+    def work():
+        def parse(text):
+            return [wsgiref.headers.Headers([("name", one)])["name"] for one in [text]]
+
+        return parse("a")
+
+    for function in (work, types.FunctionType(_parses.__code__, {"wsgiref": wsgiref, "__name__": "__main__"})):
+        Serializer.serialize_to_file(Calls(function), path)
+        assert run_in_job(path) == ["a"]
+
+
+def _parses():
+    return [wsgiref.headers.Headers([("name", one)])["name"] for one in "a"]  # noqa: F821 -- given above
 
 
 def test_nested_imports_travel_too(beside, path, run_in_job):

@@ -1,4 +1,4 @@
-"""Modules beside the notebook, as parts of a stream: what of them travels, and what code imports by itself.
+"""Modules beside the notebook, as parts of a stream: what of them travels.
 
 A module that travels becomes, at loading, a module of the same name that is made anew; functions of it have its
 namespace as their globals, whether the module itself is in the stream or only some function of it.
@@ -6,21 +6,16 @@ namespace as their globals, whether the module itself is in the stream or only s
 
 from __future__ import annotations
 
-import dis
-import importlib.util
-import opcode
 import sys
 import threading
-import types
-import weakref
 from typing import TYPE_CHECKING, Any, Final
 
 from jobcontainer.files.packages import MAIN, travels
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    import types
+    from collections.abc import Collection
 
-_IMPORT_NAME: Final = opcode.opmap["IMPORT_NAME"]
 _NOT_STATE: Final = frozenset({"__builtins__", "__loader__", "__spec__", "__cached__"})
 _FACTS: Final = ("__package__", "__path__", "__file__", "__doc__")
 
@@ -30,10 +25,6 @@ NEW_WITH_MODULE: Final = {
     type(threading.RLock()): threading.RLock,
     threading.local: threading.local,
 }
-
-_imports: weakref.WeakKeyDictionary[types.CodeType, tuple[tuple[str, int, tuple[str, ...]], ...]] = (
-    weakref.WeakKeyDictionary()
-)
 
 
 class Namespace:
@@ -69,45 +60,6 @@ def state_of(module: types.ModuleType, left_out: Collection[str]) -> dict[str, A
         for name, value in vars(module).items()
         if name not in _NOT_STATE and name not in left_out and type(value) is not LeftOut
     }
-
-
-def imported_by(function: types.FunctionType) -> Iterator[str]:
-    """Tell the modules that a function imports when it is called, by full name, packages first.
-
-    Only those are told that are imported in this process already.
-    """
-    package = function.__globals__.get("__package__")
-    for name, level, wanted in _imports_in(function.__code__):
-        try:
-            full = importlib.util.resolve_name("." * level + name, package) if level else name
-        except ImportError:
-            continue
-        parts = full.split(".")
-        candidates = [".".join(parts[: count + 1]) for count in range(len(parts))]
-        candidates += [f"{full}.{item}" for item in wanted]
-        yield from (candidate for candidate in candidates if candidate in sys.modules)
-
-
-def _imports_in(code: types.CodeType) -> tuple[tuple[str, int, tuple[str, ...]], ...]:
-    """Find each ``import`` in a code object and those nested in it: name, level, and what is imported from there."""
-    known = _imports.get(code)
-    if known is None:
-        known = _imports[code] = tuple(_find_imports(code))
-    return known
-
-
-def _find_imports(code: types.CodeType) -> Iterator[tuple[str, int, tuple[str, ...]]]:
-    if _IMPORT_NAME in code.co_code[::2]:
-        level: Any = 0
-        wanted: Any = None
-        for step in dis.get_instructions(code):
-            if step.opcode == _IMPORT_NAME:
-                yield step.argval, level, tuple(wanted or ())
-            elif step.opname.startswith("LOAD_"):
-                level, wanted = wanted, step.argval
-    for constant in code.co_consts:
-        if isinstance(constant, types.CodeType):
-            yield from _imports_in(constant)
 
 
 class LeftOut:

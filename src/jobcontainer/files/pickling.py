@@ -19,6 +19,7 @@ import types
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 from jobcontainer.files import cloud, reducers, unpickling
+from jobcontainer.files.code import imported_by, named_in_classes, submodules_named
 from jobcontainer.files.format import MOST_BUFFERS
 from jobcontainer.files.modules import (
     NEW_WITH_MODULE,
@@ -26,7 +27,6 @@ from jobcontainer.files.modules import (
     Namespace,
     facts_of,
     home_of,
-    imported_by,
     state_of,
 )
 from jobcontainer.files.packages import MAIN, travels
@@ -126,6 +126,8 @@ class Pickler(cloud.BasePickler):  # type: ignore[misc]  # cloudpickle has no ty
             self.globals_ref.setdefault(id(function.__globals__), Namespace(home))
         reduced = self._dynamic_function_reduce(function)
         needed = reduced[2][1]
+        needed["__globals__"] |= named_in_classes(function)
+        needed["_cloudpickle_submodules"] += submodules_named(function, needed["__globals__"].values())
         if home is not None:
             self._let_be_new(needed["__globals__"])
         for name in imported_by(function):

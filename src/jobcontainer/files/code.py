@@ -1,0 +1,113 @@
+"""Code: what functions refer to by name, where cloudpickle does not look.
+
+cloudpickle finds the globals that a function and those nested in it use, and of the submodules those that the function
+itself names. It misses what is named in the body of a class that is made in a function (``@functools.cached_property``
+there), the submodules that only nested code names (``os.path`` in a comprehension), and what a function imports.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dis
+import importlib.util
+import itertools
+import opcode
+import sys
+import types
+import weakref
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+_IMPORT_NAME: Final = opcode.opmap["IMPORT_NAME"]
+_IN_CLASS_BODIES: Final = frozenset({"LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS"})
+
+_imports: weakref.WeakKeyDictionary[types.CodeType, tuple[tuple[str, int, tuple[str, ...]], ...]] = (
+    weakref.WeakKeyDictionary()
+)
+_class_names: weakref.WeakKeyDictionary[types.CodeType, tuple[str, ...]] = weakref.WeakKeyDictionary()
+
+
+def named_in_classes(function: types.FunctionType) -> dict[str, Any]:
+    """Find the globals that the bodies of classes use that a function makes when it is called."""
+    code = function.__code__
+    names = _class_names.get(code)
+    if names is None:
+        used = (step for nested in _nested_in(code) for step in dis.get_instructions(nested))
+        names = _class_names[code] = tuple(
+            {s.argval: None for s in used if s.opname in _IN_CLASS_BODIES and s.argval != "__name__"}
+        )
+    return {name: function.__globals__[name] for name in names if name in function.__globals__}
+
+
+def submodules_named(function: types.FunctionType, used: Iterable[object]) -> Iterator[types.ModuleType]:
+    """Find the submodules that code nested in a function reaches through its package, as in ``package.submodule.name``.
+
+    Only those are found that are imported in this process already.
+
+    Args:
+        function: the function.
+        used: the globals that it uses.
+    """
+    nested = tuple(_nested_in(function.__code__))
+    values = itertools.chain(used, _in_closure(function))
+    packages = [value.__name__ + "." for value in values if isinstance(value, types.ModuleType) and value.__package__]
+    if not nested or not packages:
+        return
+    names = {*function.__code__.co_names, *(name for code in nested for name in code.co_names)}
+    for name, module in list(sys.modules.items()):  # which another thread may change
+        if any(name.startswith(package) and names.issuperset(name[len(package) :].split(".")) for package in packages):
+            yield module
+
+
+def _in_closure(function: types.FunctionType) -> Iterator[object]:
+    for cell in function.__closure__ or ():
+        with contextlib.suppress(ValueError):  # it is empty yet
+            yield cell.cell_contents
+
+
+def _nested_in(code: types.CodeType) -> Iterator[types.CodeType]:
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            yield constant
+            yield from _nested_in(constant)
+
+
+def imported_by(function: types.FunctionType) -> Iterator[str]:
+    """Tell the modules that a function imports when it is called, by full name, packages first.
+
+    Only those are told that are imported in this process already.
+    """
+    package = function.__globals__.get("__package__")
+    for name, level, wanted in _imports_in(function.__code__):
+        try:
+            full = importlib.util.resolve_name("." * level + name, package) if level else name
+        except ImportError:
+            continue
+        parts = full.split(".")
+        candidates = [".".join(parts[: count + 1]) for count in range(len(parts))]
+        candidates += [f"{full}.{item}" for item in wanted]
+        yield from (candidate for candidate in candidates if candidate in sys.modules)
+
+
+def _imports_in(code: types.CodeType) -> tuple[tuple[str, int, tuple[str, ...]], ...]:
+    """Find each ``import`` in a code object and those nested in it: name, level, and what is imported from there."""
+    known = _imports.get(code)
+    if known is None:
+        known = _imports[code] = tuple(_find_imports(code))
+    return known
+
+
+def _find_imports(code: types.CodeType) -> Iterator[tuple[str, int, tuple[str, ...]]]:
+    if _IMPORT_NAME in code.co_code[::2]:
+        level: Any = 0
+        wanted: Any = None
+        for step in dis.get_instructions(code):
+            if step.opcode == _IMPORT_NAME:
+                yield step.argval, level, tuple(wanted or ())
+            elif step.opname.startswith("LOAD_"):
+                level, wanted = wanted, step.argval
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            yield from _imports_in(constant)
