@@ -15,7 +15,7 @@ from cloudpickle import cloudpickle
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
-    from types import CellType, ModuleType
+    from types import CellType, CodeType, ModuleType
 
 __all__ = [
     "IMPORT_MODULE",
@@ -30,6 +30,7 @@ __all__ = [
     "BasePickler",
     "class_by_name",
     "class_by_value",
+    "code_by_value",
     "goes_by_name",
     "live_class",
     "make_known",
@@ -44,6 +45,8 @@ MAKE_ENUM: Final[Callable[..., type]] = cloudpickle._make_skeleton_enum
 MAKE_EMPTY_CELL: Final[Callable[[], CellType]] = cloudpickle._make_empty_cell
 SET_FUNCTION: Final[Callable[[FunctionType, Any], None]] = cloudpickle._function_setstate
 SET_CLASS: Final[Callable[[type, Any], Any]] = cloudpickle._class_setstate
+
+_FILE: Final = 10  # which argument of ``types.CodeType`` it is, from Python 3.11 on
 
 MODULE_NAME: Final[str] = cloudpickle.__name__
 
@@ -64,6 +67,16 @@ def class_by_name(cls: type) -> Any:  # noqa: ANN401 -- a reduce value
 def class_by_value(cls: type) -> Any:  # noqa: ANN401 -- a reduce value
     """Reduce a class to all that it is made of."""
     return cloudpickle._dynamic_class_reduce(cls)
+
+
+def code_by_value(code: CodeType) -> Any:  # noqa: ANN401 -- a reduce value
+    """Reduce a code object to all that it is made of.
+
+    cloudpickle leaves its file out from 3.1.3 on. It stays in here: tracebacks and warnings of the job name it, and the
+    source lines on a card are found by it.
+    """
+    make, arguments = cloudpickle._code_reduce(code)
+    return make, (*arguments[:_FILE], code.co_filename, *arguments[_FILE + 1 :])
 
 
 def type_variable(variable: Any) -> Any:  # noqa: ANN401 -- a reduce value

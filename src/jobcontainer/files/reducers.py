@@ -1,16 +1,19 @@
 """What notebooks often hold and neither pickle nor cloudpickle can carry into another process.
 
 Some fail: a ``cached_property`` holds a lock (Python 3.11), a weak dictionary a weak reference. Others go by name, and
-the name is not there in the job: a cached function, a ``NewType``, a ``ParamSpec`` of the notebook.
+the name is not there in the job: a cached function, a ``NewType``, a ``ParamSpec`` of the notebook. Code may lose the
+name of its file.
 """
 
 from __future__ import annotations
 
 import functools
+import types
 import typing
 import weakref
 from typing import TYPE_CHECKING, Any, Final
 
+from jobcontainer.files import cloud
 from jobcontainer.files.packages import travels
 
 if TYPE_CHECKING:
@@ -81,6 +84,7 @@ REDUCERS: Final[dict[type, Callable[[Any], Any]]] = {
     type(functools.lru_cache(len)): _cached_function,
     functools.cached_property: _cached_property,
     typing.NewType: _new_type,
+    types.CodeType: cloud.code_by_value,
     typing.ParamSpec: _parameters,
     typing.TypeVarTuple: _parameters,
     weakref.WeakKeyDictionary: _weak_dictionary,
