@@ -10,6 +10,7 @@ import sys
 import textwrap
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -298,6 +299,30 @@ def test_modules_are_loaded_ahead(submit, store):
         assert read_result(folder.result_file)[0] is True
     finally:
         engine.close()
+
+
+def test_modules_that_fail_or_start_threads_can_be_loaded_ahead(submit, store, tmp_path, monkeypatch):
+    """A keeper with threads can't be forked safely: its jobs get new interpreters, and end as they should."""
+    (tmp_path / "raises_at_import.py").write_text("1 / 0")
+    (tmp_path / "starts_a_thread.py").write_text(
+        "import threading\nthreading.Thread(target=threading.Event().wait, daemon=True).start()\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    for preload, forked in ((["raises_at_import"], True), (["starts_a_thread"], False)):
+        engine = LokyEngine(1, preload=preload)
+        try:
+            for function in (
+                lambda: "spawn_main" not in Path("/proc/self/cmdline").read_text(),
+                lambda: os.kill(os.getpid(), signal.SIGKILL),
+            ) * 2:
+                folder = store.new_job("job")
+                outcome = submit(engine, function, folder=folder).result(30)
+                if outcome.state is JobState.SUCCEEDED:
+                    assert read_result(folder.result_file)[0] is forked
+                else:
+                    assert outcome.state is JobState.CRASHED
+        finally:
+            engine.close()
 
 
 @pytest.mark.parametrize("slots", [0, -1, 1.5, True, "2"])

@@ -133,7 +133,7 @@ def load_ahead(preload: Iterable[str]) -> None:
     with contextlib.suppress(UntrustedFileError):
         trust.sign(b"")
     for name in preload:
-        with contextlib.suppress(ImportError):
+        with contextlib.suppress(Exception):
             importlib.import_module(name)
 
 

@@ -2,7 +2,7 @@
 
 It is the one worker of a loky executor, and the engine gives it one job at a time. States: *idle*, in loky's code,
 waiting for a call, with a spare process ready; *busy*, in :func:`run_job`. One thread, always: a process that has
-several can't be forked safely.
+several can't be forked safely. Where a module that is loaded ahead starts some, jobs get new interpreters instead.
 
 The lifeline, a socket to the engine, brings cancels, and its end is the engine's: whether the notebook was killed or
 closed the engine, the keeper kills everything below it and goes. A busy keeper waits on it beside the job; an idle one
@@ -20,6 +20,7 @@ import gc
 import os
 import signal
 import socket
+import threading
 import time
 import traceback
 from dataclasses import replace
@@ -90,10 +91,11 @@ class Keeper:
         if forks:
             fresh.load_ahead(preload)
             limits.find_thread_pools()
+            self._forks = threading.active_count() == 1  # what was loaded ahead may have started some
         gc.collect()
         gc.freeze()
         gc.disable()
-        if forks:
+        if self._forks:
             self._base = tree.memory_of([os.getpid()])
         self._spare = self._make()
 
@@ -130,6 +132,7 @@ class Keeper:
             self._spare = self._make()  # while the job runs
         supervisor = Supervisor(process, order, self._lifeline, is_cancelled, self._base)
         spared = {other.pid for other in (self._spare, self._reused) if other is not None and other is not process}
+        spared |= shield.own_trackers()
         outcome, kept = supervisor.see_through(spared)
         self._reused = process if kept else None if process is self._reused else self._reused
         return outcome

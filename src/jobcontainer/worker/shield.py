@@ -95,6 +95,11 @@ def settle_in(*, forks: bool) -> None:
         executor._MEMORY_LEAK_CHECK_DELAY = float("inf")  # it would swap the keeper for another
 
 
+def own_trackers() -> set[int]:
+    """Tell the process that multiprocessing started to track what new interpreters share, if it started one here."""
+    return {tracker._resource_tracker._pid} - {None}
+
+
 def become_clean(keeper: int, channel: int) -> int:
     """Make this process one that has never been anything but a job's; it was made by a keeper that settled in.
 
