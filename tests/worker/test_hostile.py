@@ -26,12 +26,12 @@ class Sibling:
         return self.number
 
 
-@pytest.fixture(scope="module")
-def jobs(tmp_path_factory):
+@pytest.fixture(scope="module", params=[True, pytest.param(False, marks=pytest.mark.slow)], ids=["forked", "spawned"])
+def jobs(tmp_path_factory, request):
     """Every row of the table and twenty siblings, submitted at once to one engine; futures by name."""
     store = StoreFolder(tmp_path_factory.mktemp("hostile") / "store")
     store.create()
-    engine = LokyEngine(4)
+    engine = LokyEngine(4, forks=request.param)
     here = Surroundings.here()
     started = {}
 

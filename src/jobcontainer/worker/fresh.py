@@ -44,6 +44,7 @@ class JobProcess:
 
     Attributes:
         exited: becomes readable when the process has ended.
+        starting: whether it has yet to tell that it is ready.
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class JobProcess:
         """Watch for its end."""
         self.pid, self.channel, self.told = pid, channel, told
         self._handle = handle
+        self.starting = handle is not None
         self._watches = handle is None or hasattr(os, "pidfd_open")
         self.exited: int = os.pidfd_open(pid) if self._watches else handle.sentinel  # type: ignore[union-attr]
 

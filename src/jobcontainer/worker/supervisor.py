@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from jobcontainer.worker.run import Order
 
 _TRACE_SECONDS = 0.06  # for the traceback before a kill
+_START_SECONDS = 30.0  # for a new interpreter, on top of the job's timeout, which is not for that
 _NEVER = float("inf")
 
 
@@ -96,6 +97,8 @@ class Supervisor:
         self._begun = time.monotonic()
         timeout = self._order.options["timeout"]
         self._timeout_at = _NEVER if timeout is None else self._begun + timeout
+        if self._process.starting:
+            self._timeout_at += _START_SECONDS
 
     def _seconds_left(self) -> float | None:
         """Tell how long to wait for anything else; None for ever."""
@@ -163,6 +166,7 @@ class Supervisor:
                     self._kill_at = time.monotonic() + self._order.options["grace"]
                     self._channel = None
                 else:  # a process that was still starting is ready: what it ran so far was not the job
+                    self._process.starting = False
                     self._start_clock()
         except (EOFError, OSError):  # user code closed it
             self._channel = None
