@@ -12,6 +12,7 @@ from jobcontainer.events import JobState, Outcome, Started
 from jobcontainer.files.folder import StoreFolder
 from jobcontainer.files.lines import read_lines
 from jobcontainer.files.result import write_returned
+from jobcontainer.jobs.group import JobGroup
 from jobcontainer.jobs.scheduler import Scheduler
 from jobcontainer.jobs.submission import Submitter
 from jobcontainer.process import JobOptions
@@ -149,6 +150,18 @@ def test_cancelling_a_queued_job_never_starts_it(submit, engine):
     assert jobs[2].folder.last_turn().state is JobState.CANCELLED
     ended = [line for line in read_lines(submit.scheduler.submitter.store.journal_file)[0] if line["event"] == "ended"]
     assert {line["id"] for line in ended} == {job.id for job in jobs}
+
+
+def test_cancelling_a_group_starts_none_of_it(submit, engine):
+    """The end of a running job frees a slot while the others are told; nothing is left in the queue for it."""
+    jobs = [submit(f"job{number}") for number in range(500)]
+    other = submit("of somebody else")
+    JobGroup(reversed(jobs)).cancel()
+    assert all(job.cancelled() for job in jobs)
+    assert engine.started == ["job0", "job1", "of somebody else"]
+    ended = [line for line in read_lines(submit.scheduler.submitter.store.journal_file)[0] if line["event"] == "ended"]
+    assert {line["id"] for line in ended} == {job.id for job in jobs}
+    engine.end(other)
 
 
 def test_cancelling_a_running_job_succeeds(submit):

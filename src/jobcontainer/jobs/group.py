@@ -14,6 +14,8 @@ from jobcontainer.jobs.view import group_html
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    from jobcontainer.jobs.job import Control
+
 R = TypeVar("R")
 
 
@@ -93,9 +95,12 @@ class JobGroup(Sequence[Job[R]], Generic[R]):
         yield from concurrent.futures.as_completed(self._jobs, timeout)  # type: ignore[misc]  # they are the jobs
 
     def cancel(self) -> None:
-        """End every job that has not ended; those still queued first, so that none starts in between."""
-        for job in sorted(self._jobs, key=Job.running):
-            job.cancel()
+        """End every job that has not ended; none that is still queued starts in between."""
+        controls: dict[int, tuple[Control, list[Job[R]]]] = {}
+        for job in self._jobs:
+            controls.setdefault(id(job._control), (job._control, []))[1].append(job)
+        for control, jobs in controls.values():
+            control.cancel_all(jobs)
 
     def rerun_failed(self) -> JobGroup[R]:
         """Run every job again that ended and did not succeed.

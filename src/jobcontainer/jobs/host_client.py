@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from jobcontainer.errors import JobContainerError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from jobcontainer.files.folder import StoreFolder
 
@@ -36,11 +36,12 @@ class HostClient:
         """Name the store; the host is started with the first job."""
         self._store = store
 
-    def cancel(self, job_id: str) -> bool:
-        """End a job of the host; False where it has none of that id, or there is no host."""
-        with contextlib.suppress(OSError, ValueError), self._connection() as connection:
-            return bool(_exchange(connection, {"do": "cancel", "job": job_id})["cancelled"])
-        return False
+    def cancel(self, job_ids: Sequence[str]) -> set[str]:
+        """End jobs of the host; return those that it has, none where there is no host."""
+        if job_ids:
+            with contextlib.suppress(OSError, ValueError), self._connection() as connection:
+                return set(_exchange(connection, {"do": "cancel", "jobs": list(job_ids)})["cancelled"])
+        return set()
 
     def ask(self, request: dict[str, Any]) -> dict[str, Any]:
         """Ask the host, starting it where there is none.

@@ -27,7 +27,7 @@ from jobcontainer.jobs.view import job_html
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable, Generator
+    from collections.abc import Callable, Generator, Sequence
 
     from jobcontainer.events import Bar
     from jobcontainer.files.record import JobRecord
@@ -40,6 +40,10 @@ class Control(Protocol):
 
     def cancel(self, job: Job[Any]) -> bool:
         """End the job; False where it has ended already."""
+        ...
+
+    def cancel_all(self, jobs: Sequence[Job[Any]]) -> None:
+        """End each of several jobs that has not ended; none that is queued starts meanwhile."""
         ...
 
     def rerun(self, job: Job[R]) -> Job[R]:

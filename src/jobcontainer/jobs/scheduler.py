@@ -33,7 +33,7 @@ from jobcontainer.files.lines import append_lines
 from jobcontainer.jobs.job import Job
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
     from concurrent.futures import Future
     from pathlib import Path
 
@@ -41,6 +41,8 @@ if TYPE_CHECKING:
     from jobcontainer.jobs.submission import Submission, Submitter
 
 R = TypeVar("R")
+
+_TOLD_TOGETHER = 200  # cancelled jobs whose ends go into the journal at once
 
 
 @dataclass(slots=True, order=True)
@@ -118,6 +120,19 @@ class Scheduler:
             return True
         return job.cancelled()
 
+    def cancel_all(self, jobs: Sequence[Job[Any]]) -> None:
+        """End several jobs: all of them leave the queue before the end of the first one frees a slot."""
+        with self._lock:
+            queued = [entry for job in jobs if (entry := self._waiting.pop(job.id, None)) is not None]
+            running = [entry for job in jobs if (entry := self._running.get(job.id)) is not None]
+            for entry in running:
+                entry.cancelled = True
+        for entry in running:
+            self.engine.cancel(entry.job.id)
+        for start in range(0, len(queued), _TOLD_TOGETHER):
+            self._settle_unstarted(*queued[start : start + _TOLD_TOGETHER])
+        self._close_if_done()
+
     def rerun(self, job: Job[R]) -> Job[R]:
         """Run a job's process file again, as a new job with the same options."""
         if self._shut:
@@ -135,10 +150,9 @@ class Scheduler:
         """
         with self._lock:
             self._shut = True
-            waiting = list(self._waiting.values())
+            waiting = [entry.job for entry in self._waiting.values()]
         if cancel_queued:
-            for entry in waiting:
-                self.cancel(entry.job)
+            self.cancel_all(waiting)
         self._close_if_done()
         if wait:
             with self._idle:
@@ -152,9 +166,7 @@ class Scheduler:
         """Cancel every job and close the engine at once."""
         with self._lock:
             self._shut = True
-            entries = [*self._waiting.values(), *self._running.values()]
-        for entry in entries:
-            self.cancel(entry.job)
+        self.cancel_all(self.unfinished())
         self.engine.close()
         self.shutdown()
 
@@ -232,18 +244,21 @@ class Scheduler:
         if retry:
             entry.job._requeued()
         else:
-            self._settle(entry, outcome)
+            self._settle([entry.job], outcome)
         self._dispatch()
 
-    def _settle_unstarted(self, entry: _Entry) -> None:
-        """Tell the end of a job that was cancelled before it started, as no engine knows of it."""
+    def _settle_unstarted(self, *entries: _Entry) -> None:
+        """Tell the end of jobs that were cancelled before they started, as no engine knows of them."""
         outcome = Outcome(state=JobState.CANCELLED, at=time.time(), reason="It had not started.", attempt=0)
-        entry.job.folder.append_event(outcome)
-        self._settle(entry, outcome)
+        for entry in entries:
+            with contextlib.suppress(OSError):  # the folder was removed
+                entry.job.folder.append_event(outcome)
+        self._settle([entry.job for entry in entries], outcome)
 
-    def _settle(self, entry: _Entry, outcome: Outcome) -> None:
-        self._journal("ended", [entry.job], lambda _: {"state": outcome.state, "ended": outcome.at})
-        entry.job._settle(outcome)
+    def _settle(self, jobs: list[Job[Any]], outcome: Outcome) -> None:
+        self._journal("ended", jobs, lambda _: {"state": outcome.state, "ended": outcome.at})
+        for job in jobs:
+            job._settle(outcome)
 
     def _journal(self, event: str, jobs: list[Job[Any]], facts: Callable[[Job[Any]], dict[str, Any]]) -> None:
         lines = ({"event": event, "id": job.id} | facts(job) for job in jobs)

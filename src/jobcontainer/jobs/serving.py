@@ -71,10 +71,10 @@ class Host:
 
         Args:
             request: ``{"do": "hello"}``, ``{"do": "submit", "jobs": [...], "surroundings": {...}}`` or
-                ``{"do": "cancel", "job": ...}``.
+                ``{"do": "cancel", "jobs": [...]}``.
 
         Returns:
-            The owner of what is submitted here; or that the jobs were taken; or whether the job was here to cancel.
+            The owner of what is submitted here; or that the jobs were taken; or which of the jobs were here to cancel.
         """
         match request["do"]:
             case "hello":
@@ -82,8 +82,10 @@ class Host:
             case "submit":
                 return self._take(request["jobs"], Surroundings(**request["surroundings"]))
             case "cancel":
-                here = [job for job in self._scheduler.unfinished() if job.id == request["job"]]
-                return {"cancelled": any(job.cancel() for job in here)}
+                wanted = set(request["jobs"])
+                here = [job for job in self._scheduler.unfinished() if job.id in wanted]
+                self._scheduler.cancel_all(here)
+                return {"cancelled": [job.id for job in here]}
         return {}
 
     def end(self) -> None:

@@ -18,7 +18,7 @@ from jobcontainer.jobs.scheduler import live_jobs
 from jobcontainer.jobs.watch import Watch
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Sequence
     from pathlib import Path
 
     from jobcontainer.files.folder import JobFolder
@@ -155,9 +155,21 @@ class JobStore:
             return live.cancel()
         if job.done():
             return job.cancelled()
-        if not HostClient(self._folder).cancel(job.id):
-            job.folder.ask_to_cancel()  # another kernel's; its keeper looks for this
+        self._cancel_elsewhere([job])
         return True
+
+    def cancel_all(self, jobs: Sequence[Job[Any]]) -> None:
+        """End jobs that were found here."""
+        here = live_jobs(self.path)
+        JobGroup(here[job.id] for job in jobs if job.id in here).cancel()
+        self._cancel_elsewhere([job for job in jobs if job.id not in here and not job.done()])
+
+    def _cancel_elsewhere(self, jobs: Sequence[Job[Any]]) -> None:
+        """Ask whoever owns them: the host of detached jobs, or another kernel, whose keepers look for a file."""
+        by_host = HostClient(self._folder).cancel([job.id for job in jobs])
+        for job in jobs:
+            if job.id not in by_host:
+                job.folder.ask_to_cancel()
 
     def rerun(self, job: Job[R]) -> Job[R]:
         """Run a job that was found here again; see :meth:`Job.rerun`."""
