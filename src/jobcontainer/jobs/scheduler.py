@@ -16,26 +16,23 @@ a script exits and no thread can start), or at once, jobs and all, when an inter
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import heapq
 import itertools
-import sys
 import threading
 import time
-import weakref
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from jobcontainer.engines import Growing
 from jobcontainer.events import RETRIED, JobState, Outcome
 from jobcontainer.files.lines import append_lines
+from jobcontainer.jobs import living
 from jobcontainer.jobs.job import Job
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
     from concurrent.futures import Future
-    from pathlib import Path
 
     from jobcontainer.engines import Engine
     from jobcontainer.jobs.submission import Submission, Submitter
@@ -77,7 +74,7 @@ class Scheduler:
         self._numbers = itertools.count()
         self._shut = False
         self._closing: threading.Thread | None = None
-        _live.add(self)
+        living.add(self)
         if isinstance(engine, Growing):
             engine.on_growth(self._dispatch)
 
@@ -225,7 +222,7 @@ class Scheduler:
         future = self.engine.submit(
             submission.folder, submission.options, submission.surroundings, attempt=entry.attempt
         )
-        _finish_at_exit()
+        living.finish_at_exit()
         if entry.cancelled:  # between the queue and the engine, where neither could find it
             self.engine.cancel(entry.job.id)
         future.add_done_callback(lambda done: self._ended(entry, done))
@@ -272,41 +269,3 @@ class Scheduler:
             with contextlib.suppress(RuntimeError):  # at exit, from Python 3.12 on, no thread starts: who waits closes
                 self._closing.start()
             self._idle.notify_all()
-
-
-def live_jobs(store: Path) -> dict[str, Job[Any]]:
-    """Return the jobs of a store that are queued or running in this process, by id."""
-    return {
-        job.id: job
-        for scheduler in list(_live)
-        if scheduler.submitter.store.path == store
-        for job in scheduler.unfinished()
-    }
-
-
-_live: weakref.WeakSet[Scheduler] = weakref.WeakSet()
-_exit_registered = False
-
-
-def _finish_at_exit() -> None:
-    """See to it, once, that no job is forgotten when the interpreter exits.
-
-    It must run before loky's own exit function, which stops its workers. Both run in reverse order before threads are
-    joined, so it is registered after the first job was handed to an engine.
-    """
-    global _exit_registered  # noqa: PLW0603 -- once per process
-    if not _exit_registered:
-        _exit_registered = True
-        # atexit's functions run too late, when threads are joined already; concurrent.futures uses this one as well
-        getattr(threading, "_register_atexit", atexit.register)(_at_exit)
-
-
-def _at_exit() -> None:
-    """Wait for the jobs of a script, as the standard library's executors do; end those of an interactive session."""
-    interactive = hasattr(sys, "ps1")  # set by the plain prompt and by IPython, in a terminal or a kernel
-    for scheduler in list(_live):
-        try:
-            scheduler.end() if interactive else scheduler.shutdown()
-        except KeyboardInterrupt:
-            scheduler.end()
-            raise

@@ -13,8 +13,8 @@ from jobcontainer.files.lines import append_lines, read_lines
 from jobcontainer.jobs.group import JobGroup
 from jobcontainer.jobs.host_client import HostClient
 from jobcontainer.jobs.job import Job
+from jobcontainer.jobs.living import live_jobs
 from jobcontainer.jobs.pool import shared_pool, store_folder
-from jobcontainer.jobs.scheduler import live_jobs
 from jobcontainer.jobs.watch import Watch
 
 if TYPE_CHECKING:
