@@ -6,6 +6,7 @@ import contextlib
 import gc
 import os
 import secrets
+import signal
 import sys
 import tempfile
 import threading
@@ -71,6 +72,8 @@ def _session(tmp_path_factory):
     """Give the session a folder for temporary files and a mark of its own, and start what lives as long as it does."""
     name, token = SESSION.split("=")
     os.environ[name] = token
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell starts what runs in its background
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # or whatever is started here would ignore it too
     before, tempfile.tempdir = tempfile.tempdir, str(tmp_path_factory.mktemp("tmp"))
     os.environ["TMPDIR"] = tempfile.tempdir
     resource_tracker.ensure_running()

@@ -52,7 +52,7 @@ def pins():
 def requirements(*extras):
     """The requirements of the package and some of its extras: name -> lowest version."""
     texts = PROJECT["dependencies"] + [text for extra in extras for text in PROJECT["optional-dependencies"][extra]]
-    return dict(text.split(">=") for text in texts if ">=" in text)
+    return dict(text.split(",")[0].split(">=") for text in texts if ">=" in text)
 
 
 def release(version):
