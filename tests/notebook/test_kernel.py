@@ -114,6 +114,9 @@ def test_running_a_cell_again_tells_of_the_run_that_goes_on(kernel):
             None,
         )
     )
+    kernel.until(
+        lambda: any(opened["comm_id"] in json.dumps(data) for data in kernel.outputs(second))
+    )  # a page sees it
     message = {"method": "custom", "content": {"action": "cancel_earlier"}}
     kernel.client.shell_channel.send(
         kernel.client.session.msg("comm_msg", {"comm_id": opened["comm_id"], "data": message})
@@ -178,6 +181,42 @@ def test_a_job_that_is_displayed_is_a_live_card_in_that_cell(kernel):
     kernel.run("long.cancel()")
     kernel.ended(shown["id"], "cancelled")
     kernel.ended(by_id["id"], "cancelled")
+
+
+def test_two_jobs_displayed_by_one_cell_both_have_their_end(kernel):
+    """The second card does not give up the first, which is of the same run of the cell."""
+    message = kernel.client.session.msg(
+        "execute_request",
+        {
+            "code": "from jobcontainer import JobPool\npool = JobPool(2)\n"
+            "for n in (7, 8): display(pool.submit(pow, n, 2))",
+            "silent": False,
+            "store_history": True,
+            "allow_stdin": True,
+            "stop_on_error": True,
+            "user_expressions": {},
+        },
+    )
+    message["metadata"] = {"cellId": "one-cell"}
+    kernel.client.shell_channel.send(message)
+    request = message["header"]["msg_id"]
+    kernel.reply(request)
+    kernel.until(lambda: kernel.text(request).count("succeeded") == 2)
+    kernel.until(lambda: all(str(n * n) in kernel.text(request) for n in (7, 8)))
+    kernel.run("pool.shutdown()")
+
+
+def test_a_result_that_can_not_be_loaded_here_leaves_a_whole_card(kernel):
+    """The job succeeded; what its result needs is not there in the notebook, and that is told in its place."""
+    cell = kernel.run(
+        "%%jobcontainer\nclass Fussy:\n    def run(self):\n        return Only()\n"
+        "class Only:\n    def __reduce__(self):\n        return check, ()\n"
+        "def check():\n    import os\n"
+        "    if 'JOBCONTAINER_SLOT' not in os.environ: raise LookupError('not in a notebook')\n"
+    )
+    shown = kernel.ended(cell["id"], "succeeded")
+    kernel.until(lambda: "can't be loaded here: LookupError: not in a notebook" in kernel.text(cell["id"]))
+    assert "Fussy" in shown
 
 
 def test_an_older_kernel_does_the_same(start_kernel, older_ipykernel):

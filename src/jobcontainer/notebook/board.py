@@ -28,7 +28,7 @@ class Board:
         """Begin without cards."""
         self._shell = shell
         self._painter = Painter()
-        self._cards: dict[str, CellCard] = {}  # by the id of their cell
+        self._cards: dict[str, tuple[str, list[CellCard]]] = {}  # by their cell: its last run, and what that shows
 
     @property
     def headless(self) -> bool:
@@ -68,9 +68,10 @@ class Board:
                 bell=bell,
                 live=not self.headless and not work.ended,
                 renewed=renewed,
-                earlier=self._retired(place.cell_id),
+                earlier=self._retired(place),
             )
-            self._cards[place.cell_id] = card
+            if place.cell_id:
+                self._cards.setdefault(place.cell_id, (place.execution, []))[1].append(card)
         else:
             card = TerminalCard(work, bell)
         self._painter.add(card)
@@ -80,10 +81,13 @@ class Board:
         """Give up every card; what they show stays."""
         self._painter.close()
 
-    def _retired(self, cell_id: str) -> Work | None:
-        """Give up the card that an earlier run of a cell left, and return its work if that goes on."""
-        earlier = self._cards.pop(cell_id, None) if cell_id else None
-        if earlier is None:
-            return None
-        earlier.ask("retire")
-        return earlier.work if not earlier.closed.is_set() else None
+    def _retired(self, place: CellPlace) -> list[Work]:
+        """Give up the cards that an earlier run of a cell left, and return their work that goes on."""
+        execution, cards = self._cards.get(place.cell_id, ("", []))
+        if execution == place.execution:
+            return []
+        self._cards.pop(place.cell_id, None)
+        going_on = [card.work for card in cards if not card.closed.is_set()]
+        for card in cards:
+            card.ask("retire")
+        return going_on

@@ -67,7 +67,7 @@ class CellCard:
         bell: Bell,
         live: bool,
         renewed: Callable[[Job[Any] | JobGroup[Any]], None],
-        earlier: Work | None = None,
+        earlier: Sequence[Work] = (),
     ) -> None:
         """Show the work as it stands now, in the cell that runs."""
         self.work, self.bell = work, bell
@@ -124,7 +124,7 @@ class CellCard:
 
     def _card(self) -> Card:
         card = self.work.card(time.time())
-        if self._earlier is None or self._earlier.ended:
+        if all(work.ended for work in self._earlier):
             return card
         note = "The earlier run of this cell goes on."
         return replace(card, notes=(*card.notes, note), actions=(*card.actions, "cancel_earlier"))
@@ -136,8 +136,9 @@ class CellCard:
                 self._repair()
             case "cancel" | "cancel_all":
                 self.work.cancel()
-            case "cancel_earlier" if self._earlier is not None:
-                self._earlier.cancel()
+            case "cancel_earlier":
+                for work in self._earlier:
+                    work.cancel()
             case "rerun" | "rerun_failed":
                 self._start_again()
             case "retire":
@@ -167,12 +168,19 @@ class CellCard:
         self._repair()
 
     def _finish(self, card: Card, outputs: list[Bundle]) -> None:
-        result = value_bundle(self._shell, self.work.result())
+        result = self._result()
         self._slots.show([*outputs, result] if result is not None else outputs)
         if self._panel is not None:
             self._panel.hide(card.actions, card.state)
         self._refresh(card)
         self.closed.set()
+
+    def _result(self) -> Bundle | None:
+        try:
+            return value_bundle(self._shell, self.work.result())
+        except Exception as error:  # noqa: BLE001 -- the file was deleted, or a class in it raises when it is loaded
+            text = f"The result can't be loaded here: {type(error).__name__}: {error}"
+            return Bundle({"text/plain": f"{text}\njob.result() raises this error."})
 
     def _repair(self) -> None:
         """Send all outputs through the panel, for a page that was not there when they were shown."""

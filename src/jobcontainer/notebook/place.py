@@ -20,6 +20,10 @@ class CellPlace:
 
     Args:
         shell: a kernel's shell.
+
+    Attributes:
+        cell_id: of the cell; empty where the front end gives none.
+        execution: of this run of the cell.
     """
 
     def __init__(self, shell: Any) -> None:  # noqa: ANN401 -- IPython ships no types
@@ -27,7 +31,9 @@ class CellPlace:
         publisher = shell.display_pub
         self._session, self._socket = publisher.session, publisher.pub_socket
         self._topic, self._parent = publisher.topic, publisher.parent_header
-        self.cell_id: str = (shell.get_parent().get("metadata") or {}).get("cellId", "")
+        request = shell.get_parent()
+        self.cell_id: str = (request.get("metadata") or {}).get("cellId", "")
+        self.execution: str = (request.get("header") or {}).get("msg_id", "")
 
     def show(self, data: Mapping[str, Any], metadata: Mapping[str, Any] | None = None) -> str:
         """Add an output at the end of the cell.
