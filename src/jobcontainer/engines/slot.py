@@ -69,7 +69,8 @@ class Slot:
         self._executor: ProcessPoolExecutor | None = None
         self._lifeline: Connection | None = None
         self._told: Surroundings | None = None
-        self._ending: list[threading.Thread | BaseProcess] = []
+        self._threads: list[threading.Thread] = []
+        self._workers: list[BaseProcess] = []
 
     def run(self, number: int, order: Order) -> Future[dict[str, Any]]:
         """Have the keeper run a job.
@@ -96,7 +97,7 @@ class Slot:
                 future = self._send(number, order)
             finally:
                 theirs.close()  # the keeper has its copy
-            self._ending += _workers_of(self._executor)
+            self._workers += _workers_of(self._executor)
         return future
 
     def cancel(self, number: int) -> None:
@@ -108,7 +109,8 @@ class Slot:
     def discard(self) -> None:
         """Give up a keeper that died, and kill what it left behind."""
         self._dismiss()
-        self._ending = [one for one in self._ending if one.is_alive()]  # which also reaps
+        self._threads = [thread for thread in self._threads if thread.is_alive()]
+        self._workers = [worker for worker in self._workers if worker.is_alive()]  # which also reaps
         while self._mark and (strays := tree.marked_with(self._mark)):
             tree.kill(strays)
             if tree.running(strays):
@@ -120,10 +122,13 @@ class Slot:
         Called from a thread of its executor it returns at once: that thread has yet to end the keeper.
         """
         self._dismiss()
-        ending, self._ending = self._ending, []
-        if threading.current_thread() not in ending:
-            for one in ending:
-                one.join()
+        threads, self._threads = self._threads, []
+        workers, self._workers = self._workers, []
+        if threading.current_thread() not in threads:
+            for thread in threads:
+                thread.join()
+            for worker in workers:  # only now: of two threads that wait for a process, one misses its end
+                worker.join()
 
     def _start(self, threads: int | None) -> Connection:
         """Prepare an executor; its worker starts with the first call.
@@ -162,7 +167,7 @@ class Slot:
             self._lifeline = None
         executor, self._executor = self._executor, None
         if executor is not None:
-            self._ending += _threads_of(executor)
+            self._threads += _threads_of(executor)
             executor.shutdown(wait=False, kill_workers=True)  # this may be one of its threads, which can't wait
 
 
