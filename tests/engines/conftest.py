@@ -46,11 +46,11 @@ class Dask:
     def address(self):
         return json.loads(self.file.read_text())["address"]
 
-    def start_worker(self, *arguments, nanny=False, threads=1, cwd=None, env=None):
+    def start_worker(self, *arguments, nanny=False, threads=1, cwd=None, env=None, file=None):
         """Start a worker; it need not be there yet when this returns."""
         where = "--nanny" if nanny else "--no-nanny"
         return self._start(
-            "worker", where, "--no-dashboard", "--nthreads", str(threads), *arguments, cwd=cwd, env=env or {}
+            "worker", where, "--no-dashboard", "--nthreads", str(threads), *arguments, cwd=cwd, env=env or {}, file=file
         )
 
     def engine(self, slots):
@@ -66,9 +66,16 @@ class Dask:
         end([scheduler])
         self.log.close()
 
-    def _start(self, what, *arguments, cwd=None, env=None):
+    def _start(self, what, *arguments, cwd=None, env=None, file=None):
         process = subprocess.Popen(
-            [sys.executable, "-m", "distributed.cli.dask_" + what, "--scheduler-file", str(self.file), *arguments],
+            [
+                sys.executable,
+                "-m",
+                "distributed.cli.dask_" + what,
+                "--scheduler-file",
+                str(file or self.file),
+                *arguments,
+            ],
             cwd=cwd or self.folder,
             env={**os.environ, "DASK_TEMPORARY_DIRECTORY": str(self.folder), **(env or {})},
             stdout=self.log,
@@ -76,6 +83,53 @@ class Dask:
         )
         self.processes.append(process)
         return process
+
+
+RELAY = """
+import socket, sys, threading
+
+def forward(source, target):
+    while data := source.recv(2**16):
+        target.sendall(data)
+    target.shutdown(socket.SHUT_WR)
+
+listener = socket.create_server(("127.0.0.1", 0))
+print(listener.getsockname()[1], flush=True)
+while True:
+    near, far = listener.accept()[0], socket.create_connection((sys.argv[1], int(sys.argv[2])))
+    for ends in ((near, far), (far, near)):
+        threading.Thread(target=forward, args=ends, daemon=True).start()
+"""
+
+
+class Relay:
+    """A line to a cluster's scheduler that a test can cut: a process that hands on what is said.
+
+    Attributes:
+        address: of the scheduler, through this line.
+        file: the same as a scheduler file.
+    """
+
+    def __init__(self, dask, folder):
+        target = dask.address.removeprefix("tcp://").split(":")
+        self._process = subprocess.Popen([sys.executable, "-c", RELAY, *target], stdout=subprocess.PIPE, text=True)
+        self.address = f"tcp://127.0.0.1:{self._process.stdout.readline().strip()}"
+        self.file = folder / "through-relay.json"
+        self.file.write_text(json.dumps(json.loads(dask.file.read_text()) | {"address": self.address}))
+
+    def cut(self):
+        """End every connection; no new one comes to be."""
+        self._process.kill()
+        self._process.wait()
+        self._process.stdout.close()
+
+
+@pytest.fixture
+def relay(dask_cluster, tmp_path):
+    """A line to the module's cluster."""
+    line = Relay(dask_cluster, tmp_path)
+    yield line
+    line.cut()
 
 
 @pytest.fixture(scope="module")

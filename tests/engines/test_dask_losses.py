@@ -84,6 +84,37 @@ def test_a_killed_worker_costs_its_own_jobs_only(pool, third, tmp_path, retries)
     assert [job.attempts for job in jobs] == [1 + (retries and one == number) for one in range(3)]
 
 
+@pytest.mark.parametrize("retries", [0, 1])
+def test_a_worker_that_is_cut_off_costs_its_own_jobs_only(pool, relay, tmp_path, dask_cluster, retries):
+    """The network between it and the scheduler fails: its job ends, and runs elsewhere if it may."""
+    worker = dask_cluster.start_worker(file=relay.file)
+    wait_for(lambda: pool._scheduler.engine.slots == 3, within=60)
+    jobs = pool.with_options(retries=retries, grace=0.2).submit_all([Waits(tmp_path, number) for number in range(3)])
+    ((pid, number),) = started_beneath(tmp_path, worker, 3).items()
+    relay.cut()
+    wait_for(lambda: not is_running(pid))
+    wait_for(lambda: jobs[number].state in {JobState.LOST, JobState.QUEUED})
+    (tmp_path / "go").touch()
+    if retries:
+        assert jobs.results() == [0, 1, 2]
+    else:
+        with pytest.raises(JobLostError, match=r"The Dask worker .* is gone"):
+            jobs[number].result(30)
+    assert [job.result(30) for job in jobs if job is not jobs[number]] == [n for n in range(3) if n != number]
+    worker.wait(60)
+
+
+def test_a_notebook_that_is_cut_off_is_told_and_leaves_no_job_behind(relay, tmp_path):
+    """The network between it and the scheduler fails: its jobs are lost, and end on the cluster."""
+    with JobPool(engine=relay.address, store=tmp_path / "store", grace=0.2) as pool:
+        job = pool.submit(Waits(tmp_path, 1))
+        (pid,) = wait_for(lambda: pids_of(tmp_path), within=60)
+        relay.cut()
+        with pytest.raises(JobLostError):
+            job.result(60)
+        wait_for(lambda: not is_running(pid))
+
+
 def test_a_retired_worker_gives_its_jobs_back(pool, third, tmp_path, dask_cluster):
     """A job is ended there before it runs elsewhere: its attempts never overlap."""
     jobs = pool.with_options(retries=1).submit_all([Waits(tmp_path, number) for number in range(3)])
