@@ -14,6 +14,7 @@ from jobcontainer.files.progress import ProgressRecord
 from jobcontainer.files.result import write_raised
 from jobcontainer.jobs.facts import LOG_LINES, Follower
 from jobcontainer.jobs.job import Job
+from jobcontainer.worker import tree
 
 
 @pytest.fixture
@@ -53,6 +54,28 @@ def test_a_look_sees_start_log_bars_and_options(job):
     assert seen.log[-1] == "line 99"
     assert seen.log_size == 790
     assert [bar.label for bar in seen.bars] == ["epochs"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="CPU time is read from /proc")
+def test_a_running_job_of_this_machine_tells_how_busy_it_is(job, monkeypatch):
+    """Over the last second or more, all of its processes together; one CPU is 1."""
+    job.folder.append_event(Started(at=2.0, pid=os.getpid(), host=socket.gethostname()))
+    job._phase = JobState.RUNNING
+    follower = Follower(job)
+    clock = iter([100.0, 100.5, 102.0, 104.0])
+    monkeypatch.setattr("jobcontainer.jobs.facts.time.monotonic", lambda: next(clock))
+    used = iter([10.0, 10.5, 13.0, 13.5])
+    monkeypatch.setattr("jobcontainer.jobs.facts.tree.cpu_of", lambda _: next(used))
+    assert [follower.look().load for _ in range(4)] == [None, None, 1.5, 0.25]
+
+
+def test_cpu_time_is_that_of_the_system():
+    """As this process itself is told."""
+    before = sum(os.times()[:2])
+    while sum(os.times()[:2]) < before + 0.1:
+        sum(range(10_000))
+    assert abs(tree.cpu_of([os.getpid()]) - sum(os.times()[:4])) < 0.05
+    assert tree.cpu_of([2**22 + 1]) == 0
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc")

@@ -181,6 +181,11 @@ def test_usage_is_told_against_its_limit():
     assert card.facts[:3] == ("7.9 s", "CPU 6.1 s", "peak 153 MB of 2.0 GB")
 
 
+def test_a_running_job_tells_how_busy_it_is():
+    """In percent of one CPU."""
+    assert job_card(facts(started=NOW, load=1.5, memory=10**6), NOW).facts == ("CPU 150 %", "1 MB")
+
+
 @pytest.mark.parametrize(
     ("held", "limit", "told"),
     [

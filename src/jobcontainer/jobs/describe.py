@@ -242,6 +242,7 @@ def _running_facts(facts: JobFacts) -> tuple[str, ...]:
         for fact in (
             f"attempt {facts.attempts} of {retries + 1}" if facts.attempts > 1 else "",
             f"at most {wording.seconds(timeout)}" if timeout else "",
+            f"CPU {facts.load:.0%}".replace("%", " %") if facts.load is not None else "",
             _memory(facts.memory, limit),
         )
         if fact

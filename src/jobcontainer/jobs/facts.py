@@ -8,6 +8,7 @@ the job runs, and of a job that is queued or has ended and was read once, nothin
 from __future__ import annotations
 
 import socket
+import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from jobcontainer.jobs.job import Job
 
 LOG_LINES = 40
+_LOAD_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +39,7 @@ class JobFacts:
         attempts: how often it was started.
         options: the job's options, as ``job.json`` holds them.
         memory: what its processes hold while it runs, in bytes; 0 where that can't be seen from here.
+        load: how many CPUs they have lately kept busy; None where that can't be seen, or not yet.
         bars: the progress bars as they stand.
         log: the last lines of its log, as printed.
         log_size: of the whole log, in bytes.
@@ -54,6 +57,7 @@ class JobFacts:
     attempts: int = 0
     options: dict[str, Any] = field(default_factory=dict)
     memory: int = 0
+    load: float | None = None
     bars: tuple[Bar, ...] = ()
     log: tuple[str, ...] = ()
     log_size: int = 0
@@ -87,6 +91,8 @@ class Follower:
         self._log: tuple[str, ...] = ()
         self._log_size = 0
         self._options: dict[str, Any] | None = None
+        self._load: float | None = None
+        self._cpu: tuple[float, float] | None = None  # when it was read, and CPU seconds used by then
         self._last: JobFacts | None = None
 
     def look(self, ahead: int | None = None) -> JobFacts:
@@ -102,6 +108,7 @@ class Follower:
             self._read_events()
             self._read_log()
             self._bars = self.job.progress or self._bars
+        below = self._processes() if state is JobState.RUNNING else []
         self._last = JobFacts(
             id=self.job.id,
             name=self.job.name,
@@ -109,7 +116,8 @@ class Follower:
             started=self._started.at if self._started else None,
             attempts=self._started.attempt if self._started else 0,
             options=self._read_options(),
-            memory=self._read_memory() if state is JobState.RUNNING else 0,
+            memory=tree.memory_of(below),
+            load=self._read_load(below) if below else None,
             bars=self._bars,
             log=self._log,
             log_size=self._log_size,
@@ -131,6 +139,7 @@ class Follower:
             match event:
                 case Started():
                     self._started, self._bars = event, ()
+                    self._load = self._cpu = None
                     self._standing, self.more_outputs = [], 0
                 case Progress(bars=bars):
                     self._bars = bars
@@ -154,10 +163,21 @@ class Follower:
         if size != self._log_size:
             self._log_size, self._log = size, tuple(self.job.tail(LOG_LINES))
 
-    def _read_memory(self) -> int:
+    def _processes(self) -> list[int]:
+        """Return the job's processes that can be seen from here."""
         if self._started is None or self._started.host != socket.gethostname():
-            return 0
-        return tree.memory_of([self._started.pid, *tree.descendants_of(self._started.pid)])
+            return []
+        return [self._started.pid, *tree.descendants_of(self._started.pid)]
+
+    def _read_load(self, processes: list[int]) -> float | None:
+        """Compare the CPU time used with what it was a second ago, or more."""
+        now, used = time.monotonic(), tree.cpu_of(processes)
+        if self._cpu is None or used < self._cpu[1]:  # a process that used much has gone, or another attempt began
+            self._cpu = now, used
+        elif now - self._cpu[0] >= _LOAD_SECONDS:
+            self._load = (used - self._cpu[1]) / (now - self._cpu[0])
+            self._cpu = now, used
+        return self._load
 
     def _read_options(self) -> dict[str, Any]:
         if self._options is None:
