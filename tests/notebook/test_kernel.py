@@ -206,6 +206,16 @@ def test_two_jobs_displayed_by_one_cell_both_have_their_end(kernel):
     kernel.run("pool.shutdown()")
 
 
+def test_the_results_of_a_group_tell_an_error_in_a_line(kernel):
+    """What else there is to say of it, the card and the job's own methods say."""
+    cell = kernel.run(
+        "%%jobcontainer\nclass Half:\n    def __init__(self, n): self.n = n\n    def run(self):\n"
+        "        if self.n == 1: raise ValueError('row 7\\nand much more')\n        return self.n\n"
+        "[Half(n) for n in range(3)]"
+    )
+    kernel.until(lambda: "[0, <ValueError: row 7…>, 2]" in kernel.text(cell["id"]))
+
+
 def test_a_result_that_can_not_be_loaded_here_leaves_a_whole_card(kernel):
     """The job succeeded; what its result needs is not there in the notebook, and that is told in its place."""
     cell = kernel.run(

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 MOST_RESULTS = 50
 """Jobs of a group whose results are shown; of more, reading them all would take long."""
 
+_LONGEST_ERROR = 100
+
 
 class Work(Protocol):
     """What a card is about."""
@@ -183,7 +185,10 @@ class ManyJobs:
         if len(self.handle) > MOST_RESULTS or not any(job.state is JobState.SUCCEEDED for job in self.handle):
             return None
         results = self.handle.results(on_error="return")
-        return None if all(result is None for result in results) else results
+        if all(result is None for result in results):
+            return None
+        pairs = zip(self.handle, results, strict=True)
+        return [value if job.state is JobState.SUCCEEDED else _InPlace(value) for job, value in pairs]
 
     def cancel(self) -> None:
         """End every job."""
@@ -227,6 +232,18 @@ class ManyJobs:
 
     def _look(self, job: Job[Any]) -> JobFacts:
         return self._followers.setdefault(job.id, Follower(job, MOST_OUTPUTS)).look()
+
+
+class _InPlace:
+    """Stands for an error among results, in a line; the card tells more."""
+
+    def __init__(self, error: object) -> None:
+        self._error = error
+
+    def __repr__(self) -> str:
+        first, *more = str(self._error).splitlines() or [""]
+        cut = first[:_LONGEST_ERROR] + ("…" if more or len(first) > _LONGEST_ERROR else "")
+        return f"<{type(self._error).__name__}: {cut}>"
 
 
 def _more(count: int) -> list[Bundle]:
