@@ -1,0 +1,185 @@
+"""A fresh process for each job: jobs a second, and what one takes to its result, beside the peers that can do it.
+
+Two workers, a trivial job, its class in ``__main__``. Jobs a second: all are submitted, all results are taken. Latency:
+one after another in a warm pool, as a person would wait for them. Only ours writes a folder with process, log, events
+and result for each job (submitit writes files too); the others' stay in pipes. The floor is a process with what a
+keeper has imported, which forks, exits in the child at once, and waits for it.
+
+Run it alone::
+
+    python tests/benchmarks/fresh_jobs.py
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+
+import measuring
+
+WORKERS = 2
+
+
+class Adds:
+    """The job.
+
+    Where its class is pickled by reference (pebble, the standard library), that works as this is a script that
+    children can import; a notebook's class could not go that way at all.
+    """
+
+    def __init__(self, number):
+        self.number = number
+
+    def run(self):
+        return self.number + 1
+
+
+@contextlib.contextmanager
+def ours():
+    import tempfile
+
+    from jobcontainer import JobPool
+
+    with tempfile.TemporaryDirectory() as folder, JobPool(WORKERS, store=folder) as pool:
+        yield lambda processes: pool.submit_all(processes).results()
+
+
+def pebble(method):
+    @contextlib.contextmanager
+    def peer():
+        import multiprocessing
+
+        from pebble import ProcessPool
+
+        with ProcessPool(WORKERS, max_tasks=1, context=multiprocessing.get_context(method)) as pool:
+            yield lambda processes: [future.result() for future in [pool.schedule(one.run) for one in processes]]
+
+    return peer
+
+
+def concurrent_futures(method):
+    @contextlib.contextmanager
+    def peer():
+        import multiprocessing
+        from concurrent.futures import ProcessPoolExecutor
+
+        context = multiprocessing.get_context(method)
+        with ProcessPoolExecutor(WORKERS, mp_context=context, max_tasks_per_child=1) as pool:
+            yield lambda processes: [future.result() for future in [pool.submit(one.run) for one in processes]]
+
+    return peer
+
+
+def multiprocessing_pool(method):
+    @contextlib.contextmanager
+    def peer():
+        import multiprocessing
+
+        with multiprocessing.get_context(method).Pool(WORKERS, maxtasksperchild=1) as pool:
+            yield lambda processes: [there.get() for there in [pool.apply_async(one.run) for one in processes]]
+
+    return peer
+
+
+@contextlib.contextmanager
+def submitit():
+    import tempfile
+    from concurrent.futures import ThreadPoolExecutor
+
+    from submitit import LocalExecutor
+
+    # It has no workers, and would start all at once: two threads have two jobs each at a time.
+    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(WORKERS) as threads:
+        executor = LocalExecutor(folder)
+        yield lambda processes: list(threads.map(lambda one: executor.submit(one.run).result(), processes))
+
+
+@contextlib.contextmanager
+def executorlib():
+    from executorlib import SingleNodeExecutor
+
+    with SingleNodeExecutor(max_workers=WORKERS) as pool:  # a process for each call, unless told otherwise
+        yield lambda processes: [future.result() for future in [pool.submit(one.run) for one in processes]]
+
+
+@contextlib.contextmanager
+def loky_respawned():
+    from concurrent.futures import ThreadPoolExecutor
+
+    from loky import ProcessPoolExecutor
+
+    def in_an_executor_of_its_own(one):
+        with ProcessPoolExecutor(1) as executor:
+            return executor.submit(one.run).result()
+
+    with ThreadPoolExecutor(WORKERS) as threads:
+        yield lambda processes: list(threads.map(in_an_executor_of_its_own, processes))
+
+
+FLOOR = "floor: a bare fork"
+
+PEERS = {  # with how many jobs are run for jobs a second
+    measuring.OURS: (ours, 400),
+    "pebble max_tasks=1, spawn": (pebble("spawn"), 30),
+    "pebble max_tasks=1, forkserver": (pebble("forkserver"), 60),
+    "concurrent.futures, spawn": (concurrent_futures("spawn"), 40),
+    "concurrent.futures, forkserver": (concurrent_futures("forkserver"), 100),
+    "multiprocessing.Pool, spawn": (multiprocessing_pool("spawn"), 60),
+    "multiprocessing.Pool, forkserver": (multiprocessing_pool("forkserver"), 200),
+    "submitit local": (submitit, 10),
+    "executorlib": (executorlib, 30),
+    "loky respawned": (loky_respawned, 30),
+}
+
+FIGURES = [
+    measuring.Figure("rate", "fresh process per job", "jobs/s", more_is_better=True),
+    measuring.Figure("latency", "fresh process per job, warm latency", "ms"),
+]
+
+FORKS = """
+import gc, os, statistics, sys, time
+import joblib.externals.loky.process_executor
+from jobcontainer.worker import fresh, keeper, limits
+fresh.load_ahead(())
+limits.find_thread_pools()
+gc.collect(); gc.freeze(); gc.disable()
+times = []
+for _ in range(int(sys.argv[1])):
+    begun = time.perf_counter()
+    pid = os.fork()
+    if pid == 0:
+        os._exit(0)
+    os.waitpid(pid, 0)
+    times.append(time.perf_counter() - begun)
+print(statistics.median(times))
+"""
+
+
+def bare_fork(times):
+    """Seconds of a fork in a process that is no larger and no smaller than a keeper."""
+    import subprocess
+
+    command = [sys.executable, "-c", FORKS, str(times)]
+    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+
+def measure(name, given):
+    times = 4 if given.quick else 40
+    if name == FLOOR:
+        return {"latency": bare_fork(5 * times) * 1e3}
+    peer, jobs = PEERS[name]
+    if given.quick:
+        jobs = max(4, jobs // 10)
+    with peer() as run_all:
+        assert run_all([Adds(number) for number in range(2 * WORKERS)]) == [1, 2, 3, 4]  # every worker has started
+        processes, results = [Adds(number) for number in range(jobs)], []
+        seconds = measuring.seconds_of(lambda: results.extend(run_all(processes)))
+        assert results == list(range(1, jobs + 1))
+        times = min(times, jobs)
+        latency = measuring.middle([measuring.seconds_of(lambda: run_all([Adds(1)])) for _ in range(times)])
+    return {"rate": jobs / seconds, "latency": latency * 1e3}
+
+
+if __name__ == "__main__":
+    options = measuring.parser(__doc__).parse_args()
+    measuring.compare([*PEERS, FLOOR], measure, FIGURES, options)

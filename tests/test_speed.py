@@ -1,0 +1,71 @@
+"""What makes jobs cheap, counted rather than timed: no noise of a machine can sway it."""
+
+from __future__ import annotations
+
+import pickle
+import sys
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+
+from jobcontainer.files.folder import StoreFolder
+from jobcontainer.jobs.submission import Submitter
+from jobcontainer.process import JobOptions
+from jobcontainer.worker.run import Order
+
+_counters: list[Counter[str]] = []
+
+
+def _count(event, arguments):
+    of_descriptor = event == "open" and isinstance(arguments[0], int)  # which asks nothing of the system
+    if _counters and event.partition(".")[0] in {"open", "os", "subprocess", "socket"} and not of_descriptor:
+        _counters[-1][event] += 1
+
+
+sys.addaudithook(_count)  # it can't be removed, so it is switched
+
+
+class Adds:
+    def __init__(self, number):
+        self.number = number
+
+    def run(self):
+        return self.number + 1
+
+
+@pytest.fixture
+def submitter(tmp_path):
+    store = StoreFolder(tmp_path)
+    store.create()
+    return Submitter(store)
+
+
+def counted(call):
+    """The calls of the system, by Python's names for them, that a call leads to."""
+    _counters.append(Counter())
+    try:
+        call()
+    finally:
+        counter = _counters.pop()
+    return dict(counter)
+
+
+def test_a_job_is_written_with_two_files(submitter):
+    """A folder, the process and the record, each opened once and renamed; nothing is read again, nothing else made."""
+    here, options = submitter.here(), JobOptions()
+    submitter.of_process(Adds(0), options, here)  # the source of the class is looked up once
+    assert counted(lambda: submitter.of_process(Adds(1), options, here)) == {"os.mkdir": 1, "open": 2, "os.rename": 2}
+
+
+def test_the_file_of_a_small_process_is_small(submitter):
+    """It holds the class and its source, and little else."""
+    folder = submitter.of_process(Adds(0), JobOptions()).folder
+    assert folder.process_file.stat().st_size < 4096
+
+
+def test_an_order_to_a_keeper_that_knows_the_surroundings_is_small(submitter):
+    """``sys.path`` and the environment go to a keeper when they change, not with every job."""
+    submission = submitter.of_process(Adds(0), JobOptions())
+    order = Order(str(submission.folder.path), submission.options.to_json(), submission.surroundings, 1)
+    assert len(pickle.dumps(replace(order, surroundings=None))) < 1024
