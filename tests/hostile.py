@@ -136,7 +136,9 @@ def abort():
 
 
 def overflow_stack():
+    """Newer Pythons raise RecursionError long before the usual stack is full; a small one is full before that."""
     sys.setrecursionlimit(10**6)
+    resource.setrlimit(resource.RLIMIT_STACK, (2**18, 2**18))
 
     def deeper():
         through_c()

@@ -100,6 +100,7 @@ def test_the_exit_code_tells_how_the_job_ended(shell, file, process, options, co
     assert "jobcontainer show" in done.stderr
 
 
+@pytest.mark.slow
 def test_options_are_flags(shell, file, tmp_path):
     done = shell("run", file(ReadsEnvironment()), "--env", "COLOUR=red", "--cwd", tmp_path, "--name", "painter")
     assert (done.returncode, done.stdout) == (0, f"red {tmp_path}\n"), done.stderr
@@ -119,6 +120,7 @@ def test_an_interrupt_cancels_politely(file, tmp_path, store):
     assert [job.cancelled() for job in store.jobs()] == [True]
 
 
+@pytest.mark.slow
 def test_a_job_of_another_process_is_followed_and_cancelled(file, tmp_path, shell, store):
     """``log -f`` shows it live, ``cancel`` ends it though another process runs it."""
     command = [sys.executable, "-m", "jobcontainer", "run", str(file(Sleeps()))]
@@ -136,6 +138,7 @@ def test_a_job_of_another_process_is_followed_and_cancelled(file, tmp_path, shel
     assert store.jobs()[0].cancelled()
 
 
+@pytest.mark.slow
 def test_a_detached_run_is_waited_for_from_the_shell(file, shell, store):
     """It belongs to the store's host; this command only watches."""
     done = shell("run", file(Prints()), "--detach")
@@ -145,6 +148,7 @@ def test_a_detached_run_is_waited_for_from_the_shell(file, shell, store):
     _until(lambda: not os.path.exists(f"/proc/{pid}"))  # noqa: PTH110 -- as short as it gets
 
 
+@pytest.mark.slow
 def test_list_and_show_tell_a_script_what_it_wants(shell, file, store):
     shell("run", file(Prints()))
     (listed,) = json.loads(shell("list", "--json").stdout)
@@ -156,6 +160,7 @@ def test_list_and_show_tell_a_script_what_it_wants(shell, file, store):
     assert store.jobs()[0].id == listed["id"]
 
 
+@pytest.mark.slow
 def test_rerun_runs_a_job_again(shell, file, store):
     shell("run", file(Prints()))
     done = shell("rerun", store.jobs()[0].id)
@@ -169,6 +174,7 @@ def test_inspect_runs_nothing(shell, file):
     assert facts["kind"] == "process"
 
 
+@pytest.mark.slow
 def test_a_foreign_file_runs_only_after_a_decision(shell, tmp_path):
     """A plain pickle is refused; ``--trusted`` or ``jobcontainer trust`` lets it run."""
     path = tmp_path / "foreign.job"
@@ -212,6 +218,7 @@ def test_prune_deletes_what_was_asked(shell, tmp_path):
     assert shell("prune", "--all").stdout == "1 jobs deleted\n"
 
 
+@pytest.mark.slow
 def test_a_reader_that_has_seen_enough_is_no_error(tmp_path):
     """``jobcontainer list | head -1`` ends quietly."""
     with JobPool(engine="inline", store=tmp_path / ".jobcontainer") as pool:

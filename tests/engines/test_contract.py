@@ -37,20 +37,21 @@ ENGINES = {
     "dask": None,  # on the module's cluster
     "dask far": None,  # which can't see the store
 }
-FAR, TAKE_TIME = "dask far", {"no fork", "dask", "dask far"}
+FAR, CLUSTERS, TAKE_TIME = "dask far", {"dask", "dask far"}, {"no fork", "reuse"}
 SAME_PROCESS = "it runs jobs in the caller's process"
 
 
 def pytest_generate_tests(metafunc):
     """Try each promise on every engine that gives it.
 
-    Where each job starts an interpreter, or goes to a cluster, the quick run tries some promises only.
+    The quick run tries all of them on one engine, some where a job starts an interpreter or comes after others, and
+    none on a cluster.
     """
     marker = metafunc.definition.get_closest_marker("not_promised")
     left_out = marker.kwargs if marker else {}
     names = [name for name in ENGINES if name.replace(" ", "_") not in left_out]
-    slow = () if metafunc.definition.get_closest_marker("quick") else pytest.mark.slow
-    params = [pytest.param(name, marks=slow if name in TAKE_TIME else ()) for name in names]
+    slow = CLUSTERS if metafunc.definition.get_closest_marker("quick") else CLUSTERS | TAKE_TIME
+    params = [pytest.param(name, marks=pytest.mark.slow if name in slow else ()) for name in names]
     metafunc.parametrize("engine", params, indirect=True, scope="module")
 
 

@@ -27,6 +27,8 @@ from jobcontainer.files.serializer import Serializer, packages_of
 from jobcontainer.process import JobOptions, Surroundings
 from waiting import wait_for
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def pool(dask_cluster, tmp_path):
@@ -60,7 +62,6 @@ def test_a_running_client_is_all_it_needs(client, tmp_path):
     assert client.submit(pow, 2, 11).result() == 2048
 
 
-@pytest.mark.slow
 def test_a_client_may_be_given(client, tmp_path):
     """Its owner may close it while jobs run."""
     with JobPool(engine=DaskEngine(client), store=tmp_path) as pool:
@@ -82,7 +83,6 @@ def test_without_a_client_or_an_address_it_says_what_to_do(tmp_path):
         JobPool(engine="dask", store=tmp_path)
 
 
-@pytest.mark.slow
 def test_an_address_that_does_not_answer_is_an_error_within_ten_seconds():
     """It names the address."""
     begun = time.monotonic()
@@ -126,7 +126,6 @@ def test_a_worker_that_jobs_would_fail_on_is_told_apart(said, words):
     assert (words in reason) if words else not reason
 
 
-@pytest.mark.slow
 def test_a_worker_with_another_key_gets_no_job(dask_cluster, tmp_path):
     """One warning names it and what to do; the jobs run elsewhere."""
     key = tmp_path / "key"
@@ -146,7 +145,6 @@ def test_a_worker_with_another_key_gets_no_job(dask_cluster, tmp_path):
         worker.wait(20)
 
 
-@pytest.mark.slow
 def test_other_versions_on_a_worker_are_told_once(dask_cluster, tmp_path):
     """What a process file refers to is compared with what is installed there."""
     Serializer.serialize_to_file(UsesNumpy(), tmp_path / "process.job")
@@ -202,7 +200,6 @@ def test_a_segfault_leaves_the_worker_alive_and_runs_no_job_twice(pool, client, 
     assert client.run(os.getpid) == before
 
 
-@pytest.mark.slow
 def test_hostile_jobs_end_as_they_must_and_harm_no_worker(dask_cluster, client, tmp_path):
     """Each row of the table ends in its state, with its words, and the workers' pids stay what they were."""
     store = StoreFolder(tmp_path / "store")
@@ -287,7 +284,6 @@ class Doubles:
         return 2 * self.array
 
 
-@pytest.mark.slow
 def test_large_files_go_far_and_come_back_in_pieces(far_pool, dask_cluster):
     """Process, log and result are what they were, and nothing of them is left on the worker."""
     array = np.random.default_rng(1).random(1_300_000)
@@ -299,7 +295,6 @@ def test_large_files_go_far_and_come_back_in_pieces(far_pool, dask_cluster):
     assert not list(dask_cluster.folder.rglob("jobcontainer-*"))
 
 
-@pytest.mark.slow
 def test_what_is_told_of_a_far_job_names_its_files_here(far_pool):
     """The reason of a crash points at the log in the job's own folder."""
     job = far_pool.submit(ctypes.string_at, 0)

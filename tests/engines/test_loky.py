@@ -173,6 +173,7 @@ def test_an_engine_that_is_collected_lets_its_jobs_end_first(submit, tmp_path):
     wait_for(lambda: not keepers())
 
 
+@pytest.mark.slow
 def test_a_script_that_does_not_close_its_engine_ends_cleanly(script):
     """At the interpreter's exit running jobs are cancelled; nothing is printed, nothing hangs, nothing is left."""
     process = script("""
@@ -201,6 +202,7 @@ def test_a_script_needs_no_guard(script):
 # --- the process that uses it ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_an_interrupt_of_the_notebook_touches_no_job(script):
     """SIGINT to the process group of the notebook reaches neither a keeper, from its first moment on, nor a job."""
     process = script("""
@@ -261,6 +263,7 @@ def test_it_can_be_used_from_many_threads(submit, engine):
     assert [future.result(30).state for future in futures] == [JobState.SUCCEEDED] * 12
 
 
+@pytest.mark.slow
 def test_the_users_joblib_is_untouched(script):
     """``joblib.Parallel`` before, during, inside and after jobs: it keeps its workers, and their death harms no job."""
     process = script("""

@@ -7,6 +7,8 @@ import pty
 import subprocess
 import sys
 
+import pytest
+
 SCRIPT = """
 import pathlib, time
 from jobcontainer import JobPool, report
@@ -47,6 +49,7 @@ def test_bars_are_drawn_in_a_terminal(tmp_path):
     assert b"7/10" in drawn
 
 
+@pytest.mark.slow
 def test_nothing_is_drawn_in_a_pipe(tmp_path):
     """A log file is no place for bars."""
     (tmp_path / "gate").touch()
@@ -54,6 +57,7 @@ def test_nothing_is_drawn_in_a_pipe(tmp_path):
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
+@pytest.mark.slow
 def test_nothing_is_drawn_in_the_terminal_of_a_kernels_shell_command(tmp_path):
     """``!jobcontainer run`` in a cell has a terminal, but one that shows every step of a bar for ever."""
     (tmp_path / "gate").touch()

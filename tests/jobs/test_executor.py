@@ -266,6 +266,7 @@ def test_a_script_that_ends_waits_for_its_jobs(tmp_path):
     assert (job.state, job.log) == (JobState.SUCCEEDED, "the job has run\n")
 
 
+@pytest.mark.slow
 def test_an_unguarded_script_neither_hangs_nor_forks_without_end(tmp_path):
     """No ``if __name__ == "__main__"`` is needed: a job never imports the script."""
     done = _script(

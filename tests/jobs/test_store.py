@@ -212,6 +212,7 @@ def test_a_detached_job_outlives_its_kernel(tmp_path):
     _end_host(jobs[0])
 
 
+@pytest.mark.slow
 def test_a_detached_job_is_cancelled_from_elsewhere(tmp_path):
     """By its host, while it runs; the others go on."""
     pool = JobPool(store=tmp_path, detach=True)
@@ -222,6 +223,7 @@ def test_a_detached_job_is_cancelled_from_elsewhere(tmp_path):
     _end_host(job)
 
 
+@pytest.mark.slow
 def test_a_host_that_is_killed_loses_its_running_jobs_and_says_so(tmp_path):
     job = JobPool(store=tmp_path, detach=True).submit(time.sleep, 600)
     wait_for(lambda: job.state is JobState.RUNNING)
@@ -230,6 +232,7 @@ def test_a_host_that_is_killed_loses_its_running_jobs_and_says_so(tmp_path):
         job.result(10)
 
 
+@pytest.mark.slow
 def test_one_host_serves_a_store(tmp_path):
     """Started once, by a lock; its socket is for its owner alone."""
     jobs = [JobPool(store=tmp_path, detach=True).submit(pow, 2, number) for number in range(3)]
@@ -254,6 +257,7 @@ def test_an_end_that_only_the_folder_tells_is_believed(tmp_path):
     assert (job.state, job.attempts) == (JobState.CRASHED, 1)
 
 
+@pytest.mark.slow
 def test_a_host_ends_with_its_store(tmp_path):
     """When somebody deletes the folder, nobody can ask for a job or its result any more."""
     store = tmp_path / "store"

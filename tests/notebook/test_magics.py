@@ -160,7 +160,7 @@ def test_a_syntax_error_is_shown_once_and_fails_the_cell(run, tmp_path, capsys):
     result = run("%%jobcontainer\nx = 1\ny = (2\n")
     assert isinstance(result.error_before_exec, SyntaxError)
     shown = capsys.readouterr().out
-    assert shown.count("SyntaxError") == 1
+    assert shown.count(type(result.error_before_exec).__name__) == 1
     assert ":3\n    y = (2" in shown
     assert "magics.py" not in shown
     assert jobs(tmp_path) == []

@@ -91,6 +91,7 @@ def painter():
     made.close()
 
 
+@pytest.mark.slow
 def test_a_still_card_is_painted_only_when_its_bell_rings(painter):
     """While another one moves and is painted on and on; a thousand rings are one or two paints."""
     still, moving = Picture(painter), Picture(painter, moving=True)
