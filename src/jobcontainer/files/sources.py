@@ -101,11 +101,17 @@ def carried_sources(files: Iterable[str], classes: Iterable[type]) -> bytes:
     """
     texts = {name: lines for name in files if (lines := _present_lines(name))}
     for cls in classes:
-        if not any(code.co_filename in texts for code in _own_code(cls)):
+        if not any(code.co_filename in texts and not _is_generated(code, cls) for code in _own_code(cls)):
             place = _place_of(cls)
             if place is not None:
                 texts[place.file] = linecache.getlines(place.file)
     return _encoded(texts) if texts else b""
+
+
+def _is_generated(code: types.CodeType, cls: type) -> bool:
+    """Tell whether code is a decorator's: attrs, and ``-c`` from Python 3.13 on, have lines of such files as well."""
+    name = code.co_filename
+    return name.startswith("<") and _definition(name, cls.__qualname__, code.co_firstlineno) is None
 
 
 def _present_lines(name: str) -> list[str]:
