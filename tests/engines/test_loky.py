@@ -304,6 +304,7 @@ def test_modules_are_loaded_ahead(submit, store):
         engine.close()
 
 
+@pytest.mark.slow
 def test_modules_that_fail_or_start_threads_can_be_loaded_ahead(submit, store, tmp_path, monkeypatch):
     """A keeper with threads can't be forked safely: its jobs get new interpreters, and end as they should."""
     (tmp_path / "raises_at_import.py").write_text("1 / 0")

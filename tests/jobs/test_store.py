@@ -135,6 +135,7 @@ def test_a_large_store_tells_its_size_and_how_to_prune_it(filled, monkeypatch):
     assert "prune" in filled.advice()
 
 
+@pytest.mark.slow
 def test_two_kernels_share_a_store(tmp_path):
     """Both write into one journal; each sees the jobs of the other, live."""
     code = """

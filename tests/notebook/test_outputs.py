@@ -110,6 +110,7 @@ def test_a_still_card_is_painted_only_when_its_bell_rings(painter):
     assert still.threads == moving.threads == {"jobcontainer-painter"}
 
 
+@pytest.mark.slow
 def test_paints_keep_their_distance(painter):
     """However often a bell is rung, four paints a second."""
     card = Picture(painter)
@@ -121,6 +122,7 @@ def test_paints_keep_their_distance(painter):
     assert time.monotonic() - begun >= 3 * INTERVAL * 0.9
 
 
+@pytest.mark.slow
 def test_a_card_that_fails_is_given_up_and_the_others_go_on(painter, caplog):
     """The failure is logged, once."""
     broken, sound = Picture(painter, moving=True, fails=True), Picture(painter, moving=True)

@@ -505,6 +505,7 @@ def test_only_a_notebooks_backend_is_replaced(folder, monkeypatch, chosen, expec
     assert os.environ["MPLBACKEND"] == chosen
 
 
+@pytest.mark.slow
 def test_a_figure_that_can_not_be_drawn_costs_no_job_and_all_is_put_back(in_job):
     """Bad mathtext is found out when the figure is drawn: its traceback is in the log, the other figures are shown.
 
