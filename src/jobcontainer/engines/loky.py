@@ -4,9 +4,9 @@ States of a slot: *empty*, no keeper; *idle*; *running* one job. A slot gets its
 with the next job when the keeper died. ``_lock`` guards slots and queue; it is held while a keeper is started, and
 never while a future is completed.
 
-Threads: ``submit``, ``cancel`` and ``close`` run in the caller's; the end of a job is handled in the manager thread of
-its slot's executor, which hands out the next job before it completes the future of the last. The only thread of ours
-stops the keepers of an engine that was forgotten.
+Threads: ``submit``, ``cancel`` and ``close`` run in the caller's; the end of a job is handled in the thread of its
+slot's keeper, which hands out the next job before it completes the future of the last. One more stops the keepers of an
+engine that was forgotten.
 
 Who ends what: ``close`` cancels what runs, waits for it, and shuts the executors down. An engine that is garbage
 collected lets its jobs run to their end first. At the interpreter's exit every engine is closed before loky joins its
@@ -27,7 +27,6 @@ import weakref
 from collections import deque
 from concurrent.futures import Future, wait
 from dataclasses import dataclass, field
-from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 from jobcontainer.engines.slot import Slot, available_cpus
@@ -37,6 +36,7 @@ from jobcontainer.worker.run import Order
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from multiprocessing.connection import Connection
 
     from jobcontainer.files.folder import JobFolder
     from jobcontainer.process import JobOptions, Surroundings
@@ -100,9 +100,7 @@ class LokyEngine:
         elif not isinstance(slots, int) or isinstance(slots, bool) or slots < 1:
             raise ValueError(f"slots={slots!r}: it takes a whole number from 1 up, or None.")
         self._threads = max(1, cpus // slots)
-        self._crew = _Crew(
-            [Slot(preload, forks=sys.platform == "linux" if forks is None else forks) for _ in range(slots)]
-        )
+        self._crew = _Crew(slots, preload, forks=sys.platform == "linux" if forks is None else forks)
         weakref.finalize(self, self._crew.abandon).atexit = False
 
     @property
@@ -126,7 +124,7 @@ class LokyEngine:
         if attempt > 1:  # so that a result of this attempt is known by being there
             with contextlib.suppress(OSError):
                 folder.result_file.unlink(missing_ok=True)
-        return self._crew.submit(folder, Order(str(folder.path), options.to_json(), surroundings, attempt))
+        return self._crew.submit(folder, Order(os.fspath(folder), options.to_json(), surroundings, attempt))
 
     def cancel(self, job_id: str) -> None:
         """End a job, politely first; it returns at once, the job's future tells when it has ended."""
@@ -140,9 +138,9 @@ class LokyEngine:
 class _Crew:
     """What an engine consists of; alive while a job runs, also when the engine is not."""
 
-    def __init__(self, slots: Sequence[Slot]) -> None:
-        self.size = len(slots)
-        self._idle = list(reversed(slots))
+    def __init__(self, size: int, preload: Sequence[str], *, forks: bool) -> None:
+        self.size = size
+        self._idle = [Slot(preload, forks=forks, listener=self) for _ in range(size)]
         self._running: dict[_Task, Slot] = {}
         self._queue: deque[_Task] = deque()
         self._lock = threading.RLock()
@@ -158,7 +156,7 @@ class _Crew:
             if self._closed:
                 raise RuntimeError("The engine was closed: make a new JobPool.")
             self._count += 1
-            task = _Task(self._count, folder, order)
+            task = _Task(self._count, folder, order._replace(number=self._count))
             task.future.set_running_or_notify_cancel()
             self._queue.append(task)
         self._dispatch()
@@ -218,7 +216,7 @@ class _Crew:
             while self._queue and self._idle:
                 task, slot = self._queue.popleft(), self._idle.pop()
                 try:
-                    future = slot.run(task.number, task.order)
+                    slot.run(task.order)
                 except Exception as error:  # noqa: BLE001 -- no semaphores, no processes, no descriptors left
                     slot.discard()
                     self._idle.append(slot)
@@ -226,21 +224,33 @@ class _Crew:
                 else:
                     _close_at_exit(self)
                     self._running[task] = slot
-                    future.add_done_callback(partial(self._ended, task))
         for task, outcome in lost:
             task.future.set_result(outcome)
 
-    def _ended(self, task: _Task, future: Future[dict[str, Any]]) -> None:
-        """Free the slot of a job that has ended; called in the thread of its executor."""
-        slot, error = self._running[task], future.exception()
-        outcome: Outcome | None = None
-        if error is None:
-            outcome = cast("Outcome", event_from_json(future.result()))
-        else:
+    def heard(self, slot: Slot, number: int, outcome: dict[str, Any]) -> None:
+        """Free the slot of a job that has ended; called in the thread of its keeper."""
+        with self._lock:
+            task = next((task for task in self._running if task.number == number), None)
+            if task is None:
+                return
+            del self._running[task]
+            self._idle.append(slot)
+        self._dispatch()
+        task.future.set_result(cast("Outcome", event_from_json(outcome)))
+        self._stop_if_abandoned()
+
+    def lost(self, slot: Slot, lifeline: Connection, error: BaseException) -> None:
+        """Tell the end of a job whose keeper died; called in the thread of that keeper."""
+        with self._lock:
+            if not slot.is_held_by(lifeline):
+                return
             slot.discard()
+            task = next((task for task, busy in self._running.items() if busy is slot), None)
+            if task is None:
+                return
+            outcome = None
             if task.has_started() or not task.may_be_sent_again:
                 outcome = task.lose(_keeper_died(error))
-        with self._lock:
             del self._running[task]
             self._idle.append(slot)
             if outcome is None:  # the keeper had died while it was idle, and nobody knew yet

@@ -1,32 +1,39 @@
 """Slot: a keeper's place in this process.
 
-A keeper is the one worker of a private loky executor, never of the reusable one that ``joblib.Parallel`` shares. This
-module alone knows loky.
+A keeper is the one worker of a private loky executor, never of the reusable one that ``joblib.Parallel`` shares. Its
+only call lasts as long as it does; orders, and how they ended, go over its lifeline, a pair of sockets, in a tenth of
+the time that loky's queues and their threads take. This module alone knows loky.
 
-Design: a slot has no thread and no lock; its engine calls it under its own. ``_forking`` keeps the rest of the process
-from forking between the making of a lifeline and its entry in ``_lifelines``: a child that inherits one would hold it
-open, and the keeper would not notice the end of this process.
+States of a slot: *empty*; *held* by a keeper, from its first order until it is given up. Threads: one for each keeper
+listens to its lifeline and ends with it. All the rest is called by the engine, under its lock. ``_forking`` keeps the
+rest of the process from forking between the making of a lifeline and its entry in ``_lifelines``: a child that inherits
+one would hold it open, and the keeper would not notice the end of this process.
+
+Who ends what: a keeper that is given up has its lifeline shut down, on which it ends with all below it, and is killed
+by loky in case it does not. The listening thread closes the lifeline, so that nobody hears a descriptor that is
+another's by then.
 """
 
 from __future__ import annotations
 
 import contextlib
+import json
 import multiprocessing
 import os
 import secrets
 import signal
+import socket
 import sys
 import threading
-from dataclasses import replace
+from concurrent.futures import CancelledError
 from multiprocessing import Pipe, resource_tracker
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import joblib
 from joblib.externals.loky import ProcessPoolExecutor, cpu_count
 from joblib.externals.loky.backend import resource_tracker as loky_resource_tracker
 from joblib.externals.loky.backend.context import get_context
-from joblib.externals.loky.process_executor import BrokenProcessPool
 
 from jobcontainer.files.trust import cache_folder
 from jobcontainer.worker import keeper, limits, shield, tree
@@ -39,6 +46,8 @@ if TYPE_CHECKING:
 
     from jobcontainer.process import Surroundings
     from jobcontainer.worker.run import Order
+
+_LAST_WORDS_SECONDS: Final = 5.0  # until loky knows how a keeper died whose lifeline has ended
 
 _lifelines: set[Connection] = set()
 _forking = threading.RLock()
@@ -54,17 +63,30 @@ def available_cpus() -> int:
     return int(cpu_count())
 
 
+class Listener(Protocol):
+    """Hears of a slot, in the thread of its keeper."""
+
+    def heard(self, slot: Slot, number: int, outcome: dict[str, Any]) -> None:
+        """Take the end of a job."""
+        ...
+
+    def lost(self, slot: Slot, lifeline: Connection, error: BaseException) -> None:
+        """Take the end of the lifeline of a keeper that was not given up, and discard it if it still holds the slot."""
+        ...
+
+
 class Slot:
     """One keeper, started with the first job and again after it died.
 
     Args:
         preload: names of modules that the keeper imports before any job.
         forks: whether the keeper forks the jobs' processes, or starts each anew.
+        listener: is told what the keeper tells.
     """
 
-    def __init__(self, preload: Sequence[str], *, forks: bool) -> None:
+    def __init__(self, preload: Sequence[str], *, forks: bool, listener: Listener) -> None:
         """Start nothing yet."""
-        self._preload, self._forks = tuple(preload), forks
+        self._preload, self._forks, self._listener = tuple(preload), forks, listener
         self._mark = ""
         self._executor: ProcessPoolExecutor | None = None
         self._lifeline: Connection | None = None
@@ -72,39 +94,46 @@ class Slot:
         self._threads: list[threading.Thread] = []
         self._workers: list[BaseProcess] = []
 
-    def run(self, number: int, order: Order) -> Future[dict[str, Any]]:
-        """Have the keeper run a job.
+    def run(self, order: Order) -> None:
+        """Have the keeper run a job; the listener will hear of its end.
 
         Args:
-            number: what :meth:`cancel` calls it.
             order: what the job is to do, surroundings included.
-
-        Returns:
-            The outcome as plain data; an exception if the keeper died.
 
         Raises:
             OSError: no keeper could be started.
         """
-        if self._executor is not None:
-            with contextlib.suppress(BrokenProcessPool):  # it died while it was idle
-                return self._send(number, order)
-            self.discard()
+        if self._lifeline is not None:
+            try:
+                self._send(order)
+            except OSError:  # it died while it was idle
+                self.discard()
+            else:
+                return
         resource_tracker.ensure_running()  # these unblock SIGINT when they start
         loky_resource_tracker.ensure_running()
         with _sigint_blocked(), _may_have_children(), _forking:
-            theirs = self._start(order.options["threads"])
+            self._lifeline, theirs = Pipe()
+            _lifelines.add(self._lifeline)
             try:
-                future = self._send(number, order)
+                self._start(self._lifeline, theirs, order.options["threads"])
+            except BaseException:
+                _close(self._lifeline)  # as nobody listens to it
+                self._lifeline = None
+                raise
             finally:
                 theirs.close()  # the keeper has its copy
-            self._workers += _workers_of(self._executor)
-        return future
+        self._send(order)
+
+    def is_held_by(self, lifeline: Connection) -> bool:
+        """Tell whether a lifeline is that of the present keeper."""
+        return lifeline is self._lifeline
 
     def cancel(self, number: int) -> None:
         """Have a job cancelled; nothing happens if it has ended."""
         if self._lifeline is not None:
             with contextlib.suppress(OSError):  # the keeper died
-                self._lifeline.send_bytes(b"%d" % number)
+                self._lifeline.send_bytes(keeper.CANCEL + b"%d" % number)
 
     def discard(self) -> None:
         """Give up a keeper that died, and kill what it left behind."""
@@ -119,7 +148,7 @@ class Slot:
     def stop(self) -> None:
         """End the keeper, and return when it has ended.
 
-        Called from a thread of its executor it returns at once: that thread has yet to end the keeper.
+        Called from a thread of its own or of its executor it returns at once: that thread has yet to end.
         """
         self._dismiss()
         threads, self._threads = self._threads, []
@@ -130,16 +159,9 @@ class Slot:
             for worker in workers:  # only now: of two threads that wait for a process, one misses its end
                 worker.join()
 
-    def _start(self, threads: int | None) -> Connection:
-        """Prepare an executor; its worker starts with the first call.
-
-        Returns:
-            The keeper's end of the lifeline.
-        """
+    def _start(self, lifeline: Connection, theirs: Connection, threads: int | None) -> None:
         self._mark = f"{shield.MARK}={secrets.token_hex(8)}"
         self._told = None
-        self._lifeline, theirs = Pipe()
-        _lifelines.add(self._lifeline)
         self._executor = ProcessPoolExecutor(
             max_workers=1,
             context=get_context("loky"),  # it never imports the user's __main__
@@ -147,27 +169,39 @@ class Slot:
             initargs=(theirs, self._preload, self._forks),
             env=dict([self._mark.split("=")]) | _thread_variables(threads) | _bytecode_variables(),
         )
-        return theirs
+        life = self._executor.submit(keeper.serve)
+        self._workers += _workers_of(self._executor)
+        thread = threading.Thread(target=self._listen, args=(lifeline, life), name="jobcontainer-keeper", daemon=True)
+        self._threads += [thread, *_threads_of(self._executor)]
+        thread.start()
 
-    def _send(self, number: int, order: Order) -> Future[dict[str, Any]]:
-        assert self._executor is not None  # noqa: S101 -- told by the caller
-        surroundings = order.surroundings
-        told = None if surroundings is self._told else surroundings
-        future: Future[dict[str, Any]] = self._executor.submit(
-            keeper.run_job, number, replace(order, surroundings=told)
-        )
-        self._told = surroundings
-        return future
+    def _listen(self, lifeline: Connection, life: Future[None]) -> None:
+        """Hear what a keeper tells, until its end; the life of its thread."""
+        with contextlib.suppress(EOFError, OSError):
+            while True:
+                number, _, outcome = lifeline.recv_bytes().partition(b" ")
+                self._listener.heard(self, int(number), json.loads(outcome))
+        if self.is_held_by(lifeline):  # else it was given up, and somebody waits for this thread
+            try:
+                error = life.exception(_LAST_WORDS_SECONDS) or RuntimeError("it stopped serving")
+            except (TimeoutError, CancelledError) as unknown:
+                error = unknown
+            self._listener.lost(self, lifeline, error)
+        _close(lifeline)
+
+    def _send(self, order: Order) -> None:
+        assert self._lifeline is not None  # noqa: S101 -- told by the caller
+        told = order.surroundings is self._told
+        self._lifeline.send_bytes((order._replace(surroundings=None) if told else order).packed())
+        self._told = order.surroundings
 
     def _dismiss(self) -> None:
-        """Close the lifeline, on which the keeper kills what runs and ends, and see that it does."""
-        if self._lifeline is not None:
-            _lifelines.discard(self._lifeline)
-            self._lifeline.close()
-            self._lifeline = None
+        """End the lifeline, on which the keeper kills what runs and ends, and see that it does."""
+        lifeline, self._lifeline = self._lifeline, None
+        if lifeline is not None:
+            _end(lifeline)
         executor, self._executor = self._executor, None
         if executor is not None:
-            self._threads += _threads_of(executor)
             executor.shutdown(wait=False, kill_workers=True)  # this may be one of its threads, which can't wait
 
 
@@ -201,6 +235,24 @@ def _threads_of(executor: Any) -> Iterator[threading.Thread]:  # noqa: ANN401 --
 def _workers_of(executor: Any) -> list[BaseProcess]:  # noqa: ANN401 -- what is looked for is private to loky
     """Find an executor's worker, to reap it: of one that loky killed, a semaphore and a pipe stay until then."""
     return list(executor._processes.values())  # noqa: SLF001 -- told above
+
+
+def _end(lifeline: Connection) -> None:
+    """End a lifeline for both sides; the thread that listens to it closes it."""
+    ended = socket.socket(fileno=lifeline.fileno())
+    try:
+        ended.shutdown(socket.SHUT_RDWR)
+    except OSError:  # the keeper is gone
+        pass
+    finally:
+        ended.detach()
+
+
+def _close(lifeline: Connection | None) -> None:
+    if lifeline is not None:
+        with _forking:
+            _lifelines.discard(lifeline)
+            lifeline.close()
 
 
 @contextlib.contextmanager

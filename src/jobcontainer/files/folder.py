@@ -13,8 +13,8 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from jobcontainer.events import Outcome, Started, event_from_json, event_to_json
-from jobcontainer.files.lines import append_lines, read_lines, write_whole
+from jobcontainer.events import Outcome, Started, event_from_json, event_line
+from jobcontainer.files.lines import append, read_lines, write_whole
 from jobcontainer.files.record import JobRecord, new_job_id
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from jobcontainer.events import Event
 
 _TAIL_BLOCK = 64 * 1024
+_EVENTS = os.sep + "events.jsonl"
 
 
 class JobFolder:
@@ -83,7 +84,7 @@ class JobFolder:
     @property
     def events_file(self) -> Path:
         """What happened, a line each."""
-        return self.path / "events.jsonl"
+        return Path(self._path + _EVENTS)
 
     @property
     def progress_file(self) -> Path:
@@ -129,7 +130,11 @@ class JobFolder:
 
     def append_event(self, event: Event) -> None:
         """Add one line to ``events.jsonl``."""
-        append_lines(self.events_file, [event_to_json(event)])
+        self.append_line(event_line(event))
+
+    def append_line(self, line: bytes) -> None:
+        """Add what :func:`~jobcontainer.events.event_line` gave to ``events.jsonl``."""
+        append(self._path + _EVENTS, line)
 
     def read_events(self, offset: int = 0) -> tuple[list[Event], int]:
         """Read the events from a byte offset on.

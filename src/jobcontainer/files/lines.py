@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import os
 import secrets
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
+
+_ENCODER: Final = json.JSONEncoder(separators=(",", ":"))  # what json.dumps makes anew for each call
 
 
 def write_whole(path: Path, data: bytes) -> None:
@@ -31,7 +33,11 @@ def write_whole(path: Path, data: bytes) -> None:
 
 def append_lines(path: Path, records: Iterable[dict[str, Any]]) -> None:
     """Add records to a file of JSON lines, in one write, so that two writers never mix their lines."""
-    data = b"".join(json.dumps(record, separators=(",", ":")).encode() + b"\n" for record in records)
+    append(path, "".join([_ENCODER.encode(record) + "\n" for record in records]).encode())
+
+
+def append(path: str | os.PathLike[str], data: bytes) -> None:
+    """Add whole lines to a file in one write; it is made, readable by its owner alone, where there is none."""
     descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         view = memoryview(data)

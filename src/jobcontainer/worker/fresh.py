@@ -11,7 +11,6 @@ import contextlib
 import importlib
 import multiprocessing
 import os
-import pickle
 import signal
 import socket
 from multiprocessing.connection import Connection
@@ -63,7 +62,7 @@ class JobProcess:
         Raises:
             OSError: it has ended.
         """
-        self.channel.send_bytes(pickle.dumps(order))
+        self.channel.send_bytes(order.packed())
         self.told = order.surroundings or self.told
 
     def interrupt(self) -> None:

@@ -1,12 +1,12 @@
 """The keeper: a process that runs no user code, makes one fresh process for each job, and supervises it.
 
-It is the one worker of a loky executor, and the engine gives it one job at a time. States: *idle*, in loky's code,
-waiting for a call, with a spare process ready; *busy*, in :func:`run_job`. One thread, always: a process that has
-several can't be forked safely. Where a module that is loaded ahead starts some, jobs get new interpreters instead.
+It is the one worker of a loky executor, whose only call, :func:`serve`, lasts as long as the keeper. States: *idle*,
+waiting for an order, with a spare process ready; *busy*, with one job. One thread, always: a process that has several
+can't be forked safely. Where a module that is loaded ahead starts some, jobs get new interpreters instead.
 
-The lifeline, a socket to the engine, brings cancels, and its end is the engine's: whether the notebook was killed or
-closed the engine, the keeper kills everything below it and goes. A busy keeper waits on it beside the job; an idle one
-is told by SIGIO. Where there is no such signal, a thread waits for the end of the parent process instead.
+The lifeline, a socket to the engine, brings orders and cancels, and takes the jobs' ends. Its own end is the engine's:
+whether the notebook was killed or closed the engine, the keeper kills everything below it and goes. An idle keeper
+waits on it, a busy one waits on it beside the job; one that imports what jobs will need is told by SIGIO.
 
 Who kills whom: the engine kills the keeper; the keeper kills the job and all that the job started, which become the
 keeper's own children when their parents end. Should the keeper be killed, the kernel kills the job.
@@ -18,28 +18,31 @@ import contextlib
 import fcntl
 import gc
 import os
+import select
 import signal
 import socket
 import threading
 import time
 import traceback
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from collections import deque
+from typing import TYPE_CHECKING, NoReturn
 
-from jobcontainer.events import JobState, Outcome, Started, event_to_json
+from jobcontainer.events import JobState, Outcome, Started, event_line
 from jobcontainer.files.folder import JobFolder
 from jobcontainer.worker import capture, fresh, limits, shield, tree
-from jobcontainer.worker.run import took_surroundings
+from jobcontainer.worker.run import Order, took_surroundings
 from jobcontainer.worker.supervisor import Supervisor
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from multiprocessing.connection import Connection
     from types import FrameType
 
     from jobcontainer.process import Surroundings
     from jobcontainer.worker.fresh import JobProcess
-    from jobcontainer.worker.run import Order
+
+CANCEL = b"cancel "
+"""What a message begins with that cancels the job whose number follows; every other one is an order."""
 
 _here: Keeper | None = None
 
@@ -50,19 +53,11 @@ def begin(lifeline: Connection, preload: Sequence[str], forks: bool) -> None:  #
     _here = Keeper(lifeline, preload, forks=forks)
 
 
-def run_job(number: int, order: Order) -> dict[str, Any]:
-    """Run one job to its end.
-
-    Args:
-        number: what a cancel of this job calls it.
-        order: what the job is to do.
-
-    Returns:
-        The outcome as plain data; whatever goes wrong is one.
-    """
+def serve() -> None:
+    """Run what the engine orders, one job after another, until the lifeline ends."""
     if _here is None:
         raise RuntimeError("This process is no keeper: begin() was not called.")
-    return event_to_json(_here.run(number, order))
+    _here.serve()
 
 
 class Keeper:
@@ -77,7 +72,7 @@ class Keeper:
     def __init__(self, lifeline: Connection, preload: Sequence[str], *, forks: bool) -> None:
         """Leave the notebook's session, load what jobs will need, and have a spare process ready."""
         self._lifeline, self._preload, self._forks = lifeline, tuple(preload), forks
-        self._busy = False
+        self._orders: deque[Order] = deque()
         self._cancelled: set[int] = set()
         self._surroundings: Surroundings | None = None
         self._ready = False
@@ -87,9 +82,11 @@ class Keeper:
         self._base = 0
         shield.settle_in(forks=forks)
         capture.prepare_streams()
-        self._watch_lifeline()
+        self._watched = select.poll()
+        self._watched.register(lifeline.fileno(), select.POLLIN)
         if forks:
-            fresh.load_ahead(preload)
+            with self._minding_lifeline():
+                fresh.load_ahead(preload)
             limits.find_thread_pools()
             self._forks = threading.active_count() == 1  # what was loaded ahead may have started some
         gc.collect()
@@ -99,38 +96,42 @@ class Keeper:
             self._base = tree.memory_of([os.getpid()])
         self._spare = self._make()
 
-    def run(self, number: int, order: Order) -> Outcome:
-        """Run one job to its end."""
-        self._busy = True
+    def serve(self) -> NoReturn:
+        """Run one order after another; it ends with the lifeline, and this process with it."""
+        while True:
+            self._read_lifeline(wait=not self._orders)
+            if self._orders:
+                order = self._orders.popleft()
+                line = event_line(self.run(order))
+                self._cancelled = {later for later in self._cancelled if later > order.number}
+                with contextlib.suppress(OSError):  # user code removed the folder, the disk is full
+                    JobFolder(order.folder).append_line(line)
+                with contextlib.suppress(OSError):  # the engine is gone; the next look at the lifeline tells
+                    self._lifeline.send_bytes(b"%d %s" % (order.number, line))
+
+    def run(self, order: Order) -> Outcome:
+        """Run one job to its end; whatever goes wrong is an outcome."""
         try:
-            self._read_lifeline()
             self._adopt(order.surroundings)
-            if number in self._cancelled:
-                outcome = _not_started(order, JobState.CANCELLED, "It was cancelled before it started.")
-            else:
-                outcome = self._run(number, order)
+            if order.number in self._cancelled:
+                return _not_started(order, JobState.CANCELLED, "It was cancelled before it started.")
+            return self._run(order)
         except Exception:  # noqa: BLE001 -- a job's end is always told
-            reason = f"Its keeper failed; please report this:\n{traceback.format_exc()}"
-            outcome = _not_started(order, JobState.LOST, reason)
             tree.end_children()
             self._spare = self._reused = None
-        with contextlib.suppress(OSError):  # user code removed the folder, the disk is full
-            JobFolder(order.folder).append_event(outcome)
-        self._cancelled = {later for later in self._cancelled if later > number}
-        self._busy = False
-        self._read_lifeline()
-        return outcome
+            reason = f"Its keeper failed; please report this:\n{traceback.format_exc()}"
+            return _not_started(order, JobState.LOST, reason)
 
-    def _run(self, number: int, order: Order) -> Outcome:
+    def _run(self, order: Order) -> Outcome:
         process = self._give(order)
 
         def is_cancelled() -> bool:
             self._read_lifeline()
-            return number in self._cancelled
+            return order.number in self._cancelled
 
         if self._spare is None:
             self._spare = self._make()  # while the job runs
-        supervisor = Supervisor(process, order, self._lifeline, is_cancelled, self._base)
+        supervisor = Supervisor(process, order, self._watched, is_cancelled, self._base)
         spared = {other.pid for other in (self._spare, self._reused) if other is not None and other is not process}
         spared |= shield.own_trackers()
         outcome, kept = supervisor.see_through(spared)
@@ -155,7 +156,7 @@ class Keeper:
             with contextlib.suppress(OSError):
                 JobFolder(order.folder).append_event(started)
             try:
-                process.give(replace(order, surroundings=told))
+                process.give(order._replace(surroundings=told))
             except OSError:  # it was killed while it waited
                 process.reap()
                 self._reused = None if process is self._reused else self._reused
@@ -167,26 +168,60 @@ class Keeper:
             return fresh.fork(self._surroundings if self._ready else None)
         return fresh.start(self._surroundings, self._preload)
 
-    def _watch_lifeline(self) -> None:
-        """Have SIGIO sent when something comes over the lifeline, its end included."""
-        signal.signal(signal.SIGIO, self._on_message)
-        descriptor = self._lifeline.fileno()
-        fcntl.fcntl(descriptor, fcntl.F_SETOWN, os.getpid())
-        fcntl.fcntl(descriptor, fcntl.F_SETFL, fcntl.fcntl(descriptor, fcntl.F_GETFL) | os.O_ASYNC)
-        self._read_lifeline()  # what came before
+    def _read_lifeline(self, *, wait: bool = False) -> None:
+        """Note what is to be done and what is to be cancelled; go if the engine is gone.
 
-    def _on_message(self, _number: int, _frame: FrameType | None) -> None:
-        if not self._busy:  # else the supervisor waits for it
-            self._read_lifeline()
-
-    def _read_lifeline(self) -> None:
-        """Note what is to be cancelled; go if the engine is gone."""
+        Args:
+            wait: whether to wait until there is something.
+        """
         try:
-            while self._lifeline.poll():
-                self._cancelled.add(int(self._lifeline.recv_bytes()))
+            while wait or self._watched.poll(0):
+                message = self._lifeline.recv_bytes()
+                wait = False
+                if message.startswith(CANCEL):
+                    self._cancelled.add(int(message.removeprefix(CANCEL)))
+                else:
+                    self._orders.append(Order.unpacked(message))
         except (EOFError, OSError):
-            tree.end_children()
-            os._exit(0)
+            _go()
+
+    @contextlib.contextmanager
+    def _minding_lifeline(self) -> Iterator[None]:
+        """Have SIGIO sent when something comes over the lifeline, its end included, while this thread can't look."""
+        descriptor = self._lifeline.fileno()
+
+        def go_if_ended(_number: int, _frame: FrameType | None) -> None:
+            if _has_ended(descriptor):
+                _go()
+
+        signal.signal(signal.SIGIO, go_if_ended)
+        fcntl.fcntl(descriptor, fcntl.F_SETOWN, os.getpid())
+        flags = fcntl.fcntl(descriptor, fcntl.F_GETFL)
+        fcntl.fcntl(descriptor, fcntl.F_SETFL, flags | os.O_ASYNC)
+        if _has_ended(descriptor):  # before the signal was asked for
+            _go()
+        try:
+            yield
+        finally:
+            fcntl.fcntl(descriptor, fcntl.F_SETFL, flags)
+            signal.signal(signal.SIGIO, signal.SIG_IGN)
+
+
+def _has_ended(descriptor: int) -> bool:
+    """Tell whether a socket's other end is closed and everything that came over it was read."""
+    looked = socket.socket(fileno=descriptor)
+    try:
+        return looked.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""
+    except BlockingIOError:
+        return False
+    finally:
+        looked.detach()
+
+
+def _go() -> NoReturn:
+    """End with everything below."""
+    tree.end_children()
+    os._exit(0)
 
 
 def _not_started(order: Order, state: JobState, reason: str) -> Outcome:

@@ -17,8 +17,7 @@ import pickle
 import sys
 import time
 import traceback
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from jobcontainer.errors import UntrustedFileError
 from jobcontainer.events import JobState
@@ -41,8 +40,7 @@ _stopped = False
 _MESSAGE_LENGTH = 4000  # what is told goes into the pipe in one piece, also when nobody reads yet
 
 
-@dataclass(frozen=True, slots=True)
-class Order:
+class Order(NamedTuple):
     """What a job's process is told to do; plain data, so that it goes through any pipe.
 
     Attributes:
@@ -50,12 +48,23 @@ class Order:
         options: as :meth:`jobcontainer.process.JobOptions.to_json` gives them.
         surroundings: what follows the job from where it was submitted; None for those that were told last.
         attempt: 1 for the first.
+        number: what a cancel of it, and the word of its end, call it.
     """
 
     folder: str
-    options: dict[str, Any] = field(repr=False)
-    surroundings: Surroundings | None = field(repr=False)
+    options: dict[str, Any]
+    surroundings: Surroundings | None
     attempt: int = 1
+    number: int = 0
+
+    def packed(self) -> bytes:
+        """Return it as bytes; :meth:`unpacked` in another process gets it back."""
+        return pickle.dumps((*self,), pickle.HIGHEST_PROTOCOL)
+
+    @classmethod
+    def unpacked(cls, data: bytes) -> Order:
+        """Get an order from bytes that came over a channel of ours."""
+        return cls(*pickle.loads(data))  # noqa: S301 -- nobody else has the channel's other end
 
     @property
     def reuses(self) -> bool:
@@ -78,7 +87,7 @@ def live(channel: Connection, surroundings: Surroundings | None, *, ready: bool)
     state = None
     while True:
         try:
-            order: Order = pickle.loads(channel.recv_bytes())  # noqa: S301 -- from the keeper itself
+            order = Order.unpacked(channel.recv_bytes())
         except (EOFError, OSError):
             os._exit(0)
         if order.reuses and state is None:

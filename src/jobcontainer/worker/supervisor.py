@@ -3,7 +3,7 @@
 States of a job here: *running*; *stopping*, after a cancel or its timeout, until its grace is over; *ending*, after it
 told its end, until its exit handlers are done or its grace is over; *ended*, when its process is reaped and nothing
 that it started is left. One thread, the keeper's; it waits for whatever comes first: the end of the process, a word
-over the channel, a message from the pool, the next deadline.
+over the channel, a message over the lifeline, the next deadline.
 
 Who kills whom: SIGINT to the job's process group asks politely; SIGKILL to the job's process follows, at once where it
 is out of memory. The kernel then hands whatever the job had started to the keeper, which kills that too.
@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import json
 import resource
+import select
 import time
 from multiprocessing.connection import wait
 from typing import TYPE_CHECKING, Any
@@ -43,17 +44,17 @@ class Supervisor:
     Args:
         process: the job's process; it has its order.
         order: what it was told to do.
-        lifeline: to the pool.
+        watched: what the keeper watches, its lifeline.
         cancelled: reads what came over the lifeline, and tells whether this job is to be cancelled.
         base: bytes of memory that the process shares with its keeper.
     """
 
     def __init__(
-        self, process: JobProcess, order: Order, lifeline: Connection, cancelled: Callable[[], bool], base: int
+        self, process: JobProcess, order: Order, watched: select.poll, cancelled: Callable[[], bool], base: int
     ) -> None:
         """Start the clocks."""
         self._process, self._order = process, order
-        self._lifeline, self._cancelled = lifeline, cancelled
+        self._watched, self._cancelled = watched, cancelled
         self._folder = JobFolder(order.folder)
         self._base = base
         self._start_clock()
@@ -73,22 +74,30 @@ class Supervisor:
         Returns:
             The outcome, and whether the process is there for another job.
         """
-        kept = False
-        while not kept:
-            waited = [self._process.exited, self._lifeline, *([self._channel] if self._channel else ())]
-            ready = wait(waited, self._seconds_left())
-            if self._lifeline in ready and self._cancelled():
-                self._stop(JobState.CANCELLED)
-            if self._channel in ready:
+        exited, channel = self._process.exited, self._process.channel.fileno()
+        self._watched.register(exited, select.POLLIN)
+        self._watched.register(channel, select.POLLIN)
+        kept = ended = False
+        while not (kept or ended):
+            ready = {descriptor for descriptor, _ in self._watched.poll(self._milliseconds_left())}
+            ended = exited in ready
+            if channel in ready:
                 self._hear()
-                kept = self._is_kept()
-            if self._process.exited in ready:
-                break
-            self._keep_time()
+                kept = not ended and self._is_kept()
+                if self._channel is None:  # nothing more will come
+                    self._watched.unregister(channel)
+            if ready - {exited, channel} and self._cancelled():
+                self._stop(JobState.CANCELLED)
+            if not ended:
+                self._keep_time()
+        self._watched.unregister(exited)
+        if self._channel is not None:
+            self._watched.unregister(channel)
         if kept:
             self._end_strays_of_reused()
         else:
-            self._hear()
+            if self._channel is not None and self._channel.poll():
+                self._hear()
             self._evidence.exit_code = self._process.reap()
             tree.end_children(spared)
         return self._outcome(), kept
@@ -100,12 +109,12 @@ class Supervisor:
         if self._process.starting:
             self._timeout_at += _START_SECONDS
 
-    def _seconds_left(self) -> float | None:
+    def _milliseconds_left(self) -> float | None:
         """Tell how long to wait for anything else; None for ever."""
         due = self._kill_at
         if not self._evidence.told:
             due = min(due, self._gauge.next_look, _NEVER if self._evidence.stopped else self._timeout_at)
-        return None if due == _NEVER else max(0.0, due - time.monotonic())
+        return None if due == _NEVER else max(0.0, due - time.monotonic()) * 1000
 
     def _keep_time(self) -> None:
         now = time.monotonic()
@@ -158,18 +167,18 @@ class Supervisor:
                 last = size
 
     def _hear(self) -> None:
-        """Take what the process tells of its end, if it has."""
+        """Take what the process tells of its end."""
         try:
-            if self._channel is not None and self._channel.poll():
-                self._evidence.told = json.loads(self._channel.recv_bytes())
-                if self._evidence.told:
-                    self._kill_at = time.monotonic() + self._order.options["grace"]
-                    self._channel = None
-                else:  # a process that was still starting is ready: what it ran so far was not the job
-                    self._process.starting = False
-                    self._start_clock()
+            self._evidence.told = json.loads(self._process.channel.recv_bytes())
         except (EOFError, OSError):  # user code closed it
             self._channel = None
+            return
+        if self._evidence.told:
+            self._kill_at = time.monotonic() + self._order.options["grace"]
+            self._channel = None
+        else:  # a process that was still starting is ready: what it ran so far was not the job
+            self._process.starting = False
+            self._start_clock()
 
     def _is_kept(self) -> bool:
         """Whether the process may run another job; if it was to, and may not, it is killed."""
