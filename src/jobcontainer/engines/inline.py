@@ -54,6 +54,7 @@ class InlineEngine:
     ) -> Future[Outcome]:
         """Run the process of a folder, and return a future that has ended."""
         begun, cpu = time.time(), time.process_time()
+        folder.result_file.unlink(missing_ok=True)
         folder.append_event(Started(at=begun, pid=os.getpid(), attempt=attempt))
         ending: dict[str, Any] = {}
         log = folder.log_file.open("a", encoding="utf-8", errors="backslashreplace", buffering=1)

@@ -121,7 +121,7 @@ class LokyEngine:
         Raises:
             RuntimeError: the engine was closed, or this process was forked from the one that made it.
         """
-        if attempt > 1:  # so that a result of this attempt is known by being there
+        if attempt > 1:  # a result of this attempt is known by being there
             with contextlib.suppress(OSError):
                 folder.result_file.unlink(missing_ok=True)
         return self._crew.submit(folder, Order(os.fspath(folder), options.to_json(), surroundings, attempt))

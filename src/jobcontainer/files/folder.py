@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from jobcontainer.events import Outcome, Started, event_from_json, event_line
 from jobcontainer.files.lines import append, read_lines, write_whole
@@ -23,7 +23,14 @@ if TYPE_CHECKING:
     from jobcontainer.events import Event
 
 _TAIL_BLOCK = 64 * 1024
-_EVENTS = os.sep + "events.jsonl"
+
+PROCESS: Final = "process.job"
+RESULT: Final = "result.job"
+LOG: Final = "log.txt"
+PROGRESS: Final = "progress"
+CANCEL: Final = "cancel"
+_RECORD: Final = "job.json"
+_EVENTS: Final = "events.jsonl"
 
 
 class JobFolder:
@@ -61,40 +68,48 @@ class JobFolder:
         """The job's id."""
         return os.path.basename(self._path)  # noqa: PTH119 -- of ten thousand jobs in a listing
 
+    def file(self, name: str) -> str:
+        """Name one of its files as a text: to make a Path takes longer than to write a small file.
+
+        Args:
+            name: a constant of this module, as :data:`PROCESS`.
+        """
+        return f"{self._path}{os.sep}{name}"
+
     @property
     def process_file(self) -> Path:
         """The process, as Serializer wrote it."""
-        return self.path / "process.job"
+        return Path(self.file(PROCESS))
 
     @property
     def result_file(self) -> Path:
         """What ``run()`` returned or raised; exists only once it did."""
-        return self.path / "result.job"
+        return Path(self.file(RESULT))
 
     @property
     def record_file(self) -> Path:
         """The facts of the job, written once."""
-        return self.path / "job.json"
+        return Path(self.file(_RECORD))
 
     @property
     def log_file(self) -> Path:
         """Standard output and error of the job, in order."""
-        return self.path / "log.txt"
+        return Path(self.file(LOG))
 
     @property
     def events_file(self) -> Path:
         """What happened, a line each."""
-        return Path(self._path + _EVENTS)
+        return Path(self.file(_EVENTS))
 
     @property
     def progress_file(self) -> Path:
         """The last progress, memory-mapped."""
-        return self.path / "progress"
+        return Path(self.file(PROGRESS))
 
     @property
     def cancel_file(self) -> Path:
         """Exists once another process asked for the job's end."""
-        return self.path / "cancel"
+        return Path(self.file(CANCEL))
 
     def ask_to_cancel(self) -> None:
         """Ask whoever runs the job to end it."""
@@ -114,11 +129,11 @@ class JobFolder:
             FileExistsError: there is such a folder already.
             OSError: the store can't be written to.
         """
-        self.path.mkdir(mode=0o700)
+        os.mkdir(self._path, 0o700)  # noqa: PTH102 -- as file()
 
     def write_record(self, record: JobRecord) -> None:
         """Write ``job.json``, whole or not at all."""
-        write_whole(self.record_file, json.dumps(record.to_json()).encode())
+        write_whole(self.file(_RECORD), json.dumps(record.to_json()).encode())
 
     def read_record(self) -> JobRecord:
         """Read ``job.json``.
@@ -134,7 +149,7 @@ class JobFolder:
 
     def append_line(self, line: bytes) -> None:
         """Add what :func:`~jobcontainer.events.event_line` gave to ``events.jsonl``."""
-        append(self._path + _EVENTS, line)
+        append(self.file(_EVENTS), line)
 
     def read_events(self, offset: int = 0) -> tuple[list[Event], int]:
         """Read the events from a byte offset on.

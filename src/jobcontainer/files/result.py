@@ -10,7 +10,7 @@ from jobcontainer.files.reader import FileReader
 from jobcontainer.files.serializer import Serializer, write_file
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    import os
 
 
 class RemoteTraceback(Exception):  # noqa: N818 -- a traceback, shown as the cause of what was raised
@@ -26,7 +26,7 @@ class RemoteTraceback(Exception):  # noqa: N818 -- a traceback, shown as the cau
         return f'\n"""\n{self.text}"""'
 
 
-def write_returned(path: Path, value: object) -> None:
+def write_returned(path: str | os.PathLike[str], value: object) -> None:
     """Put what ``run()`` returned into the result file.
 
     Raises:
@@ -36,7 +36,7 @@ def write_returned(path: Path, value: object) -> None:
     write_file(value, path, kind="result")
 
 
-def write_raised(path: Path, error: BaseException) -> None:
+def write_raised(path: str | os.PathLike[str], error: BaseException) -> None:
     """Put what ``run()`` raised into the result file, or its type, message and traceback where it can't be carried.
 
     An exception whose constructor takes other arguments than its ``args`` goes into a file and never comes out again.
@@ -58,7 +58,7 @@ def write_raised(path: Path, error: BaseException) -> None:
         write_file((_stand_in(error, text), text), path, kind="error")
 
 
-def read_result(path: Path) -> tuple[Any, BaseException | None]:
+def read_result(path: str | os.PathLike[str]) -> tuple[Any, BaseException | None]:
     """Get back what ``run()`` returned, or what it raised.
 
     Returns:
@@ -77,7 +77,7 @@ def read_result(path: Path) -> tuple[Any, BaseException | None]:
     return None, error
 
 
-def kind_of(path: Path) -> str:
+def kind_of(path: str | os.PathLike[str]) -> str:
     """Tell whether a result file holds a ``result`` or an ``error``, without loading it; empty if it is not whole.
 
     Raises:

@@ -7,12 +7,15 @@ ended is looked at before the lock is taken, which a forked child must not do, a
 
 from __future__ import annotations
 
+import contextlib
+import os
 import threading
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from jobcontainer.events import Bar, Progress
+from jobcontainer.files.folder import PROGRESS
 from jobcontainer.files.progress import MAX_BARS, ProgressRecord, read_bars
 from jobcontainer.worker.notes import note
 
@@ -47,7 +50,8 @@ class Bars:
 
     def __init__(self, folder: JobFolder) -> None:
         """Forget what an earlier attempt left."""
-        folder.progress_file.unlink(missing_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(folder.file(PROGRESS))  # noqa: PTH108 -- a text, as every job does it
         self._folder = folder
         self._lock = threading.RLock()
         self._record: ProgressRecord | None = None

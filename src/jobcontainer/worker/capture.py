@@ -14,10 +14,7 @@ import io
 import os
 import signal
 import sys
-from typing import TYPE_CHECKING, BinaryIO, cast
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from typing import BinaryIO, cast
 
 TRACE_SIGNAL = getattr(signal, "SIGRTMAX", signal.SIGUSR2)
 """Has the traceback of every thread written to the log, also while C code holds the interpreter's lock."""
@@ -45,7 +42,7 @@ def prepare_streams() -> None:
             _LIBC.setvbuf(ctypes.c_void_p.in_dll(_LIBC, name), None, _LINE_BUFFERED, 0)
 
 
-def redirect(log: Path, *, attempt: int = 1) -> None:
+def redirect(log: str, *, attempt: int = 1) -> None:
     """Send standard output and error of this process, and the traceback of a crash, into a log.
 
     Args:

@@ -111,6 +111,7 @@ def fork(surroundings: Surroundings | None) -> JobProcess:
     if pid == 0:
         _live_clean(keeper, theirs, surroundings, ready=surroundings is not None)
     os.close(theirs)
+    shield.volunteer(pid)
     return JobProcess(pid, Connection(ours), surroundings)
 
 
@@ -126,6 +127,7 @@ def start(surroundings: Surroundings | None, preload: Iterable[str]) -> JobProce
     process = multiprocessing.get_context("spawn").Process(target=_begin, args=arguments)
     process.start()
     theirs.close()
+    shield.volunteer(process.pid or 0)
     return JobProcess(process.pid or 0, ours, surroundings, process)
 
 

@@ -112,7 +112,7 @@ class Keeper:
     def run(self, order: Order) -> Outcome:
         """Run one job to its end; whatever goes wrong is an outcome."""
         try:
-            self._adopt(order.surroundings)
+            self._adopt(order.surroundings, order.options["threads"])
             if order.number in self._cancelled:
                 return _not_started(order, JobState.CANCELLED, "It was cancelled before it started.")
             return self._run(order)
@@ -138,11 +138,13 @@ class Keeper:
         self._reused = process if kept else None if process is self._reused else self._reused
         return outcome
 
-    def _adopt(self, surroundings: Surroundings | None) -> None:
+    def _adopt(self, surroundings: Surroundings | None, threads: int | None) -> None:
         """Note new surroundings; a keeper that forks takes them over, and spares its jobs the work."""
         if surroundings is not None:
             self._surroundings = surroundings
             self._ready = self._forks and took_surroundings(surroundings)
+        if self._ready and threads is not None:
+            limits.announce_cap(threads)
 
     def _give(self, order: Order) -> JobProcess:
         """Have a process begin with an order, and write down that it did."""
@@ -204,7 +206,9 @@ class Keeper:
             yield
         finally:
             fcntl.fcntl(descriptor, fcntl.F_SETFL, flags)
-            signal.signal(signal.SIGIO, signal.SIG_IGN)
+            if _has_ended(descriptor):  # and a signal that has come meanwhile is handled
+                _go()
+            signal.signal(signal.SIGIO, signal.SIG_DFL)
 
 
 def _has_ended(descriptor: int) -> bool:

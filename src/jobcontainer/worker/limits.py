@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import os
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from threadpoolctl import ThreadpoolController
 
 from jobcontainer.worker import tree
-
-if TYPE_CHECKING:
-    from collections.abc import Container
 
 THREAD_VARIABLES = (
     "OMP_NUM_THREADS",
@@ -28,6 +25,7 @@ _FIRST_SECONDS, _MOST_SECONDS = 0.05, 1.0  # at one that has none, more and more
 _EXACT_SHARE = 20  # an exact look may take a twentieth of the time
 
 _loaded: list[tuple[Any, int]] = []
+_capped: int | None = None
 
 
 def find_thread_pools() -> None:
@@ -35,22 +33,37 @@ def find_thread_pools() -> None:
     _loaded[:] = [(library, library.num_threads) for library in ThreadpoolController().lib_controllers]
 
 
-def cap_threads(threads: int | None, *, spared: Container[str] = ()) -> None:
+def announce_cap(threads: int) -> None:
+    """Bound the threads of numerical libraries that will be loaded, here and in processes that are made from here."""
+    global _capped  # noqa: PLW0603 -- the process has one environment
+    if threads != _capped:
+        _capped = threads
+        for name in THREAD_VARIABLES:
+            os.environ[name] = str(threads)
+
+
+def cap_threads(threads: int) -> None:
     """Bound the threads of numerical libraries, of those that are loaded and those that will be.
 
     Args:
-        threads: how many each may use; None leaves them as they are.
-        spared: environment variables that the user has set for this very job.
+        threads: how many each may use.
     """
-    if threads is None:
-        return
-    for name in THREAD_VARIABLES:
-        if name not in spared:
-            os.environ[name] = str(threads)
+    announce_cap(threads)
     for index, (library, number) in enumerate(_loaded):
         if number != threads:  # to set it starts the threads
             library.set_num_threads(threads)
             _loaded[index] = (library, threads)
+
+
+def is_capped() -> bool:
+    """Tell whether the environment bounds the threads of numerical libraries for our sake."""
+    return _capped is not None
+
+
+def forget_cap() -> None:
+    """Note that the environment was replaced."""
+    global _capped  # noqa: PLW0603 -- as above
+    _capped = None
 
 
 class MemoryGauge:

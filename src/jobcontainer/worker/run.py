@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 from jobcontainer.errors import UntrustedFileError
 from jobcontainer.events import JobState
 from jobcontainer.files import trust
-from jobcontainer.files.folder import JobFolder
+from jobcontainer.files.folder import LOG, PROCESS, RESULT, JobFolder
 from jobcontainer.files.result import qualified_name, write_raised, write_returned
 from jobcontainer.files.serializer import load_in_job
 from jobcontainer.worker import capture, display, limits, progress, reuse, shield, tree
@@ -30,7 +30,6 @@ from jobcontainer.worker import capture, display, limits, progress, reuse, shiel
 if TYPE_CHECKING:
     from collections.abc import Callable
     from multiprocessing.connection import Connection
-    from pathlib import Path
     from types import FrameType, TracebackType
 
     from jobcontainer.process import Surroundings
@@ -94,6 +93,8 @@ def live(channel: Connection, surroundings: Surroundings | None, *, ready: bool)
             state = reuse.State()
         if order.surroundings is not None:
             surroundings, ready = order.surroundings, False
+        if order.options["threads"] is None and limits.is_capped():  # for the sake of others
+            ready = False
         run_order(order, None if ready else surroundings, channel)
         if state is None:
             end()
@@ -114,11 +115,13 @@ def run_order(order: Order, surroundings: Surroundings | None, channel: Connecti
 
     def prepare() -> None:
         shield.accept_stop(_raise_stopped)
-        capture.redirect(folder.log_file, attempt=order.attempt)
+        capture.redirect(folder.file(LOG), attempt=order.attempt)
         if surroundings is not None:
             take_surroundings(surroundings)
-        os.environ.update(options["env"])
-        limits.cap_threads(options["threads"], spared=options["env"])
+        if options["threads"] is not None:
+            limits.cap_threads(options["threads"])
+        if options["env"]:
+            os.environ.update(options["env"])
         if options["cwd"] is not None:
             os.chdir(options["cwd"])
 
@@ -138,12 +141,12 @@ def carry_out(
     folder: JobFolder,
     prepare: Callable[[], None],
     tell: Callable[[dict[str, Any]], None],
-    load: Callable[[Path], Any] = load_in_job,
+    load: Callable[[str], Any] = load_in_job,
 ) -> None:
     """Load the process, run it, and write what it returned or raised.
 
     Args:
-        folder: the job's folder.
+        folder: the job's folder; no result of an earlier attempt is in it.
         prepare: what must be done before any user code is loaded; it may raise, as ``run()`` may.
         tell: takes the end, as fields of an :class:`~jobcontainer.events.Outcome`, when the result file stands and
             before anything of the job is thrown away.
@@ -151,17 +154,16 @@ def carry_out(
     """
     process = value = None
     try:
-        folder.result_file.unlink(missing_ok=True)
         prepare()
         progress.install(folder)
         display.install(folder)
         try:
-            process = load(folder.process_file)
+            process = load(folder.file(PROCESS))
             value = process.run()
         finally:
             vars(builtins).update(_BUILTINS)  # what user code did to them shall not keep its result from being written
             display.finish()
-        write_returned(folder.result_file, value)
+        write_returned(folder.file(RESULT), value)
         ending: dict[str, Any] = {"state": JobState.SUCCEEDED}
     except BaseException as error:  # noqa: BLE001 -- whatever run() raises is its end
         ending = _ending(folder, error)
@@ -189,6 +191,7 @@ def take_surroundings(surroundings: Surroundings) -> None:
     environ = {**surroundings.environ, shield.MARK: os.environ.get(shield.MARK, "")}
     os.environ.clear()
     os.environ.update(environ)
+    limits.forget_cap()
     sys.path[:] = surroundings.sys_path
     logging.getLogger().setLevel(surroundings.log_level)
     if logging.lastResort is not None:  # what prints while user code has set no handler
@@ -218,7 +221,7 @@ def _ending(folder: JobFolder, error: BaseException) -> dict[str, Any]:
     if isinstance(error, JobStopped):
         return {"state": JobState.CANCELLED}
     with contextlib.suppress(Exception):  # a full disk; the log and the outcome tell of it
-        write_raised(folder.result_file, error)
+        write_raised(folder.file(RESULT), error)
     return {
         "state": JobState.FAILED,
         "error_type": qualified_name(type(error)),

@@ -10,7 +10,6 @@ from __future__ import annotations
 import atexit
 import contextlib
 import ctypes
-import functools
 import gc
 import importlib
 import logging
@@ -27,7 +26,9 @@ from jobcontainer.worker.nested import teach_multiprocessing
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-# Typed as Any: what makes a process a child of its parent in multiprocessing's eyes is private to it.
+# Typed as Any: what makes a process a child of its parent in multiprocessing's eyes is private to it. And ``signal``
+# makes enums of all numbers that go through it, for which every new process would copy some hundred pages.
+signals: Any = importlib.import_module("_signal")
 process: Any = importlib.import_module("multiprocessing.process")
 tracker: Any = importlib.import_module("multiprocessing.resource_tracker")
 util: Any = importlib.import_module("multiprocessing.util")
@@ -36,6 +37,8 @@ MARK = "JOBCONTAINER_SLOT"
 """An environment variable that every process of a slot has, by which it is found when its keeper is gone."""
 
 _LINUX = sys.platform == "linux"
+_SIGINT = {signal.SIGINT}
+_prctl: Any = ctypes.CDLL(None).prctl if _LINUX else None
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _PR_SET_CHILD_SUBREAPER = 36
 _MOST_DESCRIPTORS = os.sysconf("SC_OPEN_MAX")
@@ -50,13 +53,13 @@ def leave_session() -> None:
     """
     with contextlib.suppress(PermissionError):  # it leads a session already
         os.setsid()
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    signals.pthread_sigmask(signals.SIG_BLOCK, _SIGINT)
 
 
 def adopt_orphans() -> None:
     """Become the parent of every descendant whose own parent ends, so that none gets out of sight (Linux)."""
     if _LINUX:
-        _libc().prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+        _prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
 def die_with(parent: int) -> None:
@@ -68,7 +71,7 @@ def die_with(parent: int) -> None:
         parent: the parent's process id, to notice a parent that died before the kernel was asked.
     """
     if _LINUX:
-        _libc().prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        _prctl(_PR_SET_PDEATHSIG, signals.SIGKILL, 0, 0, 0)
         if os.getppid() != parent:
             os._exit(1)
 
@@ -115,13 +118,11 @@ def become_clean(keeper: int, channel: int) -> int:
     leave_session()
     die_with(keeper)
     adopt_orphans()
-    signal.signal(signal.SIGIO, signal.SIG_DFL)
     os.dup2(0, 2)
     os.dup2(channel, _CHANNEL_NUMBER, inheritable=False)
     if _LINUX:  # elsewhere the parent waits for the end of a pipe that must stay open
         os.closerange(3, _CHANNEL_NUMBER)
         os.closerange(_CHANNEL_NUMBER + 1, _MOST_DESCRIPTORS)
-    _volunteer()
     sys.pycache_prefix = None  # the keeper's; what the user has compiled is found
     sys.dont_write_bytecode = True  # an edit of the same size within a second would go unnoticed by the next job
     reseed()
@@ -131,8 +132,8 @@ def become_clean(keeper: int, channel: int) -> int:
 
 def accept_stop(handler: Callable[..., object]) -> None:
     """Let SIGINT in, one that waits included, and handle it."""
-    signal.signal(signal.SIGINT, handler)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    signals.signal(signals.SIGINT, handler)
+    signals.pthread_sigmask(signals.SIG_UNBLOCK, _SIGINT)
 
 
 def reseed() -> None:
@@ -155,12 +156,18 @@ def run_exit_functions() -> None:
     atexit._run_exitfuncs()
 
 
-def _volunteer() -> None:
-    """Have the kernel's OOM killer take the job rather than its keeper or the notebook."""
-    with contextlib.suppress(OSError):  # not on Linux, or not permitted
-        score = os.open("/proc/self/oom_score_adj", os.O_WRONLY)
+def volunteer(pid: int) -> None:
+    """Have the kernel's OOM killer take a job rather than its keeper or the notebook."""
+    with contextlib.suppress(OSError):  # not on Linux, not permitted, or it has ended
+        score = os.open(f"/proc/{pid}/oom_score_adj", os.O_WRONLY)
         os.write(score, b"800")
         os.close(score)
+
+
+def _end_multiprocessing() -> None:
+    """Do what multiprocessing does at exit, where it was used."""
+    if util._finalizer_registry or process._children:
+        util._exit_function()
 
 
 def _forget_multiprocessing() -> None:
@@ -176,9 +183,4 @@ def _forget_multiprocessing() -> None:
     if loky_tracker is not None:
         loky_tracker._resource_tracker._fd = loky_tracker._resource_tracker._pid = None
     atexit.register(logging.shutdown)
-    atexit.register(util._exit_function)
-
-
-@functools.cache
-def _libc() -> ctypes.CDLL:
-    return ctypes.CDLL(None)
+    atexit.register(_end_multiprocessing)
