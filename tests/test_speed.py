@@ -10,7 +10,7 @@ import pytest
 from jobcontainer.files.folder import StoreFolder
 from jobcontainer.jobs.submission import Submitter
 from jobcontainer.process import JobOptions
-from jobcontainer.worker.run import Order
+from jobcontainer.worker.order import Order
 
 _counters: list[Counter[str]] = []
 

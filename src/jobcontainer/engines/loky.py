@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING, Any, cast
 from jobcontainer.engines.slot import Slot, available_cpus
 from jobcontainer.events import JobState, Outcome, Started, event_from_json
 from jobcontainer.files.result import kind_of
-from jobcontainer.worker.run import Order
+from jobcontainer.worker.order import Order
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from multiprocessing.process import BaseProcess
 
     from jobcontainer.process import Surroundings
-    from jobcontainer.worker.run import Order
+    from jobcontainer.worker.order import Order
 
 _LAST_WORDS_SECONDS: Final = 5.0  # until loky knows how a keeper died whose lifeline has ended
 

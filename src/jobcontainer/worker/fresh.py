@@ -19,13 +19,15 @@ from typing import TYPE_CHECKING, NoReturn
 from jobcontainer.errors import UntrustedFileError
 from jobcontainer.files import trust
 from jobcontainer.worker import capture, limits, shield
-from jobcontainer.worker.run import Order, live, took_surroundings
+from jobcontainer.worker.run import live
+from jobcontainer.worker.surroundings import were_taken_over
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from multiprocessing.process import BaseProcess
 
     from jobcontainer.process import Surroundings
+    from jobcontainer.worker.order import Order
 
 
 READY = b"{}"
@@ -104,12 +106,12 @@ def fork(surroundings: Surroundings | None) -> JobProcess:
     """Fork a process that waits for an order.
 
     Args:
-        surroundings: those that the keeper has taken over, and its process with it; None for none.
+        surroundings: what the order will mean if it names none; the keeper has taken them over where it could.
     """
     ours, theirs = (end.detach() for end in socket.socketpair())
     keeper, pid = os.getpid(), os.fork()
     if pid == 0:
-        _live_clean(keeper, theirs, surroundings, ready=surroundings is not None)
+        _live_clean(keeper, theirs, surroundings)
     os.close(theirs)
     shield.volunteer(pid)
     return JobProcess(pid, Connection(ours), surroundings)
@@ -146,15 +148,16 @@ def _begin(keeper: int, channel: Connection, surroundings: Surroundings | None, 
     capture.prepare_streams()
     load_ahead(preload)
     limits.find_thread_pools()
-    ready = surroundings is not None and took_surroundings(surroundings)
+    if surroundings is not None:
+        were_taken_over(surroundings, None)
     channel.send_bytes(READY)
-    _live_clean(keeper, channel.fileno(), surroundings, ready=ready)
+    _live_clean(keeper, channel.fileno(), surroundings)
 
 
-def _live_clean(keeper: int, channel: int, surroundings: Surroundings | None, *, ready: bool) -> NoReturn:
+def _live_clean(keeper: int, channel: int, surroundings: Surroundings | None) -> NoReturn:
     """Be a job's process, whatever happens; never return into the keeper's code."""
     leave = os._exit  # user code may change the module
     try:
-        live(Connection(shield.become_clean(keeper, channel)), surroundings, ready=ready)
+        live(Connection(shield.become_clean(keeper, channel)), surroundings)
     finally:
         leave(70)  # EX_SOFTWARE in C's sysexits.h; live never returns

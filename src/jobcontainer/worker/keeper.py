@@ -30,8 +30,9 @@ from typing import TYPE_CHECKING, NoReturn
 from jobcontainer.events import JobState, Outcome, Started, event_line
 from jobcontainer.files.folder import JobFolder
 from jobcontainer.worker import capture, fresh, limits, shield, tree
-from jobcontainer.worker.run import Order, took_surroundings
+from jobcontainer.worker.order import Order
 from jobcontainer.worker.supervisor import Supervisor
+from jobcontainer.worker.surroundings import were_taken_over
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -75,7 +76,6 @@ class Keeper:
         self._orders: deque[Order] = deque()
         self._cancelled: set[int] = set()
         self._surroundings: Surroundings | None = None
-        self._ready = False
         self._spare: JobProcess | None = None
         self._reused: JobProcess | None = None
         self._host = socket.gethostname()
@@ -102,27 +102,32 @@ class Keeper:
             self._read_lifeline(wait=not self._orders)
             if self._orders:
                 order = self._orders.popleft()
-                line = event_line(self.run(order))
+                line = self.run(order)
                 self._cancelled = {later for later in self._cancelled if later > order.number}
-                with contextlib.suppress(OSError):  # user code removed the folder, the disk is full
-                    JobFolder(order.folder).append_line(line)
                 with contextlib.suppress(OSError):  # the engine is gone; the next look at the lifeline tells
                     self._lifeline.send_bytes(b"%d %s" % (order.number, line))
 
-    def run(self, order: Order) -> Outcome:
-        """Run one job to its end; whatever goes wrong is an outcome."""
+    def run(self, order: Order) -> bytes:
+        """Run one job to its end; whatever goes wrong is an outcome.
+
+        Returns:
+            The outcome as a line of the job's events, where it stands already.
+        """
         try:
             self._adopt(order.surroundings, order.options["threads"])
-            if order.number in self._cancelled:
-                return _not_started(order, JobState.CANCELLED, "It was cancelled before it started.")
-            return self._run(order)
+            if order.number not in self._cancelled:
+                return self._run(order)
+            state, reason = JobState.CANCELLED, "It was cancelled before it started."
         except Exception:  # noqa: BLE001 -- a job's end is always told
             tree.end_children()
             self._spare = self._reused = None
-            reason = f"Its keeper failed; please report this:\n{traceback.format_exc()}"
-            return _not_started(order, JobState.LOST, reason)
+            state, reason = JobState.LOST, f"Its keeper failed; please report this:\n{traceback.format_exc()}"
+        line = event_line(Outcome(state=state, at=time.time(), reason=reason, attempt=order.attempt))
+        with contextlib.suppress(OSError):  # the folder was removed, the disk is full
+            JobFolder(order.folder).append_line(line)
+        return line
 
-    def _run(self, order: Order) -> Outcome:
+    def _run(self, order: Order) -> bytes:
         process = self._give(order)
 
         def is_cancelled() -> bool:
@@ -134,17 +139,15 @@ class Keeper:
         supervisor = Supervisor(process, order, self._watched, is_cancelled, self._base)
         spared = {other.pid for other in (self._spare, self._reused) if other is not None and other is not process}
         spared |= shield.own_trackers()
-        outcome, kept = supervisor.see_through(spared)
+        line, kept = supervisor.see_through(spared)
         self._reused = process if kept else None if process is self._reused else self._reused
-        return outcome
+        return line
 
     def _adopt(self, surroundings: Surroundings | None, threads: int | None) -> None:
         """Note new surroundings; a keeper that forks takes them over, and spares its jobs the work."""
-        if surroundings is not None:
-            self._surroundings = surroundings
-            self._ready = self._forks and took_surroundings(surroundings)
-        if self._ready and threads is not None:
-            limits.announce_cap(threads)
+        self._surroundings = surroundings or self._surroundings
+        if self._forks and self._surroundings is not None:
+            were_taken_over(self._surroundings, threads)
 
     def _give(self, order: Order) -> JobProcess:
         """Have a process begin with an order, and write down that it did."""
@@ -154,9 +157,10 @@ class Keeper:
             if process is self._spare:
                 self._spare = None
             told = None if process.told is self._surroundings else self._surroundings
-            started = Started(at=time.time(), pid=process.pid, attempt=order.attempt, host=self._host)
-            with contextlib.suppress(OSError):
-                JobFolder(order.folder).append_event(started)
+            if not order.reuses:  # else the process does it
+                started = Started(at=time.time(), pid=process.pid, attempt=order.attempt, host=self._host)
+                with contextlib.suppress(OSError):
+                    JobFolder(order.folder).append_event(started)
             try:
                 process.give(order._replace(surroundings=told))
             except OSError:  # it was killed while it waited
@@ -167,7 +171,7 @@ class Keeper:
 
     def _make(self) -> JobProcess:
         if self._forks:
-            return fresh.fork(self._surroundings if self._ready else None)
+            return fresh.fork(self._surroundings)
         return fresh.start(self._surroundings, self._preload)
 
     def _read_lifeline(self, *, wait: bool = False) -> None:
@@ -226,7 +230,3 @@ def _go() -> NoReturn:
     """End with everything below."""
     tree.end_children()
     os._exit(0)
-
-
-def _not_started(order: Order, state: JobState, reason: str) -> Outcome:
-    return Outcome(state=state, at=time.time(), reason=reason, attempt=order.attempt)

@@ -20,7 +20,9 @@ THREAD_VARIABLES = (
 )
 """What numerical libraries read, each when it is loaded, to know how many threads they may use."""
 
-_LIMITED_SECONDS = 0.02  # between two looks at a job that has a limit
+FIRST_LOOK_SECONDS = 0.02
+"""When the keeper looks at a job for the first time, and how often at one that has a limit."""
+
 _FIRST_SECONDS, _MOST_SECONDS = 0.05, 1.0  # at one that has none, more and more seldom
 _EXACT_SHARE = 20  # an exact look may take a twentieth of the time
 
@@ -86,7 +88,7 @@ class MemoryGauge:
         """Plan the first look."""
         self.peak = 0
         self._pid, self._limit, self._base = pid, limit, base
-        self._pause = _FIRST_SECONDS if limit is None else _LIMITED_SECONDS
+        self._pause = _FIRST_SECONDS if limit is None else FIRST_LOOK_SECONDS
         self.next_look = time.monotonic() + self._pause
 
     def look(self) -> bool:

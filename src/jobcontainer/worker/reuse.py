@@ -1,8 +1,11 @@
-"""Between two jobs of a reused process: what of its state can be put back, is.
+"""Jobs in a reused process: how each begins and ends there, and what of the process's state is put back between two.
+
+A job that is over before its keeper first looks at it is told by the process itself, start and end, so that the keeper
+has only to hand the words on.
 
 Put back: working directory, environment, ``sys.path``, ``sys.argv``, streams and hooks, ``__main__``, builtins, signal
 handlers and timers, warning filters, the root logger, umask, decimal context, socket timeout, garbage collection,
-recursion limit; random generators get a fresh seed, and children that are still there are killed by the keeper.
+recursion limit; random generators get a fresh seed, and children that are still there are killed.
 
 What leaks from a job into the next, and is why ``isolation="fresh"`` is the default: imported modules and whatever they
 hold, monkeypatches in them, threads, open files, memory that was not freed, lowered resource limits, priority, settings
@@ -21,13 +24,65 @@ import random
 import signal
 import socket
 import sys
+import time
 import types
 import warnings
-from typing import Any
+from typing import TYPE_CHECKING, Any, Final
 
-from jobcontainer.worker import shield
+from jobcontainer.events import Outcome, Started, event_line
+from jobcontainer.files.folder import LOG, JobFolder
+from jobcontainer.worker import limits, shield, tree
+from jobcontainer.worker.verdict import DECIDED, Evidence, judge
+
+if TYPE_CHECKING:
+    from jobcontainer.events import Usage
+    from jobcontainer.worker.order import Order
+
+_HOST: Final = socket.gethostname()
+_TIMERS: Final = tuple(
+    getattr(signal, name) for name in ("ITIMER_REAL", "ITIMER_VIRTUAL", "ITIMER_PROF") if hasattr(signal, name)
+)
 
 _SYS_NAMES = ("stdin", "stdout", "stderr", "excepthook", "displayhook", "unraisablehook", "dont_write_bytecode")
+
+
+def begin(order: Order) -> None:
+    """Write down that a job begins here."""
+    started = Started(at=time.time(), pid=os.getpid(), attempt=order.attempt, host=_HOST)
+    with contextlib.suppress(OSError):
+        JobFolder(order.folder).append_event(started)
+
+
+def told_by_itself(order: Order, ending: dict[str, Any], usage: Usage) -> bytes | None:
+    """Write how a job ended and return the line, where the keeper could not know better.
+
+    Args:
+        order: of the job.
+        ending: as fields of an :class:`~jobcontainer.events.Outcome`.
+        usage: of this process.
+
+    Returns:
+        The line; None where the process is not fit for another job, or the job took long enough for the keeper to have
+        looked at it and at what it started.
+
+    Raises:
+        OSError: it can't be written.
+    """
+    if usage.wall > limits.FIRST_LOOK_SECONDS or ending["state"] not in DECIDED:
+        return None
+    end_children()
+    folder = JobFolder(order.folder)
+    fields = judge(Evidence(told=ending, log=folder.file(LOG)))
+    line = event_line(Outcome(at=time.time(), attempt=order.attempt, usage=usage, **fields))
+    folder.append_line(line)
+    return line
+
+
+def end_children() -> None:
+    """Kill and reap what a job has started and not waited for."""
+    with contextlib.suppress(ChildProcessError):  # there is nothing
+        os.waitpid(-1, os.WNOHANG)
+        tree.end_children()
 
 
 class State:
@@ -38,7 +93,7 @@ class State:
         self._sys = {name: getattr(sys, name) for name in _SYS_NAMES}
         self._argv = list(sys.argv)
         self._builtins = dict(vars(builtins))
-        self._signals = {number: signal.getsignal(number) for number in signal.valid_signals()}
+        self._signals = {int(number): shield.signals.getsignal(number) for number in signal.valid_signals()}
         self._filters = list(warnings.filters)
         self._root = logging.getLogger()
         self._handlers = list(self._root.handlers)
@@ -51,7 +106,7 @@ class State:
 
     def restore(self) -> None:
         """Put it back; the rest follows from the next order."""
-        _reap_children()
+        end_children()
         for name, value in self._sys.items():
             setattr(sys, name, value)
         sys.argv[:] = self._argv
@@ -72,22 +127,17 @@ class State:
         shield.reseed()
 
     def _restore_signals(self) -> None:
-        for name in ("ITIMER_REAL", "ITIMER_VIRTUAL", "ITIMER_PROF"):
-            signal.setitimer(getattr(signal, name), 0)
+        for timer in _TIMERS:
+            if signal.getitimer(timer) != (0.0, 0.0):
+                signal.setitimer(timer, 0)
         for number, handler in self._signals.items():
-            if handler is not None and signal.getsignal(number) is not handler:
+            if handler is not None and shield.signals.getsignal(number) is not handler:
                 with contextlib.suppress(OSError, ValueError):  # SIGKILL, SIGSTOP
                     signal.signal(number, handler)
 
 
 def _put_back(names: dict[str, Any], before: dict[str, Any]) -> None:
-    for name in names.keys() - before.keys():
-        del names[name]
-    names.update(before)
-
-
-def _reap_children() -> None:
-    """Take the exit codes of children that the keeper has killed, or that nobody waited for."""
-    with contextlib.suppress(ChildProcessError):
-        while os.waitpid(-1, os.WNOHANG)[0]:
-            pass
+    if names != before:
+        for name in names.keys() - before.keys():
+            del names[name]
+        names.update(before)

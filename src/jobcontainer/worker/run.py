@@ -11,21 +11,19 @@ from __future__ import annotations
 import builtins
 import contextlib
 import json
-import logging
 import os
-import pickle
 import sys
 import time
 import traceback
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from jobcontainer.errors import UntrustedFileError
-from jobcontainer.events import JobState
-from jobcontainer.files import trust
+from jobcontainer.events import JobState, Usage
 from jobcontainer.files.folder import LOG, PROCESS, RESULT, JobFolder
 from jobcontainer.files.result import qualified_name, write_raised, write_returned
 from jobcontainer.files.serializer import load_in_job
 from jobcontainer.worker import capture, display, limits, progress, reuse, shield, tree
+from jobcontainer.worker.order import Order
+from jobcontainer.worker.surroundings import take_over
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,49 +37,16 @@ _stopped = False
 _MESSAGE_LENGTH = 4000  # what is told goes into the pipe in one piece, also when nobody reads yet
 
 
-class Order(NamedTuple):
-    """What a job's process is told to do; plain data, so that it goes through any pipe.
-
-    Attributes:
-        folder: the job's folder.
-        options: as :meth:`jobcontainer.process.JobOptions.to_json` gives them.
-        surroundings: what follows the job from where it was submitted; None for those that were told last.
-        attempt: 1 for the first.
-        number: what a cancel of it, and the word of its end, call it.
-    """
-
-    folder: str
-    options: dict[str, Any]
-    surroundings: Surroundings | None
-    attempt: int = 1
-    number: int = 0
-
-    def packed(self) -> bytes:
-        """Return it as bytes; :meth:`unpacked` in another process gets it back."""
-        return pickle.dumps((*self,), pickle.HIGHEST_PROTOCOL)
-
-    @classmethod
-    def unpacked(cls, data: bytes) -> Order:
-        """Get an order from bytes that came over a channel of ours."""
-        return cls(*pickle.loads(data))  # noqa: S301 -- nobody else has the channel's other end
-
-    @property
-    def reuses(self) -> bool:
-        """Whether the process runs other jobs before and after this one."""
-        return bool(self.options["isolation"] == "reuse")
-
-
 class JobStopped(KeyboardInterrupt):
     """Raised inside ``run()`` when the job is cancelled or out of time; ``finally`` blocks see it."""
 
 
-def live(channel: Connection, surroundings: Surroundings | None, *, ready: bool) -> NoReturn:
-    """Wait for an order, carry it out, tell how it ended, and end.
+def live(channel: Connection, surroundings: Surroundings | None) -> NoReturn:
+    """Wait for an order, carry it out, tell how it ended, and end; or go on, where orders say so.
 
     Args:
         channel: to the keeper; its end while no order has come is the end of this process.
         surroundings: what the order means if it names none.
-        ready: whether this process has taken them over.
     """
     state = None
     while True:
@@ -89,17 +54,14 @@ def live(channel: Connection, surroundings: Surroundings | None, *, ready: bool)
             order = Order.unpacked(channel.recv_bytes())
         except (EOFError, OSError):
             os._exit(0)
-        if order.reuses and state is None:
-            state = reuse.State()
-        if order.surroundings is not None:
-            surroundings, ready = order.surroundings, False
-        if order.options["threads"] is None and limits.is_capped():  # for the sake of others
-            ready = False
-        run_order(order, None if ready else surroundings, channel)
-        if state is None:
+        surroundings = order.surroundings or surroundings
+        if not order.reuses:
+            run_order(order, surroundings, channel)
             end()
+        state = state or reuse.State()
+        reuse.begin(order)
+        run_order(order, surroundings, channel)
         state.restore()
-        ready = False
 
 
 def run_order(order: Order, surroundings: Surroundings | None, channel: Connection) -> None:
@@ -107,17 +69,17 @@ def run_order(order: Order, surroundings: Surroundings | None, channel: Connecti
 
     Args:
         order: what to do.
-        surroundings: what to take over first; None if this process has.
+        surroundings: what to take over first, where it is not done yet.
         channel: where to tell how it ended.
     """
     folder, options = JobFolder(order.folder), order.options
-    used = _cpu_seconds()
+    used, begun = _cpu_seconds(), time.monotonic()
 
     def prepare() -> None:
         shield.accept_stop(_raise_stopped)
         capture.redirect(folder.file(LOG), attempt=order.attempt)
         if surroundings is not None:
-            take_surroundings(surroundings)
+            take_over(surroundings, options["threads"])
         if options["threads"] is not None:
             limits.cap_threads(options["threads"])
         if options["env"]:
@@ -127,9 +89,11 @@ def run_order(order: Order, surroundings: Surroundings | None, channel: Connecti
 
     def tell(ending: dict[str, Any]) -> None:
         shield.accept_stop(_ignore)
-        facts = {"cpu": _cpu_seconds() - used, "peak_memory": tree.peak_memory(), "stopped": _stopped}
+        usage = Usage(time.monotonic() - begun, _cpu_seconds() - used, tree.peak_memory())
         with contextlib.suppress(OSError):  # user code closed it; the keeper finds the result file
-            channel.send_bytes(json.dumps(facts | ending).encode())
+            told = reuse.told_by_itself(order, ending, usage) if order.reuses and not _stopped else None
+            facts = {"cpu": usage.cpu, "peak_memory": usage.peak_memory, "stopped": _stopped}
+            channel.send_bytes(told or json.dumps(facts | ending).encode())
 
     try:
         carry_out(folder, prepare, tell)
@@ -179,34 +143,6 @@ def end() -> NoReturn:
     finally:
         capture.flush()
         os._exit(0)
-
-
-def take_surroundings(surroundings: Surroundings) -> None:
-    """Make this process look like the place where the job was submitted.
-
-    Raises:
-        UntrustedFileError: there is no usable key.
-        OSError: the working directory is not there.
-    """
-    environ = {**surroundings.environ, shield.MARK: os.environ.get(shield.MARK, "")}
-    os.environ.clear()
-    os.environ.update(environ)
-    limits.forget_cap()
-    sys.path[:] = surroundings.sys_path
-    logging.getLogger().setLevel(surroundings.log_level)
-    if logging.lastResort is not None:  # what prints while user code has set no handler
-        logging.lastResort.setLevel(surroundings.log_level)
-    trust.hold_key()  # a job that sets HOME shall not sign its result with another key
-    os.chdir(surroundings.cwd)
-
-
-def took_surroundings(surroundings: Surroundings) -> bool:
-    """Take them over ahead of the job; whether it worked, else the job is to tell of it."""
-    try:
-        take_surroundings(surroundings)
-    except (OSError, UntrustedFileError):
-        return False
-    return True
 
 
 def _ending(folder: JobFolder, error: BaseException) -> dict[str, Any]:

@@ -19,19 +19,19 @@ import time
 from multiprocessing.connection import wait
 from typing import TYPE_CHECKING, Any
 
-from jobcontainer.events import JobState, Outcome, Usage
+from jobcontainer.events import JobState, Outcome, Usage, event_line
 from jobcontainer.files.folder import JobFolder
 from jobcontainer.files.result import kind_of
 from jobcontainer.worker import tree
 from jobcontainer.worker.limits import MemoryGauge
-from jobcontainer.worker.verdict import Evidence, judge, readable
+from jobcontainer.worker.verdict import DECIDED, Evidence, judge, readable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from multiprocessing.connection import Connection
 
     from jobcontainer.worker.fresh import JobProcess
-    from jobcontainer.worker.run import Order
+    from jobcontainer.worker.order import Order
 
 _TRACE_SECONDS = 0.06  # for the traceback before a kill
 _START_SECONDS = 30.0  # for a new interpreter, on top of the job's timeout, which is not for that
@@ -62,17 +62,38 @@ class Supervisor:
         self._gauge = MemoryGauge(process.pid, order.options["memory"], base)
         self._channel: Connection | None = process.channel
         self._evidence = Evidence(log=str(self._folder.log_file))
+        self._line = b""
         self._oom_kills: int | None = None
         self._cpu_before = _cpu_of_children()
 
-    def see_through(self, spared: set[int]) -> tuple[Outcome, bool]:
-        """Supervise until nothing is left to supervise.
+    def see_through(self, spared: set[int]) -> tuple[bytes, bool]:
+        """Supervise until nothing is left to supervise, and write down how it ended.
 
         Args:
             spared: children of the keeper that are not this job's.
 
         Returns:
-            The outcome, and whether the process is there for another job.
+            The outcome as a line of the job's events, and whether the process is there for another job.
+        """
+        kept = self._watch()
+        if not kept:
+            if self._channel is not None and self._channel.poll():
+                self._hear()
+            self._evidence.exit_code = self._process.reap()
+            tree.end_children(spared)
+        elif not self._line:
+            self._end_strays_of_reused()
+        if not self._line:
+            self._line = event_line(self._outcome())
+            with contextlib.suppress(OSError):  # user code removed the folder, the disk is full
+                self._folder.append_line(self._line)
+        return self._line, kept
+
+    def _watch(self) -> bool:
+        """Wait for what comes, until the process has ended or may be kept.
+
+        Returns:
+            Whether it may be kept for another job.
         """
         exited, channel = self._process.exited, self._process.channel.fileno()
         self._watched.register(exited, select.POLLIN)
@@ -93,14 +114,7 @@ class Supervisor:
         self._watched.unregister(exited)
         if self._channel is not None:
             self._watched.unregister(channel)
-        if kept:
-            self._end_strays_of_reused()
-        else:
-            if self._channel is not None and self._channel.poll():
-                self._hear()
-            self._evidence.exit_code = self._process.reap()
-            tree.end_children(spared)
-        return self._outcome(), kept
+        return kept
 
     def _start_clock(self) -> None:
         self._begun = time.monotonic()
@@ -169,10 +183,13 @@ class Supervisor:
     def _hear(self) -> None:
         """Take what the process tells of its end."""
         try:
-            self._evidence.told = json.loads(self._process.channel.recv_bytes())
+            message = self._process.channel.recv_bytes()
+            self._evidence.told = json.loads(message)
         except (EOFError, OSError):  # user code closed it
             self._channel = None
             return
+        if "event" in self._evidence.told:  # it was fast, and has written down how it ended
+            self._line = message
         if self._evidence.told:
             self._kill_at = time.monotonic() + self._order.options["grace"]
             self._channel = None
@@ -184,7 +201,7 @@ class Supervisor:
         """Whether the process may run another job; if it was to, and may not, it is killed."""
         if not (self._order.reuses and self._evidence.told):
             return False
-        clean = self._evidence.told["state"] in {JobState.SUCCEEDED, JobState.FAILED} and not self._evidence.stopped
+        clean = self._evidence.told["state"] in DECIDED and not self._evidence.stopped
         if not clean:
             self._process.kill()
         return clean
@@ -205,7 +222,7 @@ class Supervisor:
             with contextlib.suppress(OSError):  # FileNotFoundError: there is no result
                 evidence.result = kind_of(self._folder.result_file)
         fields: dict[str, Any] = judge(evidence)
-        if fields["state"] not in {JobState.SUCCEEDED, JobState.FAILED}:
+        if fields["state"] not in DECIDED:
             with contextlib.suppress(OSError):
                 self._folder.result_file.unlink(missing_ok=True)
         wall = time.monotonic() - self._begun

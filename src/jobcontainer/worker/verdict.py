@@ -8,7 +8,8 @@ from typing import Any
 
 from jobcontainer.events import JobState
 
-_DECIDED = {JobState.SUCCEEDED, JobState.FAILED}
+DECIDED = frozenset({JobState.SUCCEEDED, JobState.FAILED})
+"""The ends that a job tells itself, once its result file stands."""
 
 
 @dataclass(slots=True)
@@ -64,7 +65,7 @@ def readable(size: int) -> str:
 
 def _state(evidence: Evidence) -> JobState:
     told = evidence.told.get("state", {"result": JobState.SUCCEEDED, "error": JobState.FAILED}.get(evidence.result))
-    if told in _DECIDED and not (evidence.stopped and evidence.told.get("stopped")):
+    if told in DECIDED and not (evidence.stopped and evidence.told.get("stopped")):
         return JobState(told)
     if evidence.stopped:
         return evidence.stopped
