@@ -1,7 +1,6 @@
 """Slot: a keeper's place in this process.
 
-A keeper is the one worker of a private loky executor, never of the reusable one that ``joblib.Parallel`` shares. This
-module alone knows loky.
+A keeper is the one worker of a private loky executor, never of the reusable one that ``joblib.Parallel`` shares.
 
 Design: a slot has no thread and no lock; its engine calls it under its own. ``_forking`` keeps the rest of the process
 from forking between the making of a lifeline and its entry in ``_lifelines``: a child that inherits one would hold it
@@ -13,22 +12,14 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import os
-import secrets
 import signal
-import sys
 import threading
 from dataclasses import replace
-from multiprocessing import Pipe, resource_tracker
-from pathlib import Path
+from multiprocessing import Pipe
 from typing import TYPE_CHECKING, Any
 
-import joblib
-from joblib.externals.loky import ProcessPoolExecutor, cpu_count
-from joblib.externals.loky.backend import resource_tracker as loky_resource_tracker
-from joblib.externals.loky.backend.context import get_context
-from joblib.externals.loky.process_executor import BrokenProcessPool
-
-from jobcontainer.files.trust import cache_folder
+from jobcontainer.engines import ahead, lean
+from jobcontainer.engines.lean import BrokenProcessPool, ProcessPoolExecutor, cpu_count
 from jobcontainer.worker import keeper, limits, shield, tree
 
 if TYPE_CHECKING:
@@ -89,8 +80,7 @@ class Slot:
             with contextlib.suppress(BrokenProcessPool):  # it died while it was idle
                 return self._send(number, order)
             self.discard()
-        resource_tracker.ensure_running()  # these unblock SIGINT when they start
-        loky_resource_tracker.ensure_running()
+        lean.ready_trackers()
         with _sigint_blocked(), _may_have_children(), _forking:
             theirs = self._start(order.options["threads"])
             try:
@@ -136,16 +126,17 @@ class Slot:
         Returns:
             The keeper's end of the lifeline.
         """
-        self._mark = f"{shield.MARK}={secrets.token_hex(8)}"
+        context, mark = lean.new_context()
+        self._mark = f"{shield.MARK}={mark}"
         self._told = None
         self._lifeline, theirs = Pipe()
         _lifelines.add(self._lifeline)
         self._executor = ProcessPoolExecutor(
             max_workers=1,
-            context=get_context("loky"),  # it never imports the user's __main__
+            context=context,  # it never imports the user's __main__
             initializer=keeper.begin,
             initargs=(theirs, self._preload, self._forks),
-            env=dict([self._mark.split("=")]) | _thread_variables(threads) | _bytecode_variables(),
+            env=dict([self._mark.split("=")]) | _thread_variables(threads) | ahead.bytecode_variables(),
         )
         return theirs
 
@@ -174,17 +165,6 @@ class Slot:
 def _thread_variables(threads: int | None) -> dict[str, str]:
     """Have the libraries that a keeper loads start no more threads than its jobs may have."""
     return {} if threads is None else dict.fromkeys(limits.THREAD_VARIABLES, str(threads))
-
-
-def _bytecode_variables() -> dict[str, str]:
-    """Give keepers a cache of bytecode of their own, where nobody else keeps one.
-
-    Without any, as in containers that set ``PYTHONDONTWRITEBYTECODE`` and install without compiling, imports take
-    about three times as long.
-    """
-    if not sys.dont_write_bytecode or sys.pycache_prefix or Path(joblib.__cached__).exists():
-        return {}
-    return {"PYTHONPYCACHEPREFIX": str(cache_folder() / "bytecode"), "PYTHONDONTWRITEBYTECODE": ""}
 
 
 def _threads_of(executor: Any) -> Iterator[threading.Thread]:  # noqa: ANN401 -- what is looked for is private to loky
