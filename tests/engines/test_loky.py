@@ -115,7 +115,7 @@ def script(tmp_path):
 
 def keepers():
     """The keepers of this process."""
-    return [pid for pid in tree.children_of(os.getpid()) if b"popen_loky" in command(pid)]
+    return [pid for pid in tree.children_of(os.getpid()) if b"engines.awaiting" in command(pid)]
 
 
 def command(pid):

@@ -29,6 +29,7 @@ from concurrent.futures import Future, wait
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
+from jobcontainer.engines import ahead
 from jobcontainer.engines.slot import Slot, available_cpus
 from jobcontainer.events import JobState, Outcome, Started, event_from_json
 from jobcontainer.files.result import kind_of
@@ -207,6 +208,7 @@ class _Crew:
                 slots, self._idle = [*self._idle, *self._running.values()], []
             for slot in slots:
                 slot.stop()
+            ahead.send_away()  # that of a pool without a job
             _open.discard(self)
 
     def _dispatch(self) -> None:

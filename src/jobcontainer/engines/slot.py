@@ -2,7 +2,7 @@
 
 A keeper is the one worker of a private loky executor, never of the reusable one that ``joblib.Parallel`` shares. Its
 only call lasts as long as it does; orders, and how they ended, go over its lifeline, a pair of sockets, in a tenth of
-the time that loky's queues and their threads take. This module alone knows loky.
+the time that loky's queues and their threads take.
 
 States of a slot: *empty*; *held* by a keeper, from its first order until it is given up. Threads: one for each keeper
 listens to its lifeline and ends with it. All the rest is called by the engine, under its lock. ``_forking`` keeps the
@@ -20,22 +20,15 @@ import contextlib
 import json
 import multiprocessing
 import os
-import secrets
 import signal
 import socket
-import sys
 import threading
 from concurrent.futures import CancelledError
-from multiprocessing import Pipe, resource_tracker
-from pathlib import Path
+from multiprocessing import Pipe
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-import joblib
-from joblib.externals.loky import ProcessPoolExecutor, cpu_count
-from joblib.externals.loky.backend import resource_tracker as loky_resource_tracker
-from joblib.externals.loky.backend.context import get_context
-
-from jobcontainer.files.trust import cache_folder
+from jobcontainer.engines import ahead, lean
+from jobcontainer.engines.lean import ProcessPoolExecutor, cpu_count
 from jobcontainer.worker import keeper, limits, shield, tree
 
 if TYPE_CHECKING:
@@ -110,8 +103,7 @@ class Slot:
                 self.discard()
             else:
                 return
-        resource_tracker.ensure_running()  # these unblock SIGINT when they start
-        loky_resource_tracker.ensure_running()
+        lean.ready_trackers()
         with _sigint_blocked(), _may_have_children(), _forking:
             self._lifeline, theirs = Pipe()
             _lifelines.add(self._lifeline)
@@ -160,14 +152,15 @@ class Slot:
                 worker.join()
 
     def _start(self, lifeline: Connection, theirs: Connection, threads: int | None) -> None:
-        self._mark = f"{shield.MARK}={secrets.token_hex(8)}"
+        context, mark = lean.new_context()
+        self._mark = f"{shield.MARK}={mark}"
         self._told = None
         self._executor = ProcessPoolExecutor(
             max_workers=1,
-            context=get_context("loky"),  # it never imports the user's __main__
+            context=context,  # it never imports the user's __main__
             initializer=keeper.begin,
             initargs=(theirs, self._preload, self._forks),
-            env=dict([self._mark.split("=")]) | _thread_variables(threads) | _bytecode_variables(),
+            env=dict([self._mark.split("=")]) | _thread_variables(threads) | ahead.bytecode_variables(),
         )
         life = self._executor.submit(keeper.serve)
         self._workers += _workers_of(self._executor)
@@ -208,17 +201,6 @@ class Slot:
 def _thread_variables(threads: int | None) -> dict[str, str]:
     """Have the libraries that a keeper loads start no more threads than its jobs may have."""
     return {} if threads is None else dict.fromkeys(limits.THREAD_VARIABLES, str(threads))
-
-
-def _bytecode_variables() -> dict[str, str]:
-    """Give keepers a cache of bytecode of their own, where nobody else keeps one.
-
-    Without any, as in containers that set ``PYTHONDONTWRITEBYTECODE`` and install without compiling, imports take
-    about three times as long.
-    """
-    if not sys.dont_write_bytecode or sys.pycache_prefix or Path(joblib.__cached__).exists():
-        return {}
-    return {"PYTHONPYCACHEPREFIX": str(cache_folder() / "bytecode"), "PYTHONDONTWRITEBYTECODE": ""}
 
 
 def _threads_of(executor: Any) -> Iterator[threading.Thread]:  # noqa: ANN401 -- what is looked for is private to loky

@@ -7,13 +7,13 @@ import os
 import platform
 from typing import Any
 
-import psutil
-
 _SAME_START = 1.0  # seconds; two processes of one pid never start this close to each other
 
 
 @functools.cache
 def _this_process(pid: int) -> dict[str, Any]:
+    import psutil  # noqa: PLC0415 -- with the first job, whose keeper starts meanwhile
+
     return {"host": platform.node(), "pid": pid, "started": psutil.Process(pid).create_time()}
 
 
@@ -33,6 +33,8 @@ def is_alive(owner: dict[str, Any]) -> bool:
     """
     if owner.get("host") != platform.node():
         return True
+    import psutil  # noqa: PLC0415 -- as above
+
     try:
         process = psutil.Process(owner["pid"])
         same = abs(process.create_time() - owner["started"]) < _SAME_START

@@ -16,8 +16,6 @@ import stat
 from pathlib import Path
 from typing import Final
 
-from platformdirs import user_cache_path, user_config_path
-
 from jobcontainer.errors import UntrustedFileError
 
 KEY_VARIABLE: Final = "JOBCONTAINER_KEY_FILE"
@@ -70,6 +68,8 @@ def key_file() -> str:
 
 def cache_folder() -> Path:
     """Tell where this user keeps what can be lost; it need not exist."""
+    from platformdirs import user_cache_path  # noqa: PLC0415 -- see _own_key_file
+
     return user_cache_path("jobcontainer", appauthor=False)
 
 
@@ -158,4 +158,6 @@ def _unusable(path: str | Path, what: str) -> UntrustedFileError:
 
 @functools.cache
 def _own_key_file() -> str:
+    from platformdirs import user_config_path  # noqa: PLC0415 -- not where KEY_VARIABLE tells
+
     return str(user_config_path("jobcontainer", appauthor=False) / "key")

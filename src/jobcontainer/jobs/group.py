@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, overload
 
 from jobcontainer.events import JobState
 from jobcontainer.jobs.job import Job
-from jobcontainer.jobs.view import group_html
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -54,6 +53,8 @@ class JobGroup(Sequence[Job[R]], Generic[R]):
 
     def _repr_html_(self) -> str:
         """Show one card of all jobs as they stand; with the extension loaded, a notebook shows a live one."""
+        from jobcontainer.jobs.view import group_html  # noqa: PLC0415 -- scripts show none
+
         return group_html(self)
 
     def results(self, on_error: Literal["raise", "return"] = "raise") -> list[R | BaseException]:

@@ -10,7 +10,6 @@ so under its own lock and calls them once each. A handle may be read from any th
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import time
 from concurrent.futures import CancelledError, Future
@@ -23,7 +22,6 @@ from jobcontainer.files.progress import read_bars
 from jobcontainer.files.result import read_result
 from jobcontainer.files.serializer import Serializer
 from jobcontainer.jobs.ending import error_of
-from jobcontainer.jobs.view import job_html
 
 if TYPE_CHECKING:
     import os
@@ -217,6 +215,8 @@ class Job(Future[R], Generic[R]):
 
     def __await__(self) -> Generator[Any, None, R]:
         """Wait in a coroutine. Cancelling the coroutine leaves the job running: only :meth:`cancel` ends a job."""
+        import asyncio  # noqa: PLC0415 -- who awaits has loaded it; it takes as long as a short job
+
         return asyncio.shield(asyncio.wrap_future(self)).__await__()
 
     def __repr__(self) -> str:
@@ -225,6 +225,8 @@ class Job(Future[R], Generic[R]):
 
     def _repr_html_(self) -> str:
         """Show a card of the job as it stands; with the extension loaded, a notebook shows a live one."""
+        from jobcontainer.jobs.view import job_html  # noqa: PLC0415 -- scripts show none
+
         return job_html(self)
 
     def __reduce__(self) -> tuple[Callable[[str], Job[Any]], tuple[str]]:

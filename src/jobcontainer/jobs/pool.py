@@ -1,4 +1,8 @@
-"""JobPool: the executor whose every call has a process of its own."""
+"""JobPool: the executor whose every call has a process of its own.
+
+A pool that is made has the interpreter of its first keeper start before anything else. What writes jobs and queues them
+is loaded meanwhile, which is why functions import it here.
+"""
 
 from __future__ import annotations
 
@@ -9,20 +13,18 @@ from concurrent.futures import Executor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar, overload
 
-from jobcontainer.engines import engine_named
-from jobcontainer.files.folder import StoreFolder
-from jobcontainer.jobs.group import JobGroup
-from jobcontainer.jobs.scheduler import Scheduler
-from jobcontainer.jobs.submission import Submitter, as_process
-from jobcontainer.process import JobOptions
+from jobcontainer.engines import ahead, engine_named
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from jobcontainer.engines import Engine
+    from jobcontainer.files.folder import StoreFolder
+    from jobcontainer.jobs.group import JobGroup
     from jobcontainer.jobs.job import Job
-    from jobcontainer.jobs.submission import Submission
-    from jobcontainer.process import Process
+    from jobcontainer.jobs.scheduler import Scheduler
+    from jobcontainer.jobs.submission import Submission, Submitter
+    from jobcontainer.process import JobOptions, Process
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -80,14 +82,14 @@ class JobPool(Executor):
         preload: Sequence[str] = (),
         **options: Any,  # noqa: ANN401 -- one of each option's types
     ) -> None:
-        """Make the store; workers start with the first job."""
+        """Make the store; but for the interpreter of the first keeper, workers start with the first job."""
         if max_workers is not None and (not isinstance(max_workers, int) or max_workers < 1):
             raise ValueError(f"max_workers={max_workers!r}: it takes a whole number from 1 up, or None for all CPUs.")
-        self._options = JobOptions().updated(**options)
-        folder = store_folder(store)
-        folder.create()
-        made = engine_named(engine, max_workers, preload) if isinstance(engine, str) else engine
-        self._scheduler = Scheduler(made, Submitter(folder))
+        with ahead.expecting(engine == "loky"):
+            self._options, folder = _options(options), store_folder(store)
+            folder.create()
+            made = engine_named(engine, max_workers, preload) if isinstance(engine, str) else engine
+            self._scheduler = _scheduler(made, folder)
         self._root = self  # what a view keeps alive
         self._may_detach = engine == "loky"
         weakref.finalize(self, _shut_down_soon, self._scheduler).atexit = False
@@ -118,6 +120,8 @@ class JobPool(Executor):
             >>> pool.submit(pow, 2, 10).result()      # doctest: +SKIP
             1024
         """
+        from jobcontainer.jobs.submission import as_process  # noqa: PLC0415 -- see above
+
         process = as_process(work, args, kwargs)
         sender = self._sender()
         return sender.submit([sender.submitter.of_process(process, self._for_jobs())])[0]
@@ -134,6 +138,9 @@ class JobPool(Executor):
         Raises:
             SerializationError: one of them can't go into a file.
         """
+        from jobcontainer.jobs.group import JobGroup  # noqa: PLC0415 -- see above
+        from jobcontainer.jobs.submission import as_process  # noqa: PLC0415 -- see above
+
         sender, options = self._sender(), self._for_jobs()
         submissions: list[Submission] = []
         try:
@@ -221,6 +228,8 @@ class JobPool(Executor):
 
 def store_folder(store: str | os.PathLike[str] | None) -> StoreFolder:
     """Name the store: the one given, else ``JOBCONTAINER_HOME``, else ``.jobcontainer`` in the working directory."""
+    from jobcontainer.files.folder import StoreFolder  # noqa: PLC0415 -- see above
+
     return StoreFolder(store if store is not None else os.environ.get("JOBCONTAINER_HOME") or ".jobcontainer")
 
 
@@ -231,6 +240,19 @@ def shared_pool(store: str | os.PathLike[str] | None = None) -> JobPool:
         if path not in _shared:
             _shared[path] = JobPool(store=path)
         return _shared[path]
+
+
+def _options(given: dict[str, Any]) -> JobOptions:
+    from jobcontainer.process import JobOptions  # noqa: PLC0415 -- see above
+
+    return JobOptions().updated(**given)
+
+
+def _scheduler(engine: Engine, store: StoreFolder) -> Scheduler:
+    from jobcontainer.jobs.scheduler import Scheduler  # noqa: PLC0415 -- see above
+    from jobcontainer.jobs.submission import Submitter  # noqa: PLC0415 -- see above
+
+    return Scheduler(engine, Submitter(store))
 
 
 def _shut_down_soon(scheduler: Scheduler) -> None:

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import builtins
 import contextlib
-import decimal
 import gc
 import logging
 import os
@@ -90,6 +89,8 @@ class State:
 
     def __init__(self) -> None:
         """Remember it."""
+        import decimal  # noqa: PLC0415 -- a fresh process has no use for it
+
         self._sys = {name: getattr(sys, name) for name in _SYS_NAMES}
         self._argv = list(sys.argv)
         self._builtins = dict(vars(builtins))
@@ -100,9 +101,10 @@ class State:
         self._umask = os.umask(0o077)
         os.umask(self._umask)
         self._timeout = socket.getdefaulttimeout()
-        self._decimal = decimal.getcontext().copy()
+        self._set_decimal, self._decimal = decimal.setcontext, decimal.getcontext().copy()
         self._gc = gc.get_threshold()
         self._recursion = sys.getrecursionlimit()
+        self._modules = len(sys.modules)
 
     def restore(self) -> None:
         """Put it back; the rest follows from the next order."""
@@ -119,12 +121,15 @@ class State:
         self._root.handlers[:] = self._handlers
         os.umask(self._umask)
         socket.setdefaulttimeout(self._timeout)
-        decimal.setcontext(self._decimal.copy())
+        self._set_decimal(self._decimal.copy())
         gc.set_threshold(*self._gc)
         gc.enable()
         sys.setrecursionlimit(self._recursion)
         random.seed()
         shield.reseed()
+        if len(sys.modules) != self._modules:  # the libraries that came with them are bounded in the next job
+            self._modules = len(sys.modules)
+            limits.find_thread_pools()
 
     def _restore_signals(self) -> None:
         for timer in _TIMERS:

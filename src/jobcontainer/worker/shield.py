@@ -21,6 +21,7 @@ import threading
 import types
 from typing import TYPE_CHECKING, Any
 
+from jobcontainer.worker import MARK as MARK  # noqa: PLC0414 -- others know it from here
 from jobcontainer.worker.nested import teach_multiprocessing
 
 if TYPE_CHECKING:
@@ -32,9 +33,6 @@ signals: Any = importlib.import_module("_signal")
 process: Any = importlib.import_module("multiprocessing.process")
 tracker: Any = importlib.import_module("multiprocessing.resource_tracker")
 util: Any = importlib.import_module("multiprocessing.util")
-
-MARK = "JOBCONTAINER_SLOT"
-"""An environment variable that every process of a slot has, by which it is found when its keeper is gone."""
 
 _LINUX = sys.platform == "linux"
 _SIGINT = {signal.SIGINT}
