@@ -147,10 +147,11 @@ def learn(sources: bytes | bytearray, *, own_process: bool) -> None:
             linecache.cache[name] = (len(text), None, text.splitlines(keepends=True), name)
             _carried.add(name)
     if own_process:
-        _let_inspect_find_classes()
+        let_inspect_find_classes()
 
 
-def _let_inspect_find_classes() -> None:
+def let_inspect_find_classes() -> None:
+    """Have :mod:`inspect` take the file of a class from where its source was learnt; once in a process."""
     if getattr(inspect.getfile, "of_jobcontainer", False):
         return
     original = inspect.getfile

@@ -44,22 +44,27 @@ class Bars:
     and label (the inner loop of the next epoch), else a free place, else that of the bar that was opened first of those
     that ended. A seventh bar at the same time is not shown until a place is left.
 
-    Args:
-        folder: the job's.
+    Until :meth:`begin` there is no job, and nothing is shown.
     """
 
-    def __init__(self, folder: JobFolder) -> None:
-        """Forget what an earlier attempt left."""
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(folder.file(PROGRESS))  # noqa: PTH108 -- a text, as every job does it
-        self._folder = folder
+    def __init__(self) -> None:
+        """Show nothing yet."""
+        self._folder: JobFolder | None = None
         self._lock = threading.RLock()
         self._record: ProgressRecord | None = None
         self._places: list[_Place | None] = [None] * MAX_BARS
         self._open: dict[Hashable, int] = {}  # the places of the bars that have not ended
         self._order = 0
-        self._next_event = time.time() + _EVENT_SECONDS
+        self._next_event = 0.0
         self._reported = Bar()
+        self._ended = True
+
+    def begin(self, folder: JobFolder) -> None:
+        """Be those of a job, and forget what an earlier attempt left."""
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(folder.file(PROGRESS))  # noqa: PTH108 -- a text, as every job does it
+        self._folder = folder
+        self._next_event = time.time() + _EVENT_SECONDS
         self._ended = False
 
     @property
@@ -82,7 +87,7 @@ class Bars:
             if index is None:
                 index = self._opened(key, bar.label, nested=nested)
             place = None if index is None else self._places[index]
-            if index is None or place is None or self._ended:
+            if index is None or place is None or self._folder is None or self._ended:
                 return
             try:
                 self._record = self._record or ProgressRecord(self._folder.progress_file)
@@ -186,6 +191,7 @@ class Bars:
             self._tell()
 
     def _tell(self) -> None:
+        assert self._folder is not None  # noqa: S101 -- nothing is shown before there is one
         self._folder.append_event(Progress(at=time.time(), bars=read_bars(self._folder.progress_file)))
 
     def _fail(self, error: OSError) -> None:

@@ -36,6 +36,7 @@ _LINE: Final = 200  # characters of the line in the log
 
 _hooks = Hooks()
 _outputs: Outputs | None = None
+_prepared = False
 
 
 class DisplayHandle:
@@ -144,17 +145,41 @@ def clear_output(wait: bool = False) -> None:  # noqa: FBT001, FBT002 -- IPython
         _outputs.clear(wait=wait)
 
 
+def prepare() -> None:
+    """Do in a keeper what is the same for all of its jobs: watch for the libraries that show things."""
+    global _prepared  # noqa: PLW0603 -- as in install
+    _prepared = True
+    _watch()
+
+
+def unprepare() -> None:
+    """Be ready for one job after another, each of which is to leave everything as it was."""
+    global _prepared  # noqa: PLW0603 -- as in install
+    if _prepared:
+        _prepared = False
+        _hooks.undo()
+
+
+def choose_backend() -> None:
+    """Have matplotlib draw for the card, unless the user chose a backend other than a notebook's inline one.
+
+    Called for the environment of a keeper, whose jobs then find it so.
+    """
+    if _prepared and "inline" in (os.environ.get("MPLBACKEND") or "inline"):
+        os.environ["MPLBACKEND"] = _BACKEND
+
+
 def install(folder: JobFolder) -> None:
     """Begin to record the rich outputs of a job; called in its process before user code."""
     global _outputs  # noqa: PLW0603 -- one job at a time in a process
     _outputs = Outputs(folder)
-    _hooks.replace(builtins, "display", display)
-    _hooks.when_imported("IPython.core.display_functions", _patch_ipython)
-    if not _in_a_kernel():  # whose inline backend, and whose plotly, show things by IPython's functions
-        if "inline" in (os.environ.get("MPLBACKEND") or "inline"):
+    if not _prepared:
+        _watch()
+    backend = os.environ.get("MPLBACKEND") or "inline"
+    if (backend == _BACKEND or "inline" in backend) and not _in_a_kernel():  # whose inline backend shows things itself
+        if backend != _BACKEND:
             _hooks.set_environment("MPLBACKEND", _BACKEND)
-            _hooks.when_imported("matplotlib", _patch_matplotlib)
-        _hooks.when_imported("plotly.io._renderers", _patch_plotly)
+        _hooks.when_imported("matplotlib", _patch_matplotlib)
 
 
 def finish() -> None:
@@ -168,9 +193,17 @@ def finish() -> None:
         except Exception:  # noqa: BLE001 -- run() succeeded, whatever its figures do
             note_exception()
         finally:
-            _hooks.undo()
+            if not _prepared:  # else the process ends with the job
+                _hooks.undo()
             _outputs.finish()
             _outputs = None
+
+
+def _watch() -> None:
+    _hooks.replace(builtins, "display", display)
+    _hooks.when_imported("IPython.core.display_functions", _patch_ipython)
+    if not _in_a_kernel():  # whose plotly shows things by IPython's functions
+        _hooks.when_imported("plotly.io._renderers", _patch_plotly)
 
 
 def _forms(

@@ -17,8 +17,8 @@ from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, NoReturn
 
 from jobcontainer.errors import UntrustedFileError
-from jobcontainer.files import trust
-from jobcontainer.worker import capture, limits, shield
+from jobcontainer.files import sources, trust
+from jobcontainer.worker import capture, display, limits, progress, shield
 from jobcontainer.worker.run import live
 from jobcontainer.worker.surroundings import were_taken_over
 
@@ -134,12 +134,15 @@ def start(surroundings: Surroundings | None, preload: Iterable[str]) -> JobProce
 
 
 def load_ahead(preload: Iterable[str]) -> None:
-    """Do what every job would have to: read the key, import modules. What can't be done now, a job will tell of."""
+    """Do what every job would have to: read the key, import modules, set hooks. What can't be done, a job will tell."""
     with contextlib.suppress(UntrustedFileError):
         trust.sign(b"")
     for name in preload:
         with contextlib.suppress(Exception):
             importlib.import_module(name)
+    progress.prepare()
+    display.prepare()
+    sources.let_inspect_find_classes()
 
 
 def _begin(keeper: int, channel: Connection, surroundings: Surroundings | None, preload: tuple[str, ...]) -> None:

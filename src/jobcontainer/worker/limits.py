@@ -23,7 +23,8 @@ FIRST_LOOK_SECONDS = 0.02
 """When the keeper looks at a job for the first time, and how often at one that has a limit."""
 
 _FIRST_SECONDS, _MOST_SECONDS = 0.05, 1.0  # at one that has none, more and more seldom
-_EXACT_SHARE = 20  # an exact look may take a twentieth of the time
+_LEAST_SECONDS = 0.002  # at one that will soon be over its limit
+_EXACT_SHARE = 20  # a look may take a twentieth of the time
 
 _loaded: list[tuple[Any, int]] = []
 _capped: int | None = None
@@ -101,11 +102,12 @@ class MemoryGauge:
         self.peak = 0
         self._pid, self._limit, self._base = pid, limit, base
         self._pause = _FIRST_SECONDS if limit is None else FIRST_LOOK_SECONDS
-        self.next_look = time.monotonic() + self._pause
+        self._last = (time.monotonic(), 0)  # when it was looked at, and what was held
+        self.next_look = self._last[0] + self._pause
 
     def look(self) -> bool:
         """Measure, and tell whether the tree holds more than the limit."""
-        begun = time.monotonic()
+        begun, used = time.monotonic(), time.process_time()
         pids = [self._pid, *tree.descendants_of(self._pid)]
         held = max(tree.memory_of(pids) - self._base, 0)
         over = self._limit is not None and held > self._limit
@@ -114,6 +116,16 @@ class MemoryGauge:
         self.peak = max(self.peak, held)
         if self._limit is None:
             self._pause = min(self._pause * 1.5, _MOST_SECONDS)
-        now = time.monotonic()
-        self.next_look = now + max(self._pause, (now - begun) * _EXACT_SHARE)
+        else:
+            self._pause = self._pause_before(self._limit, held, begun)
+        used = time.process_time() - used  # not what it waited for its turn on a busy machine
+        self.next_look = time.monotonic() + max(self._pause, used * _EXACT_SHARE)
         return self._limit is not None and held > self._limit
+
+    def _pause_before(self, limit: int, held: int, now: float) -> float:
+        """Tell how long a limited job may go unseen: one that grows fast is looked at again halfway to its limit."""
+        (before, less), self._last = self._last, (now, held)
+        if held <= less:
+            return FIRST_LOOK_SECONDS
+        halfway = (limit - held) / 2 * (now - before) / (held - less)
+        return min(max(halfway, _LEAST_SECONDS), FIRST_LOOK_SECONDS)

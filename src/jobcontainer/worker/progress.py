@@ -32,6 +32,7 @@ _MOVE_SECONDS: Final = 0.05
 
 _hooks = Hooks()
 _bars: Bars | None = None
+_prepared: Bars | None = None
 
 
 def progress(iterable: Iterable[T], total: float | None = None, desc: str | None = None) -> Iterator[T]:
@@ -94,12 +95,25 @@ def report(done: float, total: float | None = None, message: str | None = None) 
         _bars.report(done, total, message)
 
 
+def prepare() -> None:
+    """Do in a keeper what is the same for all of its jobs: watch for the libraries whose bars are to be shown."""
+    global _prepared  # noqa: PLW0603 -- as in install
+    _prepared = _watching(Bars())
+
+
+def unprepare() -> None:
+    """Be ready for one job after another, none of whose bars may be taken for another's."""
+    global _prepared  # noqa: PLW0603 -- as in install
+    if _prepared is not None:
+        _prepared = None
+        _hooks.undo()
+
+
 def install(folder: JobFolder) -> None:
     """Begin to record the progress of a job; called in its process before user code."""
     global _bars  # noqa: PLW0603 -- one job at a time in a process
-    _bars = Bars(folder)
-    tqdm_bars.install(_hooks, _bars)
-    rich_bars.install(_hooks, _bars)
+    _bars = _prepared or _watching(Bars())
+    _bars.begin(folder)
 
 
 def finish() -> None:
@@ -112,8 +126,15 @@ def finish() -> None:
     bars = _bars
     if bars is not None:
         _bars = None
-        _hooks.undo()
+        if bars is not _prepared:  # else the process ends with the job
+            _hooks.undo()
         bars.finish()
+
+
+def _watching(bars: Bars) -> Bars:
+    tqdm_bars.install(_hooks, bars)
+    rich_bars.install(_hooks, bars)
+    return bars
 
 
 def _forget_in_child() -> None:

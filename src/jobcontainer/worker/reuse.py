@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from jobcontainer.events import Outcome, Started, event_line
 from jobcontainer.files.folder import LOG, JobFolder
-from jobcontainer.worker import limits, shield, tree
+from jobcontainer.worker import display, limits, progress, shield, tree
 from jobcontainer.worker.verdict import DECIDED, Evidence, judge
 
 if TYPE_CHECKING:
@@ -88,7 +88,9 @@ class State:
     """The state of a process before its first job."""
 
     def __init__(self) -> None:
-        """Remember it."""
+        """Remember it, before anything is done to it for one of them."""
+        progress.unprepare()
+        display.unprepare()
         import decimal  # noqa: PLC0415 -- a fresh process has no use for it
 
         self._sys = {name: getattr(sys, name) for name in _SYS_NAMES}

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from jobcontainer.errors import UntrustedFileError
 from jobcontainer.files import trust
-from jobcontainer.worker import limits, shield
+from jobcontainer.worker import display, limits, shield
 
 if TYPE_CHECKING:
     from jobcontainer.process import Surroundings
@@ -44,6 +44,7 @@ def take_over(surroundings: Surroundings, threads: int | None) -> None:
         limits.forget_cap()
         if threads is not None:
             limits.announce_cap(threads)
+        display.choose_backend()
         trust.hold_key()  # a job that sets HOME shall not sign its result with another key
         _put = surroundings, threads, dict(_environ)
     sys.path[:] = surroundings.sys_path
