@@ -67,6 +67,16 @@ class Growing(Protocol):
         ...
 
 
+@runtime_checkable
+class Hasty(Protocol):
+    """An engine that takes some reused jobs ahead, while those that run are so short that it would wait for more."""
+
+    @property
+    def ahead(self) -> int:
+        """How many it takes at the moment beside those that run; it may give none of them a slot at once."""
+        ...
+
+
 def engine_named(name: str, max_workers: int | None, preload: Sequence[str] = ()) -> Engine:
     """Make an engine by its name. Only then is it imported: listing jobs, say, needs none, and joblib takes its time.
 

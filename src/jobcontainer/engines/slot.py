@@ -32,7 +32,7 @@ from jobcontainer.engines.lean import ProcessPoolExecutor, cpu_count
 from jobcontainer.worker import keeper, limits, shield, tree
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Collection, Iterator, Sequence
     from concurrent.futures import Future
     from multiprocessing.connection import Connection
     from multiprocessing.process import BaseProcess
@@ -61,6 +61,10 @@ class Listener(Protocol):
 
     def heard(self, slot: Slot, number: int, outcome: dict[str, Any]) -> None:
         """Take the end of a job."""
+        ...
+
+    def given_back(self, slot: Slot, numbers: Collection[int]) -> None:
+        """Take back orders that lie at a keeper, whose job takes long; also if there are none."""
         ...
 
     def lost(self, slot: Slot, lifeline: Connection, error: BaseException) -> None:
@@ -117,6 +121,18 @@ class Slot:
                 theirs.close()  # the keeper has its copy
         self._send(order)
 
+    def run_ahead(self, order: Order) -> bool:
+        """Have the keeper run a job when it has run those that it was given before.
+
+        Returns:
+            Whether it was sent; the keeper may have died.
+        """
+        try:
+            self._send(order)
+        except OSError:
+            return False
+        return True
+
     def is_held_by(self, lifeline: Connection) -> bool:
         """Tell whether a lifeline is that of the present keeper."""
         return lifeline is self._lifeline
@@ -172,8 +188,11 @@ class Slot:
         """Hear what a keeper tells, until its end; the life of its thread."""
         with contextlib.suppress(EOFError, OSError):
             while True:
-                number, _, outcome = lifeline.recv_bytes().partition(b" ")
-                self._listener.heard(self, int(number), json.loads(outcome))
+                word, _, rest = lifeline.recv_bytes().partition(b" ")
+                if word == keeper.BACK:
+                    self._listener.given_back(self, set(map(int, rest.split())))
+                else:
+                    self._listener.heard(self, int(word), json.loads(rest))
         if self.is_held_by(lifeline):  # else it was given up, and somebody waits for this thread
             try:
                 error = life.exception(_LAST_WORDS_SECONDS) or RuntimeError("it stopped serving")

@@ -6,7 +6,7 @@ can't be forked safely. Where a module that is loaded ahead starts some, jobs ge
 
 The lifeline, a socket to the engine, brings orders and cancels, and takes the jobs' ends. Its own end is the engine's:
 whether the notebook was killed or closed the engine, the keeper kills everything below it and goes. An idle keeper
-waits on it, a busy one waits on it beside the job; one that imports what jobs will need is told by SIGIO.
+waits on it, a busy one waits on it beside the job; one that does not serve yet is told by SIGIO.
 
 Who kills whom: the engine kills the keeper; the keeper kills the job and all that the job started, which become the
 keeper's own children when their parents end. Should the keeper be killed, the kernel kills the job.
@@ -35,7 +35,7 @@ from jobcontainer.worker.supervisor import Supervisor
 from jobcontainer.worker.surroundings import were_taken_over
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
     from multiprocessing.connection import Connection
     from types import FrameType
 
@@ -44,6 +44,9 @@ if TYPE_CHECKING:
 
 CANCEL = b"cancel "
 """What a message begins with that cancels the job whose number follows; every other one is an order."""
+
+BACK = b"back"
+"""What a message to the engine begins with that gives back the orders whose numbers follow."""
 
 _here: Keeper | None = None
 
@@ -74,6 +77,7 @@ class Keeper:
         """Leave the notebook's session, load what jobs will need, and have a spare process ready."""
         self._lifeline, self._preload, self._forks = lifeline, tuple(preload), forks
         self._orders: deque[Order] = deque()
+        self._runs_long = False
         self._cancelled: set[int] = set()
         self._surroundings: Surroundings | None = None
         self._spare: JobProcess | None = None
@@ -82,11 +86,12 @@ class Keeper:
         self._base = 0
         shield.settle_in(forks=forks)
         capture.prepare_streams()
-        self._watched = select.poll()
-        self._watched.register(lifeline.fileno(), select.POLLIN)
+        self._messages, self._watched = select.poll(), select.poll()  # the latter is for the job as well
+        for watched in (self._messages, self._watched):
+            watched.register(lifeline.fileno(), select.POLLIN)
+        self._flags = self._mind_lifeline()
         if forks:
-            with self._minding_lifeline():
-                fresh.load_ahead(preload)
+            fresh.load_ahead(preload)
             limits.find_thread_pools()
             self._forks = threading.active_count() == 1  # what was loaded ahead may have started some
         gc.collect()
@@ -98,11 +103,13 @@ class Keeper:
 
     def serve(self) -> NoReturn:
         """Run one order after another; it ends with the lifeline, and this process with it."""
+        fcntl.fcntl(self._lifeline.fileno(), fcntl.F_SETFL, self._flags)
         while True:
             self._read_lifeline(wait=not self._orders)
             if self._orders:
                 order = self._orders.popleft()
                 line = self.run(order)
+                self._runs_long = False
                 self._cancelled = {later for later in self._cancelled if later > order.number}
                 with contextlib.suppress(OSError):  # the engine is gone; the next look at the lifeline tells
                     self._lifeline.send_bytes(b"%d %s" % (order.number, line))
@@ -127,16 +134,28 @@ class Keeper:
             JobFolder(order.folder).append_line(line)
         return line
 
+    def is_cancelled(self, number: int) -> bool:
+        """Read what came over the lifeline, and tell whether a job is to be cancelled."""
+        self._read_lifeline()
+        return number in self._cancelled
+
+    def note_that_it_runs_long(self) -> None:
+        """Give back what was ordered ahead: it can run elsewhere sooner."""
+        self._runs_long = True
+        self._read_lifeline()
+        self._give_back()
+
+    def _give_back(self) -> None:
+        numbers = [order.number for order in self._orders]
+        self._orders.clear()
+        with contextlib.suppress(OSError):  # the engine is gone; the next look at the lifeline tells
+            self._lifeline.send_bytes(b" ".join([BACK, *(b"%d" % number for number in numbers)]))
+
     def _run(self, order: Order) -> bytes:
         process = self._give(order)
-
-        def is_cancelled() -> bool:
-            self._read_lifeline()
-            return order.number in self._cancelled
-
         if self._spare is None:
             self._spare = self._make()  # while the job runs
-        supervisor = Supervisor(process, order, self._watched, is_cancelled, self._base)
+        supervisor = Supervisor(process, order, self._watched, self, self._base)
         spared = {other.pid for other in (self._spare, self._reused) if other is not None and other is not process}
         spared |= shield.own_trackers()
         line, kept = supervisor.see_through(spared)
@@ -181,7 +200,7 @@ class Keeper:
             wait: whether to wait until there is something.
         """
         try:
-            while wait or self._watched.poll(0):
+            while wait or self._messages.poll(0):
                 message = self._lifeline.recv_bytes()
                 wait = False
                 if message.startswith(CANCEL):
@@ -190,10 +209,15 @@ class Keeper:
                     self._orders.append(Order.unpacked(message))
         except (EOFError, OSError):
             _go()
+        if self._runs_long and self._orders:  # sent before the engine knew
+            self._give_back()
 
-    @contextlib.contextmanager
-    def _minding_lifeline(self) -> Iterator[None]:
-        """Have SIGIO sent when something comes over the lifeline, its end included, while this thread can't look."""
+    def _mind_lifeline(self) -> int:
+        """Have SIGIO sent when something comes over the lifeline, its end included, while this thread can't look.
+
+        Returns:
+            The lifeline's flags as they were.
+        """
         descriptor = self._lifeline.fileno()
 
         def go_if_ended(_number: int, _frame: FrameType | None) -> None:
@@ -206,24 +230,14 @@ class Keeper:
         fcntl.fcntl(descriptor, fcntl.F_SETFL, flags | os.O_ASYNC)
         if _has_ended(descriptor):  # before the signal was asked for
             _go()
-        try:
-            yield
-        finally:
-            fcntl.fcntl(descriptor, fcntl.F_SETFL, flags)
-            if _has_ended(descriptor):  # and a signal that has come meanwhile is handled
-                _go()
-            signal.signal(signal.SIGIO, signal.SIG_DFL)
+        return flags
 
 
 def _has_ended(descriptor: int) -> bool:
-    """Tell whether a socket's other end is closed and everything that came over it was read."""
-    looked = socket.socket(fileno=descriptor)
-    try:
-        return looked.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""
-    except BlockingIOError:
-        return False
-    finally:
-        looked.detach()
+    """Tell whether a socket's other end is closed; something that came over it may be unread."""
+    looked = select.poll()
+    looked.register(descriptor, 0)  # POLLHUP is always told
+    return any(event & select.POLLHUP for _, event in looked.poll(0))
 
 
 def _go() -> NoReturn:

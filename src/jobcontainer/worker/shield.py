@@ -116,6 +116,7 @@ def become_clean(keeper: int, channel: int) -> int:
     leave_session()
     die_with(keeper)
     adopt_orphans()
+    signals.signal(signals.SIGIO, signals.SIG_DFL)
     os.dup2(0, 2)
     os.dup2(channel, _CHANNEL_NUMBER, inheritable=False)
     if _LINUX:  # elsewhere the parent waits for the end of a pipe that must stay open

@@ -17,7 +17,7 @@ import resource
 import select
 import time
 from multiprocessing.connection import wait
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from jobcontainer.events import JobState, Outcome, Usage, event_line
 from jobcontainer.files.folder import JobFolder
@@ -27,7 +27,6 @@ from jobcontainer.worker.limits import MemoryGauge
 from jobcontainer.worker.verdict import DECIDED, Evidence, judge, readable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from multiprocessing.connection import Connection
 
     from jobcontainer.worker.fresh import JobProcess
@@ -38,6 +37,18 @@ _START_SECONDS = 30.0  # for a new interpreter, on top of the job's timeout, whi
 _NEVER = float("inf")
 
 
+class Superior(Protocol):
+    """Whom a supervisor asks and tells."""
+
+    def is_cancelled(self, number: int) -> bool:
+        """Read what came over the lifeline, and tell whether a job is to be cancelled."""
+        ...
+
+    def note_that_it_runs_long(self) -> None:
+        """Hear that the job was not over when it was first looked at."""
+        ...
+
+
 class Supervisor:
     """Supervises one attempt of one job.
 
@@ -45,16 +56,14 @@ class Supervisor:
         process: the job's process; it has its order.
         order: what it was told to do.
         watched: what the keeper watches, its lifeline.
-        cancelled: reads what came over the lifeline, and tells whether this job is to be cancelled.
+        superior: decides what is not the job's own affair.
         base: bytes of memory that the process shares with its keeper.
     """
 
-    def __init__(
-        self, process: JobProcess, order: Order, watched: select.poll, cancelled: Callable[[], bool], base: int
-    ) -> None:
+    def __init__(self, process: JobProcess, order: Order, watched: select.poll, superior: Superior, base: int) -> None:
         """Start the clocks."""
         self._process, self._order = process, order
-        self._watched, self._cancelled = watched, cancelled
+        self._watched, self._superior = watched, superior
         self._folder = JobFolder(order.folder)
         self._base = base
         self._start_clock()
@@ -107,7 +116,7 @@ class Supervisor:
                 kept = not ended and self._is_kept()
                 if self._channel is None:  # nothing more will come
                     self._watched.unregister(channel)
-            if ready - {exited, channel} and self._cancelled():
+            if ready - {exited, channel} and self._superior.is_cancelled(self._order.number):
                 self._stop(JobState.CANCELLED)
             if not ended:
                 self._keep_time()
@@ -144,6 +153,8 @@ class Supervisor:
                 self._stop(JobState.CANCELLED)
             if self._oom_kills is None:  # a job that is over sooner is no match for the OOM killer
                 self._oom_kills = tree.oom_kills()
+                if self._order.reuses:
+                    self._superior.note_that_it_runs_long()
             if self._gauge.look():
                 limit, held = self._order.options["memory"], self._gauge.peak
                 self._evidence.limit = f"memory={readable(limit)}, and it held {readable(held)}"
