@@ -10,13 +10,14 @@ import sys
 import textwrap
 import threading
 import time
+from concurrent.futures import wait
 from pathlib import Path
 
 import pytest
 
 from jobcontainer.engines import slot
 from jobcontainer.engines.loky import LokyEngine
-from jobcontainer.events import JobState
+from jobcontainer.events import JobState, Started
 from jobcontainer.files.folder import StoreFolder
 from jobcontainer.files.result import read_result
 from jobcontainer.files.serializer import Serializer
@@ -48,6 +49,8 @@ def start(engine, function, **options):
 def hang():
     time.sleep(1000)
 """
+
+BOUND = 30.0
 
 
 class Runs:
@@ -359,3 +362,72 @@ def test_a_job_without_a_folder_fails_and_says_so(submit, engine, store):
     assert outcome.state is JobState.FAILED
     assert str(store.path / "gone") in outcome.error_message
     assert submit(engine, os.getpid).result(30).state is JobState.SUCCEEDED
+
+
+# --- jobs that lie ahead at a keeper --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def hurried(engine, submit):
+    """An engine whose slots have run quick reused jobs, so that it takes more of them ahead."""
+    for _ in range(4):
+        wait([submit(engine, int, isolation="reuse") for _ in range(2)], BOUND)
+    assert engine.ahead > 0
+    return engine
+
+
+def test_quick_jobs_ahead_of_a_long_one_run_elsewhere(hurried, submit, tmp_path):
+    """What lies at a keeper whose job turns out to take long is given back, and none of it waits for that job."""
+    release = tmp_path / "release"
+
+    def hold():
+        while not release.exists():
+            time.sleep(0.005)
+
+    long = submit(hurried, hold, isolation="reuse")
+    quick = [submit(hurried, int, isolation="reuse") for _ in range(20)]
+    assert not wait(quick, BOUND).not_done
+    assert not long.done()
+    release.touch()
+    assert {future.result(BOUND).state for future in [long, *quick]} == {JobState.SUCCEEDED}
+
+
+def test_a_job_that_lies_ahead_can_be_cancelled(hurried, submit, store, tmp_path):
+    """It never starts, whether its keeper still has it or has given it back."""
+    release = tmp_path / "release"
+
+    def hold():
+        while not release.exists():
+            time.sleep(0.005)
+
+    held = [submit(hurried, hold, isolation="reuse") for _ in range(2)]
+    folders = [store.new_job("job") for _ in range(6)]
+    ahead = [submit(hurried, int, folder=folder, isolation="reuse") for folder in folders]
+    for folder in folders:
+        hurried.cancel(folder.id)
+    release.touch()
+    assert {future.result(BOUND).state for future in ahead} == {JobState.CANCELLED}
+    assert not any(isinstance(event, Started) for folder in folders for event in folder.read_events()[0])
+    assert {future.result(BOUND).state for future in held} == {JobState.SUCCEEDED}
+
+
+def test_jobs_that_lie_ahead_survive_their_keeper(hurried, submit, tmp_path):
+    """A keeper that is killed costs the job that it ran; those that it had not begun run elsewhere."""
+    started = tmp_path / "started"
+
+    def kill_the_keeper():
+        started.touch()
+        os.kill(os.getppid(), signal.SIGKILL)
+        time.sleep(1000)
+
+    lost = submit(hurried, kill_the_keeper, isolation="reuse")
+    ahead = [submit(hurried, int, isolation="reuse") for _ in range(6)]
+    assert lost.result(BOUND).state is JobState.LOST
+    assert {future.result(BOUND).state for future in ahead} == {JobState.SUCCEEDED}
+
+
+def test_a_crash_costs_none_of_those_that_lie_ahead(hurried, submit):
+    """Each has its own end, whatever the one before did to the process."""
+    futures = [submit(hurried, os.abort if number % 5 == 4 else int, isolation="reuse") for number in range(20)]
+    states = [future.result(BOUND).state for future in futures]
+    assert states == [JobState.CRASHED if number % 5 == 4 else JobState.SUCCEEDED for number in range(20)]
