@@ -90,6 +90,18 @@ class Pickler(cloud.BasePickler):  # type: ignore[misc]  # cloudpickle has no ty
         self._new_with_module: dict[int, object] = {}
         self._cells: dict[int, _Cell] = {}
 
+    def take_over(self, other: Pickler) -> None:
+        """Take over the account of a pickler whose stream this one goes on with."""
+        self.buffers += other.buffers
+        self.by_value = other.by_value
+        self.modules |= other.modules
+        self.files |= other.files
+        self.classes += other.classes
+        self.travelling |= other.travelling
+        self.globals_ref.update(other.globals_ref)
+        self._new_with_module |= other._new_with_module
+        self._cells |= other._cells
+
     def reducer_override(self, obj: Any) -> Any:  # noqa: ANN401, PLR0911 -- pickle's own signature; one answer a line
         """Decide for classes, functions and modules whether they go by name or by value."""
         kind = type(obj)

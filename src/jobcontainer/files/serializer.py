@@ -16,7 +16,7 @@ from jobcontainer.files.diagnosis import explained
 from jobcontainer.files.pickling import Pickler, unfit_parts
 from jobcontainer.files.plain import check_plain, load_plain, sign_plain
 from jobcontainer.files.reader import FileReader
-from jobcontainer.files.sources import source_of
+from jobcontainer.files.shared import Shared
 from jobcontainer.files.unpickling import load
 from jobcontainer.files.writer import FileWriter, write_signed
 
@@ -26,8 +26,9 @@ if TYPE_CHECKING:
 
     from jobcontainer.files.facts import FileFacts
     from jobcontainer.files.format import Header
+    from jobcontainer.files.shared import Head
 
-__all__ = ["Kind", "Serializer", "load_in_job", "packages_of", "source_of", "trust_file", "write_file"]
+__all__ = ["Kind", "Serializer", "load_in_job", "packages_of", "trust_file", "write_file"]
 
 Kind = Literal["process", "result", "error", "object"]
 
@@ -113,20 +114,23 @@ class Serializer:
                 check_plain(file)
 
 
-def write_file(obj: object, file_path: str | os.PathLike[str], *, kind: Kind) -> None:
+def write_file(obj: object, file_path: str | os.PathLike[str], *, kind: Kind, shared: Shared | None = None) -> None:
     """Put an object into a file and say what it is; see :meth:`Serializer.serialize_to_file`.
 
     Args:
         obj: what goes in.
         file_path: where to.
         kind: what it is to a job.
+        shared: what is known from the files of other objects that are written together with it.
     """
     unfit: dict[str, dict[str, str]] = {}
-    pickler, done = _write(obj, file_path, kind, unfit)
+    pickler, done = _write(
+        obj, file_path, kind, unfit, shared or Shared(), head=None if shared is None else shared.head_of(obj)
+    )
     if isinstance(done, Exception) and pickler.travelling:
         unfit = unfit_parts(pickler.travelling)
         if unfit:
-            pickler, done = _write(obj, file_path, kind, unfit)
+            pickler, done = _write(obj, file_path, kind, unfit, Shared())
     if isinstance(done, Exception):
         raise explained(obj, done, is_result=kind == "result") from done
     if kind == "process":
@@ -174,13 +178,21 @@ def trust_file(file_path: str | os.PathLike[str]) -> None:
 
 
 def _write(
-    obj: object, file_path: str | os.PathLike[str], kind: Kind, left_out: Mapping[str, Mapping[str, str]]
+    obj: object,
+    file_path: str | os.PathLike[str],
+    kind: Kind,
+    left_out: Mapping[str, Mapping[str, str]],
+    shared: Shared,
+    *,
+    head: Head | None = None,
 ) -> tuple[Pickler, int | Exception]:
     """Write a file, and return its size, or why the object can't be pickled."""
     writer = FileWriter(file_path)
     pickler = Pickler(writer, left_out)
     try:
         try:
+            if head is not None:
+                head.begin(pickler, writer.write)
             pickler.dump(obj)
         except Exception as error:
             if error is writer.failure or isinstance(error, MemoryError):
@@ -188,7 +200,7 @@ def _write(
             writer.discard()
             return pickler, error
         said = facts.facts_now(obj, kind, by_value=pickler.by_value, modules=pickler.modules)
-        text = sources.carried_sources(pickler.files, pickler.classes)
+        text = shared.text_of(head, pickler)
         return pickler, writer.finish(said, text, pickler.buffers, trust.sign)
     except BaseException:
         writer.discard()

@@ -138,6 +138,7 @@ class JobPool(Executor):
         Raises:
             SerializationError: one of them can't go into a file.
         """
+        from jobcontainer.files.shared import Shared  # noqa: PLC0415 -- see above
         from jobcontainer.jobs.group import JobGroup  # noqa: PLC0415 -- see above
         from jobcontainer.jobs.submission import as_process  # noqa: PLC0415 -- see above
 
@@ -145,7 +146,11 @@ class JobPool(Executor):
         submissions: list[Submission] = []
         try:
             here = sender.submitter.here()
-            submissions.extend(sender.submitter.of_process(as_process(one, (), {}), options, here) for one in processes)
+            # What makes processes as it goes may change their class as well.
+            shared = Shared() if isinstance(processes, (list, tuple)) else None
+            submissions.extend(
+                sender.submitter.of_process(as_process(one, (), {}), options, here, shared) for one in processes
+            )
         except BaseException:
             for submission in submissions:
                 sender.submitter.discard(submission)

@@ -9,9 +9,11 @@ import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from jobcontainer.files.folder import PROCESS
 from jobcontainer.files.owner import this_process
 from jobcontainer.files.record import JobRecord
-from jobcontainer.files.serializer import Serializer, source_of, trust_file, write_file
+from jobcontainer.files.serializer import Serializer, trust_file, write_file
+from jobcontainer.files.shared import Shared
 from jobcontainer.process import Call, JobOptions, Surroundings
 
 if TYPE_CHECKING:
@@ -53,7 +55,11 @@ class Submitter:
         return self._surroundings
 
     def of_process(
-        self, process: Process[Any], options: JobOptions, surroundings: Surroundings | None = None
+        self,
+        process: Process[Any],
+        options: JobOptions,
+        surroundings: Surroundings | None = None,
+        shared: Shared | None = None,
     ) -> Submission:
         """Write the folder of a process.
 
@@ -61,6 +67,7 @@ class Submitter:
             process: the process.
             options: what is asked for it.
             surroundings: what follows it, where several share them; None for those of this process now.
+            shared: what several have in common, where they are submitted together.
 
         Raises:
             SerializationError: the process can't go into a file; no folder is left.
@@ -68,8 +75,9 @@ class Submitter:
         """
         name = options.name or name_of(process)
         with self._new_folder(name) as folder:
-            write_file(process, folder.process_file, kind="process")
-            return self._recorded(folder, name, options, source_of(process), surroundings)
+            write_file(process, folder.file(PROCESS), kind="process", shared=shared)
+            source = (shared or Shared()).source_of(process)
+            return self._recorded(folder, name, options, source, surroundings)
 
     def of_file(self, file: Path, options: JobOptions, *, trusted: bool = False) -> Submission:
         """Write the folder of a process that is in a file already; the file is linked, or copied where it can't be.
