@@ -11,7 +11,7 @@ import pytest
 
 from jobcontainer import Serializer
 from jobcontainer.files import sources
-from jobcontainer.files.serializer import source_of
+from jobcontainer.files.sources import source_of
 from jobcontainer.process import Call
 
 TRAIN = """\
