@@ -5,8 +5,9 @@ one after another in a warm pool, as a person would wait for them. Only ours wri
 and result for each job (submitit writes files too); the others' stay in pipes. The floor is a process with what a
 keeper has imported, which forks, exits in the child at once, and waits for it.
 
-Each peer is given what its documentation has to offer: a fork server has loaded ahead what the peer's children import,
-and submitit's results are polled for every 10 ms rather than every second.
+Each peer is given what it has to offer: a fork server has loaded ahead what the peer's children import; pebble looks
+every 2 ms for what there is to do, rather than every 100; submitit looks for results every 10 ms rather than every
+second.
 
 Run it alone::
 
@@ -56,8 +57,9 @@ def context_of(method, *imported):
 def pebble(method):
     @contextlib.contextmanager
     def peer():
-        from pebble import ProcessPool
+        from pebble import CONSTS, ProcessPool
 
+        CONSTS.sleep_unit = 0.002
         context = context_of(method, "pebble.pool.process")
         with ProcessPool(WORKERS, max_tasks=1, context=context) as pool:
             yield lambda processes: [future.result() for future in [pool.schedule(one.run) for one in processes]]
@@ -128,8 +130,8 @@ FLOOR = "floor: a bare fork"
 
 PEERS = {  # with how many jobs are run for jobs a second
     measuring.OURS: (ours, 400),
-    "pebble max_tasks=1, spawn": (pebble("spawn"), 30),
-    "pebble max_tasks=1, forkserver": (pebble("forkserver"), 60),
+    "pebble max_tasks=1, spawn": (pebble("spawn"), 40),
+    "pebble max_tasks=1, forkserver": (pebble("forkserver"), 200),
     "concurrent.futures, spawn": (concurrent_futures("spawn"), 40),
     "concurrent.futures, forkserver": (concurrent_futures("forkserver"), 100),
     "multiprocessing.Pool, spawn": (multiprocessing_pool("spawn"), 60),
