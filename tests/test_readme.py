@@ -109,3 +109,15 @@ def test_links_lead_somewhere(document):
         target = (document.parent / file).resolve() if file else document
         assert target.exists(), link
         assert not anchor or anchor in anchors(target), link
+
+
+def test_every_comparison_tells_its_command_and_its_goal():
+    """Each block of figures names the script that made it, and a goal that is met or missed; none is a quick try."""
+    blocks = re.findall(r"<!-- benchmarks: (\w+) -->\n(.*?)<!-- /benchmarks: \1 -->", README, re.DOTALL)
+    assert blocks
+    for script, text in blocks:
+        assert (ROOT / "tests" / "benchmarks" / f"{script}.py").exists()
+        command = re.search(r"`python (tests/benchmarks/\S+)(.*?)`", text)
+        assert command[1] == f"tests/benchmarks/{script}.py"
+        assert "--quick" not in command[2]
+        assert re.search(r"^\| \*goal\* \|.*: \*\*(met|missed: .*)\*\*", text, re.MULTILINE), script

@@ -5,6 +5,10 @@ one after another in a warm pool, as a person would wait for them. Only ours wri
 and result for each job (submitit writes files too); the others' stay in pipes. The floor is a process with what a
 keeper has imported, which forks, exits in the child at once, and waits for it.
 
+Each peer is given what it has to offer: a fork server has loaded ahead what the peer's children import; pebble looks
+every 2 ms for what there is to do, rather than every 100; submitit looks for results every 10 ms rather than every
+second.
+
 Run it alone::
 
     python tests/benchmarks/fresh_jobs.py
@@ -36,22 +40,28 @@ class Adds:
 
 @contextlib.contextmanager
 def ours():
-    import tempfile
-
     from jobcontainer import JobPool
 
-    with tempfile.TemporaryDirectory() as folder, JobPool(WORKERS, store=folder) as pool:
+    with JobPool(WORKERS, store=measuring.new_folder()) as pool:
         yield lambda processes: pool.submit_all(processes).results()
+
+
+def context_of(method, *imported):
+    """The start method's context; a fork server imports these modules once, rather than each of its children."""
+    import multiprocessing
+
+    multiprocessing.set_forkserver_preload(["__main__", *imported])
+    return multiprocessing.get_context(method)
 
 
 def pebble(method):
     @contextlib.contextmanager
     def peer():
-        import multiprocessing
+        from pebble import CONSTS, ProcessPool
 
-        from pebble import ProcessPool
-
-        with ProcessPool(WORKERS, max_tasks=1, context=multiprocessing.get_context(method)) as pool:
+        CONSTS.sleep_unit = 0.002
+        context = context_of(method, "pebble.pool.process")
+        with ProcessPool(WORKERS, max_tasks=1, context=context) as pool:
             yield lambda processes: [future.result() for future in [pool.schedule(one.run) for one in processes]]
 
     return peer
@@ -60,10 +70,9 @@ def pebble(method):
 def concurrent_futures(method):
     @contextlib.contextmanager
     def peer():
-        import multiprocessing
         from concurrent.futures import ProcessPoolExecutor
 
-        context = multiprocessing.get_context(method)
+        context = context_of(method, "concurrent.futures.process")
         with ProcessPoolExecutor(WORKERS, mp_context=context, max_tasks_per_child=1) as pool:
             yield lambda processes: [future.result() for future in [pool.submit(one.run) for one in processes]]
 
@@ -73,9 +82,7 @@ def concurrent_futures(method):
 def multiprocessing_pool(method):
     @contextlib.contextmanager
     def peer():
-        import multiprocessing
-
-        with multiprocessing.get_context(method).Pool(WORKERS, maxtasksperchild=1) as pool:
+        with context_of(method, "multiprocessing.pool").Pool(WORKERS, maxtasksperchild=1) as pool:
             yield lambda processes: [there.get() for there in [pool.apply_async(one.run) for one in processes]]
 
     return peer
@@ -83,15 +90,18 @@ def multiprocessing_pool(method):
 
 @contextlib.contextmanager
 def submitit():
-    import tempfile
+    import asyncio
     from concurrent.futures import ThreadPoolExecutor
 
     from submitit import LocalExecutor
 
-    # It has no workers, and would start all at once: two threads have two jobs each at a time.
-    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(WORKERS) as threads:
-        executor = LocalExecutor(folder)
-        yield lambda processes: list(threads.map(lambda one: executor.submit(one.run).result(), processes))
+    executor = LocalExecutor(measuring.new_folder())
+
+    def run(one):
+        return asyncio.run(executor.submit(one.run).awaitable().result(poll_interval=0.01))
+
+    with ThreadPoolExecutor(WORKERS) as threads:  # it has no workers, and would start all at once
+        yield lambda processes: list(threads.map(run, processes))
 
 
 @contextlib.contextmanager
@@ -120,8 +130,8 @@ FLOOR = "floor: a bare fork"
 
 PEERS = {  # with how many jobs are run for jobs a second
     measuring.OURS: (ours, 400),
-    "pebble max_tasks=1, spawn": (pebble("spawn"), 30),
-    "pebble max_tasks=1, forkserver": (pebble("forkserver"), 60),
+    "pebble max_tasks=1, spawn": (pebble("spawn"), 40),
+    "pebble max_tasks=1, forkserver": (pebble("forkserver"), 200),
     "concurrent.futures, spawn": (concurrent_futures("spawn"), 40),
     "concurrent.futures, forkserver": (concurrent_futures("forkserver"), 100),
     "multiprocessing.Pool, spawn": (multiprocessing_pool("spawn"), 60),

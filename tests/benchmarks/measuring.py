@@ -5,6 +5,9 @@ and one that hangs is ended. The order of a round is A B C, and rounds follow ea
 weather. A ratio is the median of the rounds' ratios, and says how many times better jobcontainer is: over 1, we win.
 A peer that can't be imported, fails or hangs is shown as ``-``, with the reason below the table.
 
+All files of a comparison, ours and the peers', lie in one folder on the disk that temporary files are on, and are
+deleted when the comparison has ended, not before: see ``weather.py``, which is asked before each measurement.
+
 Children of the peers import the script again. So nothing but what is cheap is imported at the top, here and there: it
 would be counted as theirs.
 """
@@ -16,7 +19,9 @@ import os
 import sys
 import time
 
-OURS = "jobcontainer"
+from goals import OURS, ahead, over, under, within
+
+__all__ = ["OURS", "Figure", "ahead", "compare", "over", "parser", "under", "within"]
 
 
 class Figure:
@@ -27,10 +32,13 @@ class Figure:
         title: what the reader is told.
         unit: of its values.
         more_is_better: whether it is a rate; else a time or an amount.
+        goal: what is to be reached; None for a figure that is only told.
+        aside: whether it is left out of the README.
     """
 
-    def __init__(self, key, title, unit, *, more_is_better=False):
+    def __init__(self, key, title, unit, *, more_is_better=False, goal=ahead(), aside=False):  # noqa: B008 -- it has no state
         self.key, self.title, self.unit, self.more_is_better = key, title, unit, more_is_better
+        self.goal, self.aside = goal, aside
 
     def ratio(self, ours, theirs):
         return ours / theirs if self.more_is_better else theirs / ours
@@ -46,6 +54,8 @@ def parser(description, *, rounds=5, quick_rounds=2):
     made.add_argument("--only", nargs="+", metavar="PEER", help="jobcontainer and these peers alone")
     made.add_argument("--patience", type=float, default=180.0, help="seconds after which a measurement is given up")
     made.add_argument("--json", help="write the figures to this file as well")
+    made.add_argument("--folder", help="for all files, which stay; else a temporary one, deleted at the end")
+    made.add_argument("--wait", type=float, help="seconds to wait in all for a slow disk (default: 360; 0 if quick)")
     made.add_argument("--measure", help=argparse.SUPPRESS)  # what a process of one measurement is told
     made.add_argument("--memory", action="store_true", help=argparse.SUPPRESS)
     made.set_defaults(usual=(rounds, quick_rounds))
@@ -65,22 +75,25 @@ def compare(names, measure, figures, given, *, memory_of=None):
     if given.measure:
         print(json.dumps(_attempt(measure, given)), flush=True)
         return
-    rounds = given.rounds or given.usual[given.quick]
     names = [name for name in names if not given.only or name in {OURS, *given.only}]
-    found, failed = {name: [] for name in names}, {}
-    for _ in range(rounds):
-        _round(found, failed, lambda name: _run(name, given))
-    if memory_of:
-        _round(found, failed, lambda name: _peak(name, given, memory_of))
+    with folder_for(given) as folder:
+        found, failed, told = _all_rounds(names, given, memory_of, folder)
     shown = [_summary(figure, found, failed) for figure in figures]
     for figure in shown:
         _show(figure, failed)
     for name, reason in failed.items():
         print(f"-  {name}: {reason}")
-    print(f"medians of {rounds} rounds in turns; {_machine()}")
+    print(told)
     if given.json:
         with open(given.json, "w") as file:
-            json.dump({"figures": shown, "failed": failed}, file)
+            json.dump({"figures": [one for one in shown if not one["aside"]], "failed": failed, "told": told}, file)
+
+
+def new_folder():
+    """A folder for a measurement's files, which nobody deletes before the comparison has ended."""
+    import tempfile
+
+    return tempfile.mkdtemp()
 
 
 def middle(values):
@@ -126,20 +139,60 @@ def _attempt(measure, given):
             return {"failed": f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error) else ''}"}
 
 
-def _started(name, *more):
+def folder_for(given):
+    """The folder of a comparison, or of several; it is deleted at the end unless it was given."""
+    import contextlib
+    import tempfile
+
+    if given.folder:
+        return contextlib.nullcontext(given.folder)
+    return tempfile.TemporaryDirectory(prefix="bench-", ignore_cleanup_errors=True)
+
+
+def _all_rounds(names, given, memory_of, folder):
+    """Measure all in turns; what was found, what failed, and what the reader is told of the circumstances."""
+    from weather import Weather
+
+    found, failed, weather = (
+        {name: [] for name in names},
+        {},
+        Weather(given.wait if given.wait is not None else 0 if given.quick else 360),
+    )
+    rounds = given.rounds or given.usual[given.quick]
+    for _ in range(rounds):
+        _round(found, failed, lambda name: _run(name, given, _place(folder, weather)))
+    if memory_of:
+        _round(found, failed, lambda name: _peak(name, given, memory_of, _place(folder, weather)))
+    return found, failed, f"medians of {rounds} rounds in turns; {_machine()}; {weather.told()}"
+
+
+def _place(folder, weather):
+    """A new folder for the temporary files of a measurement, once the disk is calm."""
+    import tempfile
+
+    weather.wait(folder)
+    return tempfile.mkdtemp(prefix="", dir=folder)
+
+
+def _started(name, folder, *more):
     import subprocess
 
-    command = [sys.executable, *sys.argv, "--measure", name, *more]
     return subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace", start_new_session=True
+        [sys.executable, *sys.argv, "--measure", name, *more],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=os.environ | {"TMPDIR": folder},
+        text=True,
+        errors="replace",
+        start_new_session=True,
     )
 
 
-def _run(name, given):
+def _run(name, given, folder):
     """One measurement in a process of its own."""
     import subprocess
 
-    process = _started(name)
+    process = _started(name, folder)
     try:
         return _answer(*process.communicate(timeout=given.patience))
     except subprocess.TimeoutExpired:
@@ -148,9 +201,9 @@ def _run(name, given):
         _end(process)
 
 
-def _peak(name, given, size):
+def _peak(name, given, size, folder):
     """One measurement whose memory is watched, as a multiple of a size beyond what was held when it began."""
-    process = _started(name, "--memory")
+    process = _started(name, folder, "--memory")
     until, peak = time.monotonic() + given.patience, 0
     try:
         while process.poll() is None and time.monotonic() < until:
@@ -172,10 +225,16 @@ def _answer(output, errors):
 
 
 def _end(process):
-    """End a measurement and what it has left behind."""
+    """End a measurement and what it has left behind, be it in a group of its own."""
     import contextlib
     import signal
 
+    import psutil
+
+    below = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
+    for one in below:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            one.kill()
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
@@ -202,15 +261,19 @@ def _summary(figure, found, failed):
         if name not in failed
     }
     ours = values.get(OURS, [])
+    ratios = {
+        name: middle([figure.ratio(*pair) for pair in zip(ours, theirs, strict=True)])
+        for name, theirs in values.items()
+        if theirs and ours and name != OURS
+    }
     return {
         "title": figure.title,
         "unit": figure.unit,
+        "aside": figure.aside,
         "medians": {name: middle(theirs) for name, theirs in values.items() if theirs},
-        "ratios": {
-            name: middle([figure.ratio(*pair) for pair in zip(ours, theirs, strict=True)])
-            for name, theirs in values.items()
-            if theirs and ours and name != OURS
-        },
+        "ratios": ratios,
+        "goal": figure.goal and figure.goal.text,
+        "verdict": figure.goal and figure.goal.verdict(middle(ours) if ours else None, ratios),
     }
 
 
@@ -221,6 +284,8 @@ def _show(figure, failed):
         print(f"{name:56}{number(value):>10}{ratio:>12}")
     for name in failed:
         print(f"{name:56}{'-':>10}")
+    if figure["goal"]:
+        print(f"goal: {figure['goal']}: {figure['verdict']}")
 
 
 def number(value):

@@ -1,45 +1,68 @@
-"""All comparisons with peers, as the table in the README: ``python tests/benchmarks/peers.py``.
+"""All comparisons with peers, as the tables in the README: ``python tests/benchmarks/peers.py``.
 
-It needs what ``pip install -e ".[bench]"`` brings, and a machine that does nothing else. ``--quick`` writes nothing and
-only tries whether everything runs.
+It needs what ``pip install -e ".[bench]"`` brings, and a machine that does nothing else. Each comparison has a block of
+its own between markers, written as soon as it is done; ``--only-scripts card progress`` writes these alone. ``--quick``
+writes nothing and only tries whether everything runs. All files lie in one folder, which is deleted at the very end:
+see ``weather.py``.
 """
 
 from __future__ import annotations
 
 import argparse
+import ast
 import datetime as dt
 import json
-import os
-import platform
 import re
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 import measuring
 
 HERE = Path(__file__).parent
 README = HERE.parents[1] / "README.md"
-SCRIPTS = ("fresh_jobs.py", "reused_workers.py")
+SCRIPTS = (
+    "fresh_jobs",
+    "reused_workers",
+    "ten_thousand_jobs",
+    "large_argument",
+    "large_result",
+    "progress",
+    "card",
+    "starting",
+)
 PLACE = re.compile(r"(<!-- benchmarks -->\n).*(<!-- /benchmarks -->)", re.DOTALL)
+BLOCK = re.compile(r"<!-- benchmarks: (\w+) -->\n(.*?)<!-- /benchmarks: \1 -->\n", re.DOTALL)
 
 
-def measured(script, options):
-    """Run a comparison, and return its figures and what failed, by peer."""
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder, "figures.json")
-        subprocess.run([sys.executable, str(HERE / script), "--json", str(file), *options], check=True, cwd=HERE)
-        found = json.loads(file.read_text())
-    return found["figures"], found["failed"]
+def measured(script, options, folder):
+    """Run a comparison; what it found, or None where it failed."""
+    file = Path(folder, f"{script}.json")
+    command = [sys.executable, f"{script}.py", "--json", str(file), "--folder", folder, *options]
+    print(f"\n== {' '.join([f'{script}.py', *options])}", flush=True)
+    return json.loads(file.read_text()) if subprocess.run(command, check=False, cwd=HERE).returncode == 0 else None
 
 
-def rows(figures, failed):
-    """The table's rows of one comparison: each peer with its figures, and how many times better we are."""
-    for name in [*figures[0]["medians"], *failed]:
-        cells = [cell(figure, name, failed) for figure in figures]
-        if any(cells):
-            yield f"| {name} | {' | '.join(cells)} |"
+def block(script, found, options):
+    """The text of one comparison: what it compares, the command and its circumstances, the table, what failed."""
+    claim = ast.get_docstring(ast.parse((HERE / f"{script}.py").read_text())).splitlines()[0]
+    command = " ".join(["python", f"tests/benchmarks/{script}.py", *options])
+    now = dt.datetime.now(tz=dt.UTC).date()
+    failures = [f"\\- {name}: {reason}  " for name, reason in found["failed"].items()]
+    lines = [f"**{claim}**", f"`{command}`, {now}, {found['told']}:", "", *table(found), ""]
+    return "\n".join([*lines, *failures, ""] if failures else lines) + "\n"
+
+
+def table(found):
+    """The lines of one comparison's table."""
+    figures, failed = found["figures"], found["failed"]
+    titles = [f"{figure['title']}, {figure['unit']}" for figure in figures]
+    yield f"| | {' | '.join(titles)} |"
+    yield f"| --- |{' ---: |' * len(titles)}"
+    for name in dict.fromkeys([*(name for figure in figures for name in figure["medians"]), *failed]):
+        shown = f"**{name}**" if name == measuring.OURS else name
+        yield f"| {shown} | {' | '.join(cell(figure, name, failed) for figure in figures)} |"
+    yield f"| *goal* | {' | '.join(goal(figure) for figure in figures)} |"
 
 
 def cell(figure, name, failed):
@@ -51,29 +74,43 @@ def cell(figure, name, failed):
     return f"{value} ({figure['ratios'][name]:.2f}x)" if name in figure["ratios"] else f"**{value}**"
 
 
-def table(comparisons):
-    """The text between the markers."""
-    now = dt.datetime.now(tz=dt.UTC).date()
-    cpus = len(os.sched_getaffinity(0))
-    lines = [
-        f"`python tests/benchmarks/peers.py`, {now}, Python {platform.python_version()}, {cpus} CPUs, {cpus} workers:",
-        "",
+def goal(figure):
+    return f"{figure['goal']}: **{figure['verdict']}**" if figure["goal"] else ""
+
+
+def write(script, text):
+    """Put a comparison's block into the README, and leave the others as they are."""
+    readme = README.read_text()
+    blocks = dict(BLOCK.findall(PLACE.search(readme)[0])) | {script: text}
+    shown = [
+        f"<!-- benchmarks: {name} -->\n{blocks[name]}<!-- /benchmarks: {name} -->\n"
+        for name in SCRIPTS
+        if name in blocks
     ]
-    for figures, failed in comparisons:
-        titles = [f"{figure['title']}, {figure['unit']}" for figure in figures]
-        lines += [f"| | {' | '.join(titles)} |", f"| --- |{' ---: |' * len(titles)}", *rows(figures, failed), ""]
-        lines += [f"{name}: {reason}" for name, reason in failed.items()]
-    return "\n".join(lines)
+    README.write_text(PLACE.sub(lambda place: f"{place[1]}{''.join(shown)}{place[2]}", readme))
+
+
+def main():
+    """Run the comparisons, and return how many failed."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="few and small, to see that it works; writes nothing")
+    parser.add_argument("--rounds", type=int, help="of each comparison; else what each has for its own")
+    parser.add_argument("--only-scripts", nargs="+", choices=SCRIPTS, default=SCRIPTS, metavar="SCRIPT")
+    parser.add_argument("--folder", help="for all files, which stay; else a temporary one, deleted at the end")
+    given = parser.parse_args()
+    options = [*(["--rounds", str(given.rounds)] if given.rounds else []), *(["--quick"] if given.quick else [])]
+    failed = 0
+    with measuring.folder_for(given) as folder:
+        for script in given.only_scripts:
+            found = measured(script, options, folder)
+            if found is None:
+                failed += 1
+            elif given.quick:
+                print(f"\n{block(script, found, options)}")
+            else:
+                write(script, block(script, found, options))
+    return failed
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--rounds", type=int, default=5)
-    given = parser.parse_args()
-    options = ["--rounds", str(given.rounds), *(["--quick"] if given.quick else [])]
-    text = table([measured(script, options) for script in SCRIPTS])
-    if given.quick:
-        print(text)
-    else:
-        README.write_text(PLACE.sub(lambda place: f"{place[1]}{text}{place[2]}", README.read_text()))
+    sys.exit(main())

@@ -1,7 +1,7 @@
 """What it costs to begin: the import, and a new interpreter's way to its first result, beside the peers.
 
-The first result is that of a trivial job, of a class in ``__main__``, with two workers; the clock runs from the start of
-the interpreter until it has the result, whatever it takes to end. The floor is an interpreter that prints.
+The first result is that of a trivial job, of a class in ``__main__``, with two workers; the clock runs from the start
+of the interpreter until it has the result, whatever it takes to end. The floor is an interpreter that prints.
 
 Run it alone::
 
@@ -41,8 +41,10 @@ FIRST_RESULTS = {
         tell(pool.submit(Adds().run).result())
 """,
     "submitit local": """
+    import asyncio
     from submitit import LocalExecutor
-    tell(LocalExecutor(sys.argv[1]).submit(Adds().run).result())
+    job = LocalExecutor(sys.argv[1]).submit(Adds().run)
+    tell(asyncio.run(job.awaitable().result(poll_interval=0.01)))
 """,
     "Dask LocalCluster": """
     from distributed import Client, LocalCluster
@@ -82,7 +84,7 @@ print(time.perf_counter() - begun)
 FIGURES = [
     measuring.Figure("import", "import", "ms"),
     measuring.Figure("first", "first result in a new process", "ms"),
-    measuring.Figure("extension", "%load_ext beside IPython's own", "ms"),
+    measuring.Figure("extension", "%load_ext beside IPython's own", "ms", goal=None),
 ]
 
 
@@ -97,16 +99,15 @@ def printed(*command):
 
 def first_result(name):
     """Seconds from the start of an interpreter to its first result."""
-    import tempfile
     import time
     from pathlib import Path
 
-    with tempfile.TemporaryDirectory() as folder:
-        script = Path(folder, "script.py")
-        told = "import sys, time\ndef tell(result):\n    assert result == 2\n    print(time.time(), flush=True)\n"
-        script.write_text(told + JOB + FIRST_RESULTS[name])
-        begun = time.time()
-        return printed(str(script), folder) - begun
+    folder = measuring.new_folder()
+    script = Path(folder, "script.py")
+    told = "import sys, time\ndef tell(result):\n    assert result == 2\n    print(time.time(), flush=True)\n"
+    script.write_text(told + JOB + FIRST_RESULTS[name])
+    begun = time.time()
+    return printed(str(script), folder) - begun
 
 
 def measure(name, given):

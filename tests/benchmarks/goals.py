@@ -1,0 +1,60 @@
+"""What a figure is to reach, and whether it does."""
+
+from __future__ import annotations
+
+OURS = "jobcontainer"
+FLOOR = "floor"
+"""How the names of those begin that do less than any peer could, to show what is left to win."""
+
+
+class Goal:
+    """What our median, or its ratio to the peers', is to reach.
+
+    Args:
+        text: what the reader is told.
+        miss: takes our median and the ratios by peer (over 1 where we are better), returns by how much it is missed, or
+            an empty text.
+    """
+
+    def __init__(self, text, miss):
+        self.text, self._miss = text, miss
+
+    def verdict(self, ours, ratios):
+        if ours is None:
+            return "missed: there is no figure of ours"
+        rivals = {name: ratio for name, ratio in ratios.items() if not name.startswith((OURS, FLOOR))}
+        missed = self._miss(ours, rivals)
+        return f"missed: {missed}" if missed else "met"
+
+
+def ahead():
+    """No peer is better."""
+
+    def miss(_ours, rivals):
+        better = sorted((ratio, name) for name, ratio in rivals.items() if ratio < 1)
+        if not better:
+            return ""
+        ratio, best = better[0]
+        return f"{best} is {1 / ratio:.2f}x as good" + (f", {len(better) - 1} more are better" if better[1:] else "")
+
+    return Goal("ahead of every peer", miss)
+
+
+def within(times, peer):
+    """It is no more than so many times that of a peer."""
+
+    def miss(_ours, rivals):
+        found = 1 / rivals[peer] if peer in rivals else 0
+        return f"it is {found:.2f}x" if found > times else ""
+
+    return Goal(f"under {times}x {peer}", miss)
+
+
+def under(limit):
+    """It is less than a limit, whatever the peers do."""
+    return Goal(f"under {limit:,}", lambda ours, _rivals: f"it is {ours / limit:.2f}x that" if ours >= limit else "")
+
+
+def over(limit):
+    """It is more than a limit, whatever the peers do."""
+    return Goal(f"over {limit:,}", lambda ours, _rivals: f"it is {ours / limit:.2f}x that" if ours <= limit else "")
