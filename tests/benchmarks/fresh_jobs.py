@@ -5,9 +5,9 @@ one after another in a warm pool, as a person would wait for them. Only ours wri
 and result for each job (submitit writes files too); the others' stay in pipes. The floor is a process with what a
 keeper has imported, which forks, exits in the child at once, and waits for it.
 
-Each peer is given what it has to offer: a fork server has loaded ahead what the peer's children import; pebble looks
-every 2 ms for what there is to do, rather than every 100; submitit looks for results every 10 ms rather than every
-second.
+Each peer runs as it comes, and once more, "tuned", with what it has to offer: a fork server that has loaded ahead what
+the peer's children import, and a pebble that looks every 2 ms for what there is to do, rather than every 100. submitit
+looks for results every 10 ms rather than every second.
 
 Run it alone::
 
@@ -46,43 +46,45 @@ def ours():
         yield lambda processes: pool.submit_all(processes).results()
 
 
-def context_of(method, *imported):
-    """The start method's context; a fork server imports these modules once, rather than each of its children."""
+def context_of(method, imported):
+    """The start method's context; a fork server imports a module once, rather than each of its children."""
     import multiprocessing
 
-    multiprocessing.set_forkserver_preload(["__main__", *imported])
+    if imported:
+        multiprocessing.set_forkserver_preload(["__main__", imported])
     return multiprocessing.get_context(method)
 
 
-def pebble(method):
+def pebble(method, *, tuned=False):
     @contextlib.contextmanager
     def peer():
         from pebble import CONSTS, ProcessPool
 
-        CONSTS.sleep_unit = 0.002
-        context = context_of(method, "pebble.pool.process")
+        if tuned:
+            CONSTS.sleep_unit = 0.002
+        context = context_of(method, "pebble.pool.process" if tuned else None)
         with ProcessPool(WORKERS, max_tasks=1, context=context) as pool:
             yield lambda processes: [future.result() for future in [pool.schedule(one.run) for one in processes]]
 
     return peer
 
 
-def concurrent_futures(method):
+def concurrent_futures(method, *, tuned=False):
     @contextlib.contextmanager
     def peer():
         from concurrent.futures import ProcessPoolExecutor
 
-        context = context_of(method, "concurrent.futures.process")
+        context = context_of(method, "concurrent.futures.process" if tuned else None)
         with ProcessPoolExecutor(WORKERS, mp_context=context, max_tasks_per_child=1) as pool:
             yield lambda processes: [future.result() for future in [pool.submit(one.run) for one in processes]]
 
     return peer
 
 
-def multiprocessing_pool(method):
+def multiprocessing_pool(method, *, tuned=False):
     @contextlib.contextmanager
     def peer():
-        with context_of(method, "multiprocessing.pool").Pool(WORKERS, maxtasksperchild=1) as pool:
+        with context_of(method, "multiprocessing.pool" if tuned else None).Pool(WORKERS, maxtasksperchild=1) as pool:
             yield lambda processes: [there.get() for there in [pool.apply_async(one.run) for one in processes]]
 
     return peer
@@ -130,20 +132,34 @@ FLOOR = "floor: a bare fork"
 
 PEERS = {  # with how many jobs are run for jobs a second
     measuring.OURS: (ours, 400),
-    "pebble max_tasks=1, spawn": (pebble("spawn"), 40),
-    "pebble max_tasks=1, forkserver": (pebble("forkserver"), 200),
+    "pebble max_tasks=1, spawn": (pebble("spawn"), 30),
+    "pebble max_tasks=1, forkserver": (pebble("forkserver"), 60),
     "concurrent.futures, spawn": (concurrent_futures("spawn"), 40),
     "concurrent.futures, forkserver": (concurrent_futures("forkserver"), 100),
     "multiprocessing.Pool, spawn": (multiprocessing_pool("spawn"), 60),
     "multiprocessing.Pool, forkserver": (multiprocessing_pool("forkserver"), 200),
+    "tuned pebble, forkserver": (pebble("forkserver", tuned=True), 200),
+    "tuned concurrent.futures, forkserver": (concurrent_futures("forkserver", tuned=True), 200),
+    "tuned multiprocessing.Pool, forkserver": (multiprocessing_pool("forkserver", tuned=True), 200),
     "submitit local": (submitit, 10),
     "executorlib": (executorlib, 30),
     "loky respawned": (loky_respawned, 30),
 }
 
 FIGURES = [
-    measuring.Figure("rate", "fresh process per job", "jobs/s", more_is_better=True),
-    measuring.Figure("latency", "fresh process per job, warm latency", "ms"),
+    measuring.Figure(
+        "rate",
+        "fresh process per job",
+        "jobs/s",
+        more_is_better=True,
+        goal=measuring.every(measuring.times(5), measuring.times(20, "pebble")),
+    ),
+    measuring.Figure(
+        "latency",
+        "fresh process per job, warm latency",
+        "ms",
+        goal=measuring.every(measuring.under(5), measuring.within(3, FLOOR)),
+    ),
 ]
 
 FORKS = """

@@ -22,15 +22,50 @@ class Goal:
     def verdict(self, ours, ratios):
         if ours is None:
             return "missed: there is no figure of ours"
-        rivals = {name: ratio for name, ratio in ratios.items() if not name.startswith((OURS, FLOOR))}
-        missed = self._miss(ours, rivals)
+        missed = self.missed_by(ours, ratios)
         return f"missed: {missed}" if missed else "met"
+
+    def missed_by(self, ours, ratios):
+        return self._miss(ours, ratios)
+
+
+def rivals_in(ratios, beginning=""):
+    """The peers among those that were measured, or those of them whose names begin so."""
+    return {
+        name: ratio
+        for name, ratio in ratios.items()
+        if not name.startswith((OURS, FLOOR)) and name.startswith(beginning)
+    }
+
+
+def every(*goals):
+    """All of several goals."""
+
+    def miss(ours, ratios):
+        return "; ".join(filter(None, (goal.missed_by(ours, ratios) for goal in goals)))
+
+    return Goal(", ".join(goal.text for goal in goals), miss)
+
+
+def times(factor, beginning="", *, but=()):
+    """So many times as good as the best of the peers, or of those whose names begin so."""
+    of = beginning or ("the best peer that copies" if but else "the best peer")
+
+    def miss(_ours, ratios):
+        rivals = {name: ratio for name, ratio in rivals_in(ratios, beginning).items() if name not in but}
+        if not rivals:
+            return "it has no figure"
+        ratio, best = min((ratio, name) for name, ratio in rivals.items())
+        return f"{ratio:.2f}x {best}" if ratio < factor else ""
+
+    return Goal(f"{factor}x {of}", miss)
 
 
 def ahead():
     """No peer is better."""
 
-    def miss(_ours, rivals):
+    def miss(_ours, ratios):
+        rivals = rivals_in(ratios)
         better = sorted((ratio, name) for name, ratio in rivals.items() if ratio < 1)
         if not better:
             return ""
@@ -43,8 +78,8 @@ def ahead():
 def within(times, peer):
     """It is no more than so many times that of a peer."""
 
-    def miss(_ours, rivals):
-        found = 1 / rivals[peer] if peer in rivals else 0
+    def miss(_ours, ratios):
+        found = 1 / ratios[peer] if peer in ratios else 0
         return f"it is {found:.2f}x" if found > times else ""
 
     return Goal(f"under {times}x {peer}", miss)

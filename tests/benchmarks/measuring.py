@@ -19,7 +19,7 @@ import os
 import sys
 import time
 
-from goals import OURS, ahead, over, under, within
+from goals import OURS, ahead, every, over, times, under, within
 
 __all__ = ["OURS", "Figure", "ahead", "compare", "over", "parser", "under", "within"]
 
