@@ -86,7 +86,7 @@ def submitit():
     from submitit import LocalExecutor
 
     with tempfile.TemporaryDirectory() as folder:
-        executor = LocalExecutor(folder, max_pickle_size_gb=2.0)  # it refuses more than half a one, unless asked
+        executor = LocalExecutor(folder, max_pickle_size_gb=2.0)  # it refuses more than one, unless asked
         yield lambda one: [job.result() for job in [executor.submit(one.run) for _ in range(JOBS)]]
 
 
