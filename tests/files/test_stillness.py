@@ -236,7 +236,7 @@ def test_where_a_change_might_go_unnoticed_each_load_checks(path, checks, monkey
         def refuse(*_, **__):
             raise OSError
 
-        monkeypatch.setattr(writer.mmap, "mmap", refuse)
+        monkeypatch.setattr(writer, "MappedFile", refuse)
     Serializer.serialize_to_file(array(), path)
     for _ in range(2):
         assert Serializer.deserialize_from_file(path)[5] == 1
@@ -261,6 +261,23 @@ def test_an_object_that_is_changed_under_the_writers_hands_makes_a_whole_file(pa
     finally:
         done.set()
         thread.join()
+
+
+def test_the_written_file_does_not_count_as_memory(path):
+    """A job's peak is told to its user, and on a file system in memory it counts against the job's limit."""
+    code = f"""
+import resource
+import numpy as np
+from jobcontainer import Serializer
+from jobcontainer.files import writer
+array = np.ones(256 * 2**20, dtype=np.uint8)
+Serializer.serialize_to_file(array[: writer._MAPPED_FROM], {str(path)!r})
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+Serializer.serialize_to_file(array, {str(path)!r})
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert int(result.stdout) <= 64, result.stderr  # MiB
 
 
 def test_a_link_to_a_recorded_file_is_not_checked_again(path, checks):

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import mmap
 import os
 import stat
 from concurrent.futures import ThreadPoolExecutor
@@ -30,6 +29,7 @@ from jobcontainer.files.format import (
     padding,
     pieces,
 )
+from jobcontainer.files.mapped import MappedFile
 from jobcontainer.files.mounts import file_system
 from jobcontainer.files.stillness import Written, clock, times_tell
 
@@ -75,7 +75,7 @@ class FileWriter:
         self._written = 0
         self._stream_size = 0
         self._reserves = False
-        self._mapped: memoryview | None = None
+        self._mapped: MappedFile | None = None
         self.failure: OSError | None = None
         self.written: Written | None = None
         self._digest = Digest()
@@ -206,7 +206,7 @@ class FileWriter:
         self._reserves = file_system(self._descriptor) not in _SLOW_TO_RESERVE
         self._reserve(0, end)
         with contextlib.suppress(OSError):  # no descriptor to spare
-            self._mapped = memoryview(mmap.mmap(self._descriptor, end, mmap.MAP_SHARED, mmap.PROT_READ))
+            self._mapped = MappedFile(self._descriptor, end)
 
     def _reserve(self, start: int, size: int) -> None:
         """Have the file system settle where bytes will lie, if it is one that gains by it.
@@ -236,7 +236,9 @@ class FileWriter:
         if len(piece) <= _HELD:  # it is not in the file yet
             piece = memoryview(bytes(piece))
         self._put(piece)
-        return digest_later(piece if len(piece) <= _HELD else self._mapped[start : self._position])
+        if len(piece) <= _HELD:
+            return digest_later(piece)
+        return self._mapped.digest_later(start, self._position, digest_later)
 
     def _put_at_start(self, start: bytes) -> None:
         if self._descriptor < 0:
