@@ -236,7 +236,7 @@ def test_where_a_change_might_go_unnoticed_each_load_checks(path, checks, monkey
         def refuse(*_, **__):
             raise OSError
 
-        monkeypatch.setattr(writer, "MappedFile", refuse)
+        monkeypatch.setattr(writer.MappedFile, "digest_later", refuse)
     Serializer.serialize_to_file(array(), path)
     for _ in range(2):
         assert Serializer.deserialize_from_file(path)[5] == 1

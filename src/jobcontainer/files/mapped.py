@@ -1,4 +1,4 @@
-"""A file that is being written, mapped, so that digests are those of what lies in it."""
+"""A file that is being written, mapped piece by piece, so that digests are those of what lies in it."""
 
 from __future__ import annotations
 
@@ -9,32 +9,25 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_PIECES: Final = 8
+_PIECES: Final = 8  # mapped at once: they count as this process's memory, and each holds a descriptor
 
 
 class MappedFile:
-    """The mapping of a file, of which few pieces at a time count as this process's memory.
-
-    It ends with the last reference to it; until then, the file is open for writing.
+    """Takes digests of pieces of a file.
 
     Args:
         descriptor: of the file, opened for reading and writing.
-        size: of the file.
-
-    Raises:
-        OSError: it can't be mapped.
     """
 
-    def __init__(self, descriptor: int, size: int) -> None:
-        """Map it; nothing is read."""
-        self._mapping = mmap.mmap(descriptor, size, mmap.MAP_SHARED, mmap.PROT_READ)
-        self._view = memoryview(self._mapping)
-        self._begun: deque[tuple[int, int, Callable[[], bytes]]] = deque()
+    def __init__(self, descriptor: int) -> None:
+        """Keep the descriptor; nothing is mapped."""
+        self._descriptor = descriptor
+        self._begun: deque[Callable[[], bytes]] = deque()
 
     def digest_later(
         self, start: int, end: int, digest_later: Callable[[memoryview], Callable[[], bytes]]
     ) -> Callable[[], bytes]:
-        """Begin to take the digest of a piece that was written, and unmap one that was begun some pieces before.
+        """Begin to take the digest of a piece that was written; it is mapped until that is taken.
 
         Args:
             start: where the piece begins.
@@ -43,11 +36,16 @@ class MappedFile:
 
         Returns:
             What waits for the digest.
+
+        Raises:
+            OSError: it can't be mapped.
         """
-        digest = digest_later(self._view[start:end])
-        self._begun.append((start - start % mmap.PAGESIZE, end, digest))
-        if len(self._begun) > _PIECES:
-            start, end, earlier = self._begun.popleft()
-            earlier()
-            self._mapping.madvise(mmap.MADV_DONTNEED, start, end - start)
+        if len(self._begun) == _PIECES:
+            self._begun.popleft()()
+        skipped = start % mmap.ALLOCATIONGRANULARITY
+        mapped = mmap.mmap(
+            self._descriptor, end - start + skipped, mmap.MAP_SHARED, mmap.PROT_READ, offset=start - skipped
+        )
+        digest = digest_later(memoryview(mapped)[skipped:])
+        self._begun.append(digest)
         return digest

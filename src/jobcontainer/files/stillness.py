@@ -5,8 +5,9 @@ and until it is given back the kernel holds up whoever opens or truncates it. Th
 can't be set: the kernel takes it from its coarse clock, which moves on every 1 to 10 ms, at each write, truncation and
 link. So if that clock is beyond a file's time while a lease is held, then every write that comes after has a later one.
 
-That holds for the file systems named here. Those that cut the time to a millisecond or more are told by its zeros, and
-nothing is said of the others: network file systems keep times of another machine's clock, and report them late.
+That holds for the file systems named here, which count nanoseconds. Where they cut the time, as ext4 with small inodes
+does, its zeros tell. Nothing is said of other file systems: those of a network keep times of another machine's clock,
+and report them late.
 
 What the times do not tell, measured on Linux 6.18: a store through a shared mapping is told when it is the first to a
 page since that page was last written back; a later store to the page is not, nor on tmpfs one to a page that was read
@@ -30,9 +31,10 @@ if TYPE_CHECKING:
 
 _TELLING: Final = frozenset({"btrfs", "ext4", "f2fs", "overlay", "tmpfs", "xfs"})
 _COARSE_CLOCK: Final = 5  # CLOCK_REALTIME_COARSE, which the time module has no name for
-_COARSEST_STEP: Final = 1_000_000
+_COARSEST_STEP: Final = 1_000_000  # nanoseconds; from this on, times have zeros that tell of it
+_FINER_STEP: Final = 1_000
 _LONGEST_WAIT: Final = 50_000_000
-_PAUSE: Final = 0.001
+_PAUSE: Final = 0.0005
 
 
 class Written(NamedTuple):
@@ -112,7 +114,7 @@ def settled(descriptor: int, since: int) -> os.stat_result | None:
     if not since <= status.st_ctime_ns or latest > time.time_ns() or status.st_ctime_ns % _COARSEST_STEP == 0:
         return None
     until = time.monotonic_ns() + _LONGEST_WAIT
-    while clock() <= latest + _COARSEST_STEP:
+    while clock() <= latest + _FINER_STEP:
         if time.monotonic_ns() > until:  # the clock was set back
             return None
         time.sleep(_PAUSE)

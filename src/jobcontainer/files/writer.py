@@ -184,7 +184,7 @@ class FileWriter:
     def _put_buffers(self, buffers: Sequence[memoryview]) -> tuple[tuple[int, str], ...]:
         size = sum(map(len, buffers))
         if size >= _MAPPED_FROM:
-            self._map_ahead(buffers)
+            self._prepare_for(buffers)
         with digest_threads(size, spared=1) as digest_later:
             begun = []
             for view in buffers:
@@ -193,8 +193,8 @@ class FileWriter:
                 begun.append((len(view), digests))
             return tuple((size, joined(digest() for digest in digests)) for size, digests in begun)
 
-    def _map_ahead(self, buffers: Sequence[memoryview]) -> None:
-        """Let the file have its size, and map it, where the file system is one of this machine."""
+    def _prepare_for(self, buffers: Sequence[memoryview]) -> None:
+        """Have room reserved, and let digests be taken of the file, where its file system is one of this machine."""
         end = self._position
         for view in buffers:
             end += padding(end) + len(view)
@@ -202,11 +202,9 @@ class FileWriter:
             self._open()
             if not times_tell(self._descriptor):
                 return
-            os.ftruncate(self._descriptor, end)
         self._reserves = file_system(self._descriptor) not in _SLOW_TO_RESERVE
         self._reserve(0, end)
-        with contextlib.suppress(OSError):  # no descriptor to spare
-            self._mapped = MappedFile(self._descriptor, end)
+        self._mapped = MappedFile(self._descriptor)
 
     def _reserve(self, start: int, size: int) -> None:
         """Have the file system settle where bytes will lie, if it is one that gains by it.
@@ -236,9 +234,12 @@ class FileWriter:
         if len(piece) <= _HELD:  # it is not in the file yet
             piece = memoryview(bytes(piece))
         self._put(piece)
-        if len(piece) <= _HELD:
-            return digest_later(piece)
-        return self._mapped.digest_later(start, self._position, digest_later)
+        if len(piece) > _HELD:
+            try:
+                return self._mapped.digest_later(start, self._position, digest_later)
+            except OSError:  # no descriptor to spare
+                self._mapped = None
+        return digest_later(piece)
 
     def _put_at_start(self, start: bytes) -> None:
         if self._descriptor < 0:
