@@ -7,12 +7,12 @@ link. So if that clock is beyond a file's time while a lease is held, then every
 
 That holds for the file systems named here, which count nanoseconds. Where they cut the time, as ext4 with small inodes
 does, its zeros tell. Nothing is said of other file systems: those of a network keep times of another machine's clock,
-and report them late.
+and report them late; and tmpfs does not tell of a store through a shared mapping to a page that was read through it.
 
 What the times do not tell, measured on Linux 6.18: a store through a shared mapping is told when it is the first to a
-page since that page was last written back; a later store to the page is not, nor on tmpfs one to a page that was read
-through the mapping before. No lease is granted while there is such a mapping, so it must have been made later. And
-nothing tells of bytes that are changed beneath the file system, on the device.
+page since that page was last written back, and a later store to the page is not. No lease is granted while there is
+such a mapping, so both must come after it. Nor does anything tell of bytes that are changed beneath the file system, on
+the device.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from jobcontainer.files.mounts import file_system
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_TELLING: Final = frozenset({"btrfs", "ext4", "f2fs", "overlay", "tmpfs", "xfs"})
+_TELLING: Final = frozenset({"btrfs", "ext4", "f2fs", "overlay", "xfs"})
 _COARSE_CLOCK: Final = 5  # CLOCK_REALTIME_COARSE, which the time module has no name for
 _COARSEST_STEP: Final = 1_000_000  # nanoseconds; from this on, times have zeros that tell of it
 _FINER_STEP: Final = 1_000

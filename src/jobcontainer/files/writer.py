@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 _HELD: Final = 2**20  # up to this size, everything is written in one call
 _MAPPED_FROM: Final = 64 * 2**20
-_SLOW_TO_RESERVE: Final = frozenset({"btrfs", "tmpfs"})  # one goes without compression then, one takes twice as long
+_NEVER_RESERVED: Final = frozenset({"btrfs"})  # what is reserved goes without compression there
 _CAN_NOT_RESERVE: Final = frozenset({errno.EINVAL, errno.ENODEV, errno.ENOSYS, errno.EOPNOTSUPP})
 _FLAGS: Final = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 
@@ -202,7 +202,7 @@ class FileWriter:
             self._open()
             if not times_tell(self._descriptor):
                 return
-        self._reserves = file_system(self._descriptor) not in _SLOW_TO_RESERVE
+        self._reserves = file_system(self._descriptor) not in _NEVER_RESERVED
         self._reserve(0, end)
         self._mapped = MappedFile(self._descriptor)
 
