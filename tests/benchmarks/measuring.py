@@ -21,7 +21,7 @@ import time
 
 from goals import OURS, ahead, every, over, times, under, within
 
-__all__ = ["OURS", "Figure", "ahead", "compare", "over", "parser", "under", "within"]
+__all__ = ["OURS", "Figure", "ahead", "compare", "every", "over", "parser", "times", "under", "within"]
 
 
 class Figure:

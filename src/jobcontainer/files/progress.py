@@ -48,6 +48,7 @@ from zlib import crc32
 
 from jobcontainer.events import Bar
 from jobcontainer.files.lines import write_whole
+from jobcontainer.files.mounts import file_system
 
 MAX_BARS: Final = 6
 
@@ -237,10 +238,4 @@ def _is_remote(file: FileIO) -> bool:
     device = os.fstat(file.fileno()).st_dev
     if not sys.platform.startswith("linux") or os.major(device) != 0:  # a block device is local
         return False
-    number = f"{os.major(device)}:{os.minor(device)}"
-    with Path("/proc/self/mountinfo").open(encoding="utf-8", errors="replace") as mounts:
-        for line in mounts:
-            fields, _, kind = line.partition(" - ")
-            if fields.split(" ", 3)[2] == number:
-                return kind.split(" ", 1)[0] in _REMOTE
-    return False
+    return file_system(file.fileno()) in _REMOTE

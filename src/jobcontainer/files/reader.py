@@ -95,6 +95,11 @@ class FileReader:
             os.close(self._descriptor)
             self._descriptor = -1
 
+    @property
+    def descriptor(self) -> int:
+        """Of the open file; whatever is put in its place later, this is the file that was read."""
+        return self._descriptor
+
     def _read_head(self) -> None:
         if not stat.S_ISREG(self.status.st_mode):
             raise CorruptFileError(f"{self.path} is no job file, not even a regular file.")

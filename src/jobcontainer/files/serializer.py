@@ -22,13 +22,21 @@ from jobcontainer.files.writer import FileWriter, write_signed
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from jobcontainer.files.facts import FileFacts
     from jobcontainer.files.format import Header
     from jobcontainer.files.shared import Head
 
-__all__ = ["Kind", "Serializer", "load_in_job", "packages_of", "trust_file", "write_file"]
+__all__ = [
+    "Kind",
+    "Serializer",
+    "check_file",
+    "load_in_job",
+    "packages_of",
+    "trust_file",
+    "write_file",
+]
 
 Kind = Literal["process", "result", "error", "object"]
 
@@ -146,6 +154,25 @@ def load_in_job(file_path: str | os.PathLike[str]) -> Any:  # noqa: ANN401 -- wh
     return _load(file_path, trusted=False, own_process=True)
 
 
+def check_file(file_path: str | os.PathLike[str]) -> None:
+    """Check that a file is whole and signed by this user's key, as a load would; nothing in it is run.
+
+    Unlike :meth:`Serializer.verify`, it believes the record of large buffers that were checked before.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        CorruptFileError: it is truncated, altered, or no job file.
+        UntrustedFileError: it is not signed by a key of this user.
+        IncompatibleFileError: it is of a newer format.
+    """
+    with FileReader(file_path) as file:
+        if file.is_job_file:
+            _check_signature(file)
+            _content(file, file.header())
+        else:
+            check_plain(file)
+
+
 def packages_of(file_path: str | os.PathLike[str]) -> Mapping[str, distributions.Distribution]:
     """Return the distributions that a file refers to, by their top-level packages; empty where it names none.
 
@@ -201,13 +228,20 @@ def _write(
             return pickler, error
         said = facts.facts_now(obj, kind, by_value=pickler.by_value, modules=pickler.modules)
         text = shared.text_of(head, pickler)
-        return pickler, writer.finish(said, text, pickler.buffers, trust.sign)
+        return pickler, _finish(writer, said, text, pickler.buffers)
     except BaseException:
         writer.discard()
         raise
     finally:  # a pickler is part of a cycle; what it has seen shall not wait for the garbage collector
         pickler.clear_memo()
         pickler.buffers.clear()
+
+
+def _finish(writer: FileWriter, said: Mapping[str, Any], text: bytes, buffers: Sequence[memoryview]) -> int:
+    size = writer.finish(said, text, buffers, trust.sign)
+    if writer.written is not None:
+        verified.record_written(writer.written)
+    return size
 
 
 def _load(file_path: str | os.PathLike[str], *, trusted: bool, own_process: bool) -> Any:  # noqa: ANN401
@@ -218,10 +252,7 @@ def _load(file_path: str | os.PathLike[str], *, trusted: bool, own_process: bool
             _check_signature(file)
         header = file.header()
         _check_python(file, header)
-        stream, text = file.stream(header), file.sources(header)
-        buffers = file.buffers(header)
-        if buffers:
-            verified.check_buffers_once(file, header, buffers)
+        stream, text, buffers = _content(file, header)
         packages = facts.packages_of(file, header)
     distributions.learn(packages)
     sources.learn(text, own_process=own_process)
@@ -241,6 +272,15 @@ def _check_signature(file: FileReader) -> None:
             "code that is in it. If you trust who made it: deserialize_from_file(..., trusted=True), or once "
             f"`jobcontainer trust {file.path}`."
         )
+
+
+def _content(file: FileReader, header: Header) -> tuple[bytes | bytearray, bytes | bytearray, list[memoryview]]:
+    """Read the stream, the sources and the buffers, and check them."""
+    stream, text = file.stream(header), file.sources(header)
+    buffers = file.buffers(header)
+    if buffers:
+        verified.check_buffers_once(file, header, buffers)
+    return stream, text, buffers
 
 
 def _check_content(file: FileReader) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
 import time
 from dataclasses import dataclass, replace
@@ -12,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 from jobcontainer.files.folder import PROCESS
 from jobcontainer.files.owner import this_process
 from jobcontainer.files.record import JobRecord
-from jobcontainer.files.serializer import Serializer, trust_file, write_file
+from jobcontainer.files.serializer import Serializer, check_file, trust_file, write_file
 from jobcontainer.files.shared import Shared
+from jobcontainer.files.verified import link
 from jobcontainer.process import Call, JobOptions, Surroundings
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ class Submitter:
             _snapshot(file, folder.process_file)
             if trusted:
                 trust_file(folder.process_file)
-            Serializer.verify(folder.process_file)
+            check_file(folder.process_file)
             return self._recorded(folder, name, options, Serializer.inspect(folder.process_file).source)
 
     def of_job(self, folder: JobFolder) -> Submission:
@@ -172,6 +172,6 @@ def name_of(process: object) -> str:
 def _snapshot(file: Path, target: Path) -> None:
     """Keep a file as it is now: job files are never changed in place, so that a hard link is a copy."""
     try:
-        os.link(file, target)
+        link(file, target)
     except OSError:
         shutil.copyfile(file, target)
