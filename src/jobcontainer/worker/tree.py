@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import resource
 import select
 import signal
 import subprocess
@@ -19,6 +20,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator
+
+_last_peak = (0, 0, 0)  # of which process, at which peak of its resident memory, and what it was
 
 _PROC = Path("/proc")
 _LINUX = sys.platform == "linux"
@@ -77,14 +80,17 @@ def peak_memory() -> int:
     """Return the most memory of its own that this process has held, in bytes; 0 where it isn't told.
 
     It is the peak of all resident memory less the files that are mapped now: the kernel keeps no peak of its own for
-    anonymous memory.
+    anonymous memory. As long as the former is what it was, so is this.
     """
+    global _last_peak  # noqa: PLW0603 -- of this process
     if not _LINUX:
         return 0
-    with contextlib.suppress(OSError):
-        peak, files = (int(size) for size in _PEAK_AND_FILES.findall(_read("/proc/self/status")))
-        return max(peak - files, 0) * 1024
-    return 0
+    pid, resident = os.getpid(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    if _last_peak[:2] != (pid, resident):
+        with contextlib.suppress(OSError):
+            peak, files = (int(size) for size in _PEAK_AND_FILES.findall(_read("/proc/self/status")))
+            _last_peak = pid, resident, max(peak - files, 0) * 1024
+    return _last_peak[2]
 
 
 def kill(pids: Iterable[int]) -> None:
