@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import resource
 import sys
 from collections import Counter
 
 import pytest
 
+from jobcontainer import JobPool
 from jobcontainer.files.folder import StoreFolder
+from jobcontainer.files.pickling import Pickler
 from jobcontainer.jobs.submission import Submitter
 from jobcontainer.process import JobOptions
 from jobcontainer.worker.order import Order
@@ -67,3 +70,27 @@ def test_an_order_to_a_keeper_that_knows_the_surroundings_is_small(submitter):
     submission = submitter.of_process(Adds(0), JobOptions())
     order = Order(str(submission.folder.path), submission.options.to_json(), submission.surroundings, 1)
     assert len(order._replace(surroundings=None).packed()) < 1024
+
+
+def test_the_class_of_a_list_is_pickled_once(tmp_path, monkeypatch):
+    """However many processes of a class are submitted together, it is taken apart once."""
+    taken_apart = []
+    by_value = Pickler._class
+    monkeypatch.setattr(Pickler, "_class", lambda self, cls: taken_apart.append(cls) or by_value(self, cls))
+    with JobPool(1, store=tmp_path, engine="inline") as pool:
+        pool.submit_all([Adds(number) for number in range(100)])
+    assert taken_apart.count(Adds) == 1
+
+
+class Counts:
+    def run(self):
+        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt, len(sys.modules)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="keepers fork on Linux")
+def test_a_fresh_process_touches_few_pages(tmp_path):
+    """Every page that a new process writes to is copied; until run() that was some 900, and modules are as few."""
+    with JobPool(1, store=tmp_path) as pool:
+        counted = [pool.submit(Counts()).result() for _ in range(3)]
+    assert max(pages for pages, _ in counted) < 1400
+    assert max(modules for _, modules in counted) < 300

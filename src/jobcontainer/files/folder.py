@@ -115,6 +115,10 @@ class JobFolder:
         """Ask whoever runs the job to end it."""
         self.cancel_file.touch(mode=0o600)
 
+    def is_asked_to_cancel(self) -> bool:
+        """Tell whether another process asked for the job's end."""
+        return os.path.exists(self.file(CANCEL))  # noqa: PTH110 -- as file()
+
     def size(self) -> int:
         """Return the bytes that the job's files take on disk; files shared by hard links count in each folder."""
         try:

@@ -199,7 +199,7 @@ class Scheduler:
     def _dispatch(self) -> None:
         """Hand queued jobs to free slots."""
         while (entry := self._next()) is not None:
-            if entry.attempt == 1 and entry.submission.folder.cancel_file.exists():  # asked for by another process
+            if entry.attempt == 1 and entry.submission.folder.is_asked_to_cancel():  # asked for by another process
                 with self._lock:
                     del self._running[entry.job.id]
                 self._settle_unstarted(entry)

@@ -149,7 +149,7 @@ class Supervisor:
             self._evidence.limit = f"timeout={self._order.options['timeout']:g} s"
             self._stop(JobState.TIMED_OUT)
         if now >= self._gauge.next_look:
-            if self._folder.cancel_file.exists():  # another process, which has no lifeline to us, asked for its end
+            if self._folder.is_asked_to_cancel():  # another process, which has no lifeline to us, asked for its end
                 self._stop(JobState.CANCELLED)
             if self._oom_kills is None:  # a job that is over sooner is no match for the OOM killer
                 self._oom_kills = tree.oom_kills()
