@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from jobcontainer.engines import slot
+from jobcontainer.engines import crew, slot
 from jobcontainer.engines.loky import LokyEngine
 from jobcontainer.events import JobState, Started
 from jobcontainer.files.folder import StoreFolder
@@ -431,3 +431,20 @@ def test_a_crash_costs_none_of_those_that_lie_ahead(hurried, submit):
     futures = [submit(hurried, os.abort if number % 5 == 4 else int, isolation="reuse") for number in range(20)]
     states = [future.result(BOUND).state for future in futures]
     assert states == [JobState.CRASHED if number % 5 == 4 else JobState.SUCCEEDED for number in range(20)]
+
+
+def test_no_job_stays_pending_whose_keeper_hangs_when_the_engine_closes(submit, tmp_path, monkeypatch):
+    """The keeper is killed, and the job is told lost."""
+    monkeypatch.setattr(crew, "_PATIENCE", 0.2)
+    engine, started = LokyEngine(1), tmp_path / "started"
+
+    def note_and_hang():
+        started.touch()
+        time.sleep(1000)
+
+    future = submit(engine, note_and_hang, grace=0.0)
+    wait_for(started.exists)
+    (keeper,) = (pid for pid in tree.children_of(os.getpid()) if tree.children_of(pid))
+    os.kill(keeper, signal.SIGSTOP)
+    engine.close()
+    assert future.result(0).state is JobState.LOST

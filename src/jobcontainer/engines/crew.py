@@ -20,21 +20,19 @@ from __future__ import annotations
 import atexit
 import contextlib
 import os
-import re
 import threading
-import time
 from collections import deque
-from concurrent.futures import Future, wait
-from dataclasses import dataclass, field
+from concurrent.futures import wait
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from jobcontainer.engines import ahead
 from jobcontainer.engines.slot import Slot
-from jobcontainer.events import JobState, Outcome, Started, event_from_json
-from jobcontainer.files.result import kind_of
+from jobcontainer.engines.task import Task, keeper_died, no_keeper
+from jobcontainer.events import JobState, Outcome, event_from_json
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
+    from concurrent.futures import Future
     from multiprocessing.connection import Connection
 
     from jobcontainer.files.folder import JobFolder
@@ -44,38 +42,6 @@ _PATIENCE: Final = 5.0  # seconds beyond a job's grace after which its keeper is
 _QUICK_SECONDS: Final = 0.01  # a slot whose last job took no longer gets orders ahead
 _AHEAD: Final = 3  # how many, beside the one it runs
 _NOT_STARTED: Final = "It had not started."
-
-
-@dataclass(eq=False)
-class _Task:
-    """A job that was submitted and has not ended."""
-
-    number: int
-    folder: JobFolder
-    order: Order
-    future: Future[Outcome] = field(default_factory=Future)
-    may_be_sent_again: bool = True
-    cancelled: bool = False
-
-    def has_started(self) -> bool:
-        """Whether a keeper has begun with this attempt."""
-        attempts = (event.attempt for event in self.folder.read_events()[0] if isinstance(event, Started))
-        return self.order.attempt in attempts
-
-    def end(self, state: JobState, reason: str) -> Outcome:
-        """Write an outcome that no keeper can write."""
-        outcome = Outcome(state=state, at=time.time(), reason=reason, attempt=self.order.attempt)
-        with contextlib.suppress(OSError):  # the folder was removed
-            self.folder.append_event(outcome)
-        return outcome
-
-    def lose(self, reason: str) -> Outcome:
-        """Write the outcome of a job whose keeper died; the result file decides, if it stands."""
-        try:
-            kind = kind_of(self.folder.result_file)
-        except OSError:  # FileNotFoundError: there is none
-            kind = ""
-        return self.end({"result": JobState.SUCCEEDED, "error": JobState.FAILED}.get(kind, JobState.LOST), reason)
 
 
 class Crew:
@@ -90,9 +56,9 @@ class Crew:
     def __init__(self, size: int, preload: Sequence[str], *, forks: bool) -> None:
         """Make the slots, all of them empty."""
         self.size = size
-        self._held: dict[Slot, list[_Task]] = {Slot(preload, forks=forks, listener=self): [] for _ in range(size)}
+        self._held: dict[Slot, list[Task]] = {Slot(preload, forks=forks, listener=self): [] for _ in range(size)}
         self._quick: set[Slot] = set()
-        self._queue: deque[_Task] = deque()
+        self._queue: deque[Task] = deque()
         self._lock = threading.RLock()
         self._stopping = threading.Lock()
         self._count = 0
@@ -116,7 +82,7 @@ class Crew:
             if self._closed:
                 raise RuntimeError("The engine was closed: make a new JobPool.")
             self._count += 1
-            task = _Task(self._count, folder, order._replace(number=self._count))
+            task = Task(self._count, folder, order._replace(number=self._count))
             task.future.set_running_or_notify_cancel()
             self._queue.append(task)
         self._dispatch()
@@ -180,7 +146,7 @@ class Crew:
 
     def lost(self, slot: Slot, lifeline: Connection, error: BaseException) -> None:
         """Tell the end of the jobs of a keeper that died; called in the thread of that keeper."""
-        ended: list[tuple[_Task, Outcome]] = []
+        ended: list[tuple[Task, Outcome]] = []
         with self._lock:
             if not slot.is_held_by(lifeline):
                 return
@@ -188,7 +154,9 @@ class Crew:
             self._quick.discard(slot)
             for task in reversed(self._held[slot]):
                 if task.has_started() or not task.may_be_sent_again:
-                    ended.append((task, task.lose(_keeper_died(error))))
+                    ended.append((task, task.lose(keeper_died(error))))
+                elif task.cancelled:
+                    ended.append((task, task.end(JobState.CANCELLED, _NOT_STARTED)))
                 else:  # the keeper had died before it came to this one, and nobody knew yet
                     task.may_be_sent_again = False
                     self._queue.appendleft(task)
@@ -198,7 +166,7 @@ class Crew:
             task.future.set_result(outcome)
         self._stop_if_abandoned()
 
-    def _cancel(self, slot: Slot, tasks: Iterable[_Task]) -> None:
+    def _cancel(self, slot: Slot, tasks: Iterable[Task]) -> None:
         for task in tasks:
             task.cancelled = True
             slot.cancel(task.number)
@@ -216,10 +184,15 @@ class Crew:
             for slot in self._held:
                 slot.stop()
             _open.discard(self)
+        with self._lock:
+            left = [task for tasks in self._held.values() for task in tasks]
+            self._held = {slot: [] for slot in self._held}
+        for task in left:
+            task.future.set_result(task.lose("Its keeper did not end it when the engine was closed, and was killed."))
 
     def _dispatch(self) -> None:
         """Hand queued jobs to slots."""
-        lost: list[tuple[_Task, Outcome]] = []
+        lost: list[tuple[Task, Outcome]] = []
         with self._lock:
             while self._queue and (slot := self._slot_for(self._queue[0])) is not None:
                 if self._held[slot]:
@@ -233,14 +206,14 @@ class Crew:
                     slot.run(task.order)
                 except Exception as error:  # noqa: BLE001 -- no semaphores, no processes, no descriptors left
                     slot.discard()
-                    lost.append((task, task.end(JobState.LOST, _no_keeper(error))))
+                    lost.append((task, task.end(JobState.LOST, no_keeper(error))))
                 else:
                     _close_at_exit(self)
                     self._held[slot].append(task)
         for task, outcome in lost:
             task.future.set_result(outcome)
 
-    def _slot_for(self, task: _Task) -> Slot | None:
+    def _slot_for(self, task: Task) -> Slot | None:
         """Find an idle slot, or one whose keeper may have an order ahead; None while there is none."""
         if self._closed:
             return None
@@ -251,7 +224,7 @@ class Crew:
         return min(ready, key=lambda slot: len(self._held[slot]), default=None)
 
 
-def _settle_unstarted(tasks: Iterable[_Task]) -> None:
+def _settle_unstarted(tasks: Iterable[Task]) -> None:
     for task in tasks:
         task.future.set_result(task.end(JobState.CANCELLED, _NOT_STARTED))
 
@@ -276,19 +249,3 @@ def _close_at_exit(crew: Crew) -> None:
 def _close_all() -> None:
     for crew in list(_open):
         crew.close()
-
-
-def _no_keeper(error: Exception) -> str:
-    return (
-        f"No keeper process could be started: {type(error).__name__}: {error}. It needs a writable /dev/shm for its "
-        "semaphores, free process ids, and a few free file descriptors (`ulimit -n`)."
-    )
-
-
-def _keeper_died(error: BaseException) -> str:
-    codes = re.search(r"\{(.*)\}", str(error))
-    how = f" ({codes[1]})" if codes else ""
-    return (
-        f"The process that kept the job died{how}, and the job with it. If the machine ran out of memory, run fewer "
-        "jobs at a time, or submit it again."
-    )
