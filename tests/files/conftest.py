@@ -19,7 +19,8 @@ from jobcontainer.files import distributions, trust
 # Forks for each file, so that each is loaded by a process that has never loaded one.
 NURSERY = """
 import json, os, sys, traceback
-from jobcontainer.files.serializer import load_in_job, write_file
+from jobcontainer.files.loading import load_in_job
+from jobcontainer.files.serializer import write_file
 for line in sys.stdin:
     order = json.loads(line)
     pid = os.fork()

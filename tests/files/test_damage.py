@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jobcontainer import CorruptFileError, Serializer, UntrustedFileError
-from jobcontainer.files import facts, reader, serializer
+from jobcontainer.files import facts, loading, reader
 from jobcontainer.files import format as file_format
 from jobcontainer.files.serializer import trust_file
 
@@ -63,13 +63,14 @@ def _loader(path, monkeypatch):
     def unpickled(*_, **__):
         raise AssertionError("a damaged file was unpickled")
 
-    monkeypatch.setattr(serializer, "load", unpickled)
+    monkeypatch.setattr(loading, "load", unpickled)
     monkeypatch.setattr("jobcontainer.files.plain.load_foreign", unpickled)
 
     def load(data):
         path.write_bytes(data)
         with pytest.raises((CorruptFileError, UntrustedFileError)) as caught:
             Serializer.deserialize_from_file(path)
+        assert loading.read_ahead(path) is None  # nor does a keeper hand it to a job
         return caught.value
 
     return load
@@ -181,7 +182,7 @@ class _anything:  # noqa: N801 -- stands beside pytest.raises
 
 def lines_run(call):
     """The lines of the reading modules that a call runs."""
-    files = {reader.__file__, file_format.__file__, serializer.__file__}
+    files = {reader.__file__, file_format.__file__, loading.__file__}
     run = set()
 
     def trace(frame, event, _):

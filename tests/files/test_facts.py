@@ -14,7 +14,8 @@ import pytest
 from jobcontainer import IncompatibleFileError, Serializer
 from jobcontainer.files import cloud, distributions, facts
 from jobcontainer.files.distributions import Distribution
-from jobcontainer.files.serializer import load_in_job, write_file
+from jobcontainer.files.loading import load_in_job
+from jobcontainer.files.serializer import write_file
 from jobcontainer.process import Call
 
 
@@ -83,7 +84,7 @@ def test_code_of_another_python_is_refused_before_it_is_loaded(path, monkeypatch
         patch.setattr(facts, "PYTHON", version)
         Serializer.serialize_to_file(Train(), path)
     with monkeypatch.context() as patch:
-        patch.setattr("jobcontainer.files.serializer.load", None)
+        patch.setattr("jobcontainer.files.loading.load", None)
         for load in (Serializer.deserialize_from_file, load_in_job):
             with pytest.raises(IncompatibleFileError) as caught:
                 load(path)

@@ -8,7 +8,8 @@ import threading
 import pytest
 
 from jobcontainer import JobPool, SerializationError
-from jobcontainer.files.serializer import Serializer, load_in_job, write_file
+from jobcontainer.files.loading import load_in_job
+from jobcontainer.files.serializer import Serializer, write_file
 from jobcontainer.files.shared import Shared
 from jobcontainer.process import Call
 

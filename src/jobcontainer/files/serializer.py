@@ -9,15 +9,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal
 
-from jobcontainer.errors import IncompatibleFileError, UntrustedFileError
-from jobcontainer.files import distributions, facts, sources, trust, verified
+from jobcontainer.errors import UntrustedFileError
+from jobcontainer.files import distributions, facts, trust, verified
 from jobcontainer.files.contributors import warn_if_large
 from jobcontainer.files.diagnosis import explained
+from jobcontainer.files.loading import check_content, check_signature, load_file
 from jobcontainer.files.pickling import Pickler, unfit_parts
-from jobcontainer.files.plain import check_plain, load_plain, sign_plain
+from jobcontainer.files.plain import check_plain, sign_plain
 from jobcontainer.files.reader import FileReader
 from jobcontainer.files.shared import Shared
-from jobcontainer.files.unpickling import load
 from jobcontainer.files.writer import FileWriter, write_signed
 
 if TYPE_CHECKING:
@@ -25,18 +25,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from jobcontainer.files.facts import FileFacts
-    from jobcontainer.files.format import Header
     from jobcontainer.files.shared import Head
 
-__all__ = [
-    "Kind",
-    "Serializer",
-    "check_file",
-    "load_in_job",
-    "packages_of",
-    "trust_file",
-    "write_file",
-]
+__all__ = ["Kind", "Serializer", "packages_of", "trust_file", "write_file"]
 
 Kind = Literal["process", "result", "error", "object"]
 
@@ -84,7 +75,7 @@ class Serializer:
             UntrustedFileError: it is not signed by a key of this user.
             IncompatibleFileError: it holds code of another Python version, or is of a newer format.
         """
-        return _load(file_path, trusted=trusted, own_process=False)
+        return load_file(file_path, trusted=trusted)
 
     @staticmethod
     def inspect(file_path: str | os.PathLike[str]) -> FileFacts:
@@ -116,8 +107,8 @@ class Serializer:
         """
         with FileReader(file_path) as file:
             if file.is_job_file:
-                _check_signature(file)
-                _check_content(file)
+                check_signature(file)
+                check_content(file)
             else:
                 check_plain(file)
 
@@ -145,34 +136,6 @@ def write_file(obj: object, file_path: str | os.PathLike[str], *, kind: Kind, sh
         warn_if_large(obj, done, unfit)
 
 
-def load_in_job(file_path: str | os.PathLike[str]) -> Any:  # noqa: ANN401 -- what was put in
-    """Load a process in the process that is its own.
-
-    Unlike :meth:`Serializer.deserialize_from_file`, classes are made as they were when the file was written, modules
-    that travelled are what ``import`` finds, tracebacks show their source, and ``inspect.getsource`` finds classes.
-    """
-    return _load(file_path, trusted=False, own_process=True)
-
-
-def check_file(file_path: str | os.PathLike[str]) -> None:
-    """Check that a file is whole and signed by this user's key, as a load would; nothing in it is run.
-
-    Unlike :meth:`Serializer.verify`, it believes the record of large buffers that were checked before.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        CorruptFileError: it is truncated, altered, or no job file.
-        UntrustedFileError: it is not signed by a key of this user.
-        IncompatibleFileError: it is of a newer format.
-    """
-    with FileReader(file_path) as file:
-        if file.is_job_file:
-            _check_signature(file)
-            _content(file, file.header())
-        else:
-            check_plain(file)
-
-
 def packages_of(file_path: str | os.PathLike[str]) -> Mapping[str, distributions.Distribution]:
     """Return the distributions that a file refers to, by their top-level packages; empty where it names none.
 
@@ -198,7 +161,7 @@ def trust_file(file_path: str | os.PathLike[str]) -> None:
     """
     with FileReader(file_path) as file:
         if file.is_job_file:
-            _check_content(file)
+            check_content(file)
             write_signed(file, trust.sign(file.signed))
         else:
             sign_plain(file)
@@ -242,58 +205,3 @@ def _finish(writer: FileWriter, said: Mapping[str, Any], text: bytes, buffers: S
     if writer.written is not None:
         verified.record_written(writer.written)
     return size
-
-
-def _load(file_path: str | os.PathLike[str], *, trusted: bool, own_process: bool) -> Any:  # noqa: ANN401
-    with FileReader(file_path) as file:
-        if not file.is_job_file:
-            return load_plain(file, trusted=trusted)
-        if not trusted:
-            _check_signature(file)
-        header = file.header()
-        _check_python(file, header)
-        stream, text, buffers = _content(file, header)
-        packages = facts.packages_of(file, header)
-    distributions.learn(packages)
-    sources.learn(text, own_process=own_process)
-    try:
-        obj = load(stream, buffers, anew=own_process)
-    except Exception as error:
-        error.add_note(f"Raised while {file.path} was loaded, which is whole and signed.")
-        raise
-    distributions.warn_of_other_versions(file.path, packages)
-    return obj
-
-
-def _check_signature(file: FileReader) -> None:
-    if not trust.is_signed(file.signed, file.signature):
-        raise UntrustedFileError(
-            f"{file.path} is not signed with your key {trust.key_file()}, or was altered, and loading it would run "
-            "code that is in it. If you trust who made it: deserialize_from_file(..., trusted=True), or once "
-            f"`jobcontainer trust {file.path}`."
-        )
-
-
-def _content(file: FileReader, header: Header) -> tuple[bytes | bytearray, bytes | bytearray, list[memoryview]]:
-    """Read the stream, the sources and the buffers, and check them."""
-    stream, text = file.stream(header), file.sources(header)
-    buffers = file.buffers(header)
-    if buffers:
-        verified.check_buffers_once(file, header, buffers)
-    return stream, text, buffers
-
-
-def _check_content(file: FileReader) -> None:
-    header = file.header()
-    file.stream(header)
-    file.sources(header)
-    file.check_buffers(header, file.buffers(header))
-
-
-def _check_python(file: FileReader, header: Header) -> None:
-    written = str(header.facts.get("python"))
-    if header.facts.get("by_value") and written.split(".")[:2] != facts.PYTHON.split(".")[:2]:
-        raise IncompatibleFileError(
-            f"{file.path} holds code of Python {written}, and this is Python {facts.PYTHON}: bytecode does not survive "
-            "that. Load it there, or put the object into a new file from here."
-        )

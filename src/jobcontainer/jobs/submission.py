@@ -9,9 +9,10 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from jobcontainer.files.folder import PROCESS
+from jobcontainer.files.loading import check_file
 from jobcontainer.files.owner import this_process
 from jobcontainer.files.record import JobRecord
-from jobcontainer.files.serializer import Serializer, check_file, trust_file, write_file
+from jobcontainer.files.serializer import Serializer, trust_file, write_file
 from jobcontainer.files.shared import Shared
 from jobcontainer.files.verified import link
 from jobcontainer.process import Call, JobOptions, Surroundings

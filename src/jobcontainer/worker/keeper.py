@@ -28,7 +28,8 @@ from collections import deque
 from typing import TYPE_CHECKING, NoReturn
 
 from jobcontainer.events import JobState, Outcome, Started, event_line
-from jobcontainer.files.folder import JobFolder
+from jobcontainer.files.folder import PROCESS, JobFolder
+from jobcontainer.files.loading import read_ahead
 from jobcontainer.worker import capture, fresh, limits, shield, tree
 from jobcontainer.worker.order import Order
 from jobcontainer.worker.supervisor import Supervisor
@@ -170,6 +171,8 @@ class Keeper:
 
     def _give(self, order: Order) -> JobProcess:
         """Have a process begin with an order, and write down that it did."""
+        if not order.reuses:  # a process that was used has all at hand itself
+            order = order._replace(content=read_ahead(JobFolder(order.folder).file(PROCESS)))
         while True:
             process, self._spare = (self._reused, self._spare) if order.reuses else (None, self._spare)
             process = process or self._spare or self._make()

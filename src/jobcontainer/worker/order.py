@@ -6,6 +6,7 @@ import pickle
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
+    from jobcontainer.files.loading import Content
     from jobcontainer.process import Surroundings
 
 
@@ -18,6 +19,7 @@ class Order(NamedTuple):
         surroundings: what follows the job from where it was submitted; None for those that were told last.
         attempt: 1 for the first.
         number: what a cancel of it, and the word of its end, call it.
+        content: of the process file, where the keeper has read it.
     """
 
     folder: str
@@ -25,6 +27,7 @@ class Order(NamedTuple):
     surroundings: Surroundings | None
     attempt: int = 1
     number: int = 0
+    content: Content | None = None
 
     def packed(self) -> bytes:
         """Return it as bytes; :meth:`unpacked` in another process gets it back."""

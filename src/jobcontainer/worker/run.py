@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from jobcontainer.events import JobState, Usage
 from jobcontainer.files.folder import LOG, PROCESS, RESULT, JobFolder
+from jobcontainer.files.loading import load_in_job
 from jobcontainer.files.result import qualified_name, write_raised, write_returned
-from jobcontainer.files.serializer import load_in_job
 from jobcontainer.worker import capture, display, limits, progress, reuse, shield, tree
 from jobcontainer.worker.order import Order
 from jobcontainer.worker.surroundings import take_over
@@ -96,7 +96,7 @@ def run_order(order: Order, surroundings: Surroundings | None, channel: Connecti
             channel.send_bytes(told or json.dumps(facts | ending).encode())
 
     try:
-        carry_out(folder, prepare, tell)
+        carry_out(folder, prepare, tell, load=lambda path: load_in_job(path, order.content))
     except JobStopped as error:  # it came while an earlier end was being written
         tell(_ending(folder, error))
 
