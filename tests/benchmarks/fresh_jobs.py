@@ -164,8 +164,8 @@ FIGURES = [
 
 FORKS = """
 import gc, os, statistics, sys, time
-import joblib.externals.loky.process_executor
-from jobcontainer.worker import fresh, keeper, limits
+from jobcontainer.engines import awaiting
+from jobcontainer.worker import fresh, limits
 fresh.load_ahead(())
 limits.find_thread_pools()
 gc.collect(); gc.freeze(); gc.disable()
