@@ -70,6 +70,7 @@ def test_what_is_preloaded_is_there(new):
     assert new('print(job(lambda: "numpy" in sys.modules, preload=["numpy"]))') == ["True"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "use",
     [

@@ -77,11 +77,11 @@ def test_objects_that_are_gone_are_not_taken_for_others(written):
     """The memo of the class keeps alive what it names by identity."""
 
     def objs():
-        for number in range(50):
+        for number in range(5):
             yield Times(number, other=[number])
             gc.collect()
 
-    assert [obj.run()[2] for obj in written(list(objs()))] == [[number] for number in range(50)]
+    assert [obj.run()[2] for obj in written(list(objs()))] == [[number] for number in range(5)]
 
 
 def test_a_class_that_changes_between_two_lists_is_never_stale(tmp_path, monkeypatch):

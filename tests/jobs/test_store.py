@@ -202,6 +202,7 @@ time.sleep(600)
 """
 
 
+@pytest.mark.slow
 def test_a_detached_job_outlives_its_kernel(tmp_path):
     """The same 72 jobs, detached: all finish though the kernel is killed, watched from this process."""
     with kernel(KERNEL.format(options="detach=True"), tmp_path) as process:
