@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -424,6 +425,43 @@ def test_jobs_that_lie_ahead_survive_their_keeper(hurried, submit, tmp_path):
     ahead = [submit(hurried, int, isolation="reuse") for _ in range(6)]
     assert lost.result(BOUND).state is JobState.LOST
     assert {future.result(BOUND).state for future in ahead} == {JobState.SUCCEEDED}
+
+
+def test_surroundings_of_a_job_that_was_given_back_are_not_forgotten(submit, tmp_path, monkeypatch):
+    """They are told once, with a job that its keeper gave back; it comes again, and finds itself where it belongs."""
+    engine, release = LokyEngine(1), tmp_path / "release"
+
+    def hold():
+        while not release.exists():
+            time.sleep(0.005)
+
+    def look():
+        return os.environ.get("SINCE_THEN")
+
+    for _ in range(3):
+        submit(engine, int, isolation="reuse").result(BOUND)
+    held = submit(engine, hold, isolation="reuse")
+    monkeypatch.setenv("SINCE_THEN", "yes")
+    store = StoreFolder(tmp_path / "looks")
+    store.create()
+    folder = store.new_job("look")
+    looked = submit(engine, look, folder=folder, isolation="reuse")
+    wait_for(lambda: engine.ahead == 0)  # it was given back
+    release.touch()
+    assert {held.result(BOUND).state, looked.result(BOUND).state} == {JobState.SUCCEEDED}
+    assert read_result(folder.result_file)[0] == "yes"
+    engine.close()
+
+
+def test_a_reused_job_that_removes_its_folder_is_told_as_well(hurried, submit, store):
+    """Its end can't be written down there; the future has it."""
+    folder = store.new_job("job")
+
+    def remove():
+        shutil.rmtree(folder.path)
+
+    assert submit(hurried, remove, folder=folder, isolation="reuse").result(BOUND).state is JobState.FAILED
+    assert submit(hurried, int, isolation="reuse").result(BOUND).state is JobState.SUCCEEDED
 
 
 def test_a_crash_costs_none_of_those_that_lie_ahead(hurried, submit):

@@ -80,7 +80,8 @@ class Keeper:
         self._orders: deque[Order] = deque()
         self._runs_long = False
         self._cancelled: set[int] = set()
-        self._surroundings: Surroundings | None = None
+        self._told: Surroundings | None = None  # what an order means that names none
+        self._surroundings: Surroundings | None = None  # those of the present job
         self._spare: JobProcess | None = None
         self._reused: JobProcess | None = None
         self._host = socket.gethostname()
@@ -165,13 +166,13 @@ class Keeper:
 
     def _adopt(self, surroundings: Surroundings | None, threads: int | None) -> None:
         """Note new surroundings; a keeper that forks takes them over, and spares its jobs the work."""
-        self._surroundings = surroundings or self._surroundings
+        self._surroundings = surroundings
         if self._forks and self._surroundings is not None:
             were_taken_over(self._surroundings, threads)
 
     def _give(self, order: Order) -> JobProcess:
         """Have a process begin with an order, and write down that it did."""
-        if not order.reuses:  # a process that was used has all at hand itself
+        if self._forks and not order.reuses:  # others have a key of their own, or all at hand
             order = order._replace(content=read_ahead(JobFolder(order.folder).file(PROCESS)))
         while True:
             process, self._spare = (self._reused, self._spare) if order.reuses else (None, self._spare)
@@ -209,7 +210,9 @@ class Keeper:
                 if message.startswith(CANCEL):
                     self._cancelled.add(int(message.removeprefix(CANCEL)))
                 else:
-                    self._orders.append(Order.unpacked(message))
+                    order = Order.unpacked(message)
+                    self._told = order.surroundings or self._told  # also where it is given back
+                    self._orders.append(order._replace(surroundings=self._told))
         except (EOFError, OSError):
             _go()
         if self._runs_long and self._orders:  # sent before the engine knew

@@ -26,6 +26,7 @@ import sys
 import time
 import types
 import warnings
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from jobcontainer.events import Outcome, Started, event_line
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from jobcontainer.events import Usage
     from jobcontainer.worker.order import Order
 
+_base = 0  # bytes that the process held before its first job
 _HOST: Final = socket.gethostname()
 _TIMERS: Final = tuple(
     getattr(signal, name) for name in ("ITIMER_REAL", "ITIMER_VIRTUAL", "ITIMER_PROF") if hasattr(signal, name)
@@ -61,19 +63,20 @@ def told_by_itself(order: Order, ending: dict[str, Any], usage: Usage) -> bytes 
         usage: of this process.
 
     Returns:
-        The line; None where the process is not fit for another job, or the job took long enough for the keeper to have
-        looked at it and at what it started.
-
-    Raises:
-        OSError: it can't be written.
+        The line; None where the process is not fit for another job, where the job took long enough for the keeper to
+        have looked at it and at what it started, and where the line can't be written.
     """
     if usage.wall > limits.FIRST_LOOK_SECONDS or ending["state"] not in DECIDED:
         return None
     end_children()
     folder = JobFolder(order.folder)
     fields = judge(Evidence(told=ending, log=folder.file(LOG)))
-    line = event_line(Outcome(at=time.time(), attempt=order.attempt, usage=usage, **fields))
-    folder.append_line(line)
+    own = replace(usage, peak_memory=max(usage.peak_memory - _base, 0))
+    line = event_line(Outcome(at=time.time(), attempt=order.attempt, usage=own, **fields))
+    try:
+        folder.append_line(line)
+    except OSError:  # user code removed the folder, the disk is full
+        return None
     return line
 
 
@@ -89,6 +92,8 @@ class State:
 
     def __init__(self) -> None:
         """Remember it, before anything is done to it for one of them."""
+        global _base  # noqa: PLW0603 -- of the process
+        _base = tree.memory_of([os.getpid()])
         progress.unprepare()
         display.unprepare()
         import decimal  # noqa: PLC0415 -- a fresh process has no use for it

@@ -90,10 +90,12 @@ def run_order(order: Order, surroundings: Surroundings | None, channel: Connecti
     def tell(ending: dict[str, Any]) -> None:
         shield.accept_stop(_ignore)
         usage = Usage(time.monotonic() - begun, _cpu_seconds() - used, tree.peak_memory())
-        with contextlib.suppress(OSError):  # user code closed it; the keeper finds the result file
-            told = reuse.told_by_itself(order, ending, usage) if order.reuses and not _stopped else None
+        told = reuse.told_by_itself(order, ending, usage) if order.reuses and not _stopped else None
+        if told is None:
             facts = {"cpu": usage.cpu, "peak_memory": usage.peak_memory, "stopped": _stopped}
-            channel.send_bytes(told or json.dumps(facts | ending).encode())
+            told = json.dumps(facts | ending).encode()
+        with contextlib.suppress(OSError):  # user code closed it; the keeper finds the result file
+            channel.send_bytes(told)
 
     try:
         carry_out(folder, prepare, tell, load=lambda path: load_in_job(path, order.content))
