@@ -190,6 +190,29 @@ def test_a_script_that_does_not_close_its_engine_ends_cleanly(script):
     assert process.returncode == 0
 
 
+@pytest.mark.parametrize("left", ["", "start(engine, hang)", "start(engine, hang), start(engine, hang)"])
+def test_a_script_whose_engine_has_several_keepers_ends_cleanly(script, left):
+    """Loky has its own function at exit registered anew with each keeper; ours comes before all of them."""
+    process = script(f"""
+        engine = LokyEngine(2)
+
+        def meet():
+            mine, other = (os.path.join(os.environ["STORE"], name) for name in ("one", "other"))
+            if os.path.exists(mine):
+                mine, other = other, mine
+            open(mine, "w").close()
+            while not os.path.exists(other):
+                time.sleep(0.005)
+
+        for future in [start(engine, meet), start(engine, meet)]:
+            assert future.result().state == "succeeded"
+        {left}
+        print("end")
+    """)
+    assert process.communicate(timeout=30) == ("end\n", "")
+    assert process.returncode == 0
+
+
 def test_a_script_needs_no_guard(script):
     """A script without ``if __name__ == "__main__"`` runs once: no keeper and no job imports it."""
     process = script("""

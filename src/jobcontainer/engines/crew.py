@@ -17,7 +17,6 @@ see the end of their lifelines. A fork of this process (``os.fork`` in user code
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import os
 import threading
@@ -25,7 +24,7 @@ from collections import deque
 from concurrent.futures import wait
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from jobcontainer.engines import ahead
+from jobcontainer.engines import ahead, exiting
 from jobcontainer.engines.slot import Slot
 from jobcontainer.engines.task import Task, keeper_died, no_keeper
 from jobcontainer.events import JobState, Outcome, event_from_json
@@ -208,7 +207,7 @@ class Crew:
                     slot.discard()
                     lost.append((task, task.end(JobState.LOST, no_keeper(error))))
                 else:
-                    _close_at_exit(self)
+                    _open.add(self)
                     self._held[slot].append(task)
         for task, outcome in lost:
             task.future.set_result(outcome)
@@ -230,22 +229,11 @@ def _settle_unstarted(tasks: Iterable[Task]) -> None:
 
 
 _open: set[Crew] = set()
-_exit_registered = False
-
-
-def _close_at_exit(crew: Crew) -> None:
-    """See to it that a crew is closed when the interpreter exits.
-
-    Functions of ``atexit`` run too late, when loky has waited for what runs. Those that ``concurrent.futures`` and loky
-    register run in reverse order; so this must be called when a crew's first keeper was started, and loky's is there.
-    """
-    global _exit_registered  # noqa: PLW0603 -- once per process
-    _open.add(crew)
-    if not _exit_registered:
-        _exit_registered = True
-        getattr(threading, "_register_atexit", atexit.register)(_close_all)
 
 
 def _close_all() -> None:
     for crew in list(_open):
         crew.close()
+
+
+exiting.close_engines(_close_all)

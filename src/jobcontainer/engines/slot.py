@@ -27,7 +27,7 @@ from concurrent.futures import CancelledError
 from multiprocessing import Pipe
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from jobcontainer.engines import ahead, lean
+from jobcontainer.engines import ahead, exiting, lean
 from jobcontainer.engines.lean import ProcessPoolExecutor, cpu_count
 from jobcontainer.worker import keeper, limits, shield, tree
 
@@ -183,6 +183,7 @@ class Slot:
         thread = threading.Thread(target=self._listen, args=(lifeline, life), name="jobcontainer-keeper", daemon=True)
         self._threads += [thread, *_threads_of(self._executor)]
         thread.start()
+        exiting.be_first()
 
     def _listen(self, lifeline: Connection, life: Future[None]) -> None:
         """Hear what a keeper tells, until its end; the life of its thread."""

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import atexit
 import sys
-import threading
 import weakref
 from typing import TYPE_CHECKING, Any
+
+from jobcontainer.engines import exiting
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -34,16 +34,11 @@ def live_jobs(store: Path) -> dict[str, Job[Any]]:
 
 
 def finish_at_exit() -> None:
-    """See to it, once, that no job is forgotten when the interpreter exits.
-
-    It must run before loky's own exit function, which stops its workers. Both run in reverse order before threads are
-    joined, so it is registered after the first job was handed to an engine.
-    """
+    """See to it, once, that no job is forgotten when the interpreter exits."""
     global _exit_registered  # noqa: PLW0603 -- once per process
     if not _exit_registered:
         _exit_registered = True
-        # atexit's functions run too late, when threads are joined already; concurrent.futures uses this one as well
-        getattr(threading, "_register_atexit", atexit.register)(_at_exit)
+        exiting.finish_jobs(_at_exit)
 
 
 def _at_exit() -> None:
