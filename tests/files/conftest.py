@@ -14,7 +14,7 @@ import uuid
 import pytest
 
 from jobcontainer import Serializer
-from jobcontainer.files import distributions, trust
+from jobcontainer.files import distributions, reader, trust
 
 # Forks for each file, so that each is loaded by a process that has never loaded one.
 NURSERY = """
@@ -101,3 +101,17 @@ def cell():
     yield run
     for name in names:
         linecache.cache.pop(name, None)
+
+
+@pytest.fixture
+def checks(monkeypatch):
+    """Count how often buffers are checked."""
+    done = []
+    check = reader.FileReader.check_buffers
+
+    def count(self, header, views):
+        done.append(self.path)
+        check(self, header, views)
+
+    monkeypatch.setattr(reader.FileReader, "check_buffers", count)
+    return done

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from jobcontainer import CorruptFileError, Serializer, UntrustedFileError
-from jobcontainer.files import reader, stillness, verified, writer
+from jobcontainer.files import stillness, verified, writer
 from jobcontainer.files.mounts import file_system
 
 SIZE = 3 * 2**20
@@ -29,20 +29,6 @@ def _smaller(monkeypatch):
     """Let files of a megabyte count as large."""
     for module, name in ((writer, "_MAPPED_FROM"), (verified, "_AWAITED_FROM"), (verified, "_RECORDED_FROM")):
         monkeypatch.setattr(module, name, 2**20)
-
-
-@pytest.fixture
-def checks(monkeypatch):
-    """Count how often buffers are checked."""
-    done = []
-    check = reader.FileReader.check_buffers
-
-    def count(self, header, views):
-        done.append(self.path)
-        check(self, header, views)
-
-    monkeypatch.setattr(reader.FileReader, "check_buffers", count)
-    return done
 
 
 @pytest.fixture

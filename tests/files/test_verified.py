@@ -10,23 +10,9 @@ import numpy as np
 import pytest
 
 from jobcontainer import CorruptFileError, Serializer
-from jobcontainer.files import reader, trust, verified
+from jobcontainer.files import trust, verified
 
 LARGE = 16 * 2**20
-
-
-@pytest.fixture
-def checks(monkeypatch):
-    """Count how often buffers are checked."""
-    done = []
-    check = reader.FileReader.check_buffers
-
-    def count(self, header, views):
-        done.append(self.path)
-        check(self, header, views)
-
-    monkeypatch.setattr(reader.FileReader, "check_buffers", count)
-    return done
 
 
 @pytest.fixture

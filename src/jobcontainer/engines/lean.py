@@ -30,9 +30,8 @@ with deferred("joblib", free="joblib.externals"):
     from joblib.externals.loky.backend import resource_tracker as loky_resource_tracker
     from joblib.externals.loky.backend.context import LokyContext, get_context
     from joblib.externals.loky.backend.process import LokyProcess
-    from joblib.externals.loky.process_executor import BrokenProcessPool
 
-__all__ = ["BrokenProcessPool", "ProcessPoolExecutor", "cpu_count", "new_context", "ready_trackers", "spawn"]
+__all__ = ["ProcessPoolExecutor", "cpu_count", "new_context", "ready_trackers", "spawn"]
 
 handed: list[int] = []
 """In a keeper: the descriptors that came with its description."""

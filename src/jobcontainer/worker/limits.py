@@ -70,11 +70,6 @@ def cap_threads(threads: int) -> None:
             _loaded[index] = (library, threads)
 
 
-def is_capped() -> bool:
-    """Tell whether the environment bounds the threads of numerical libraries for our sake."""
-    return _capped is not None
-
-
 def forget_cap() -> None:
     """Note that the environment was replaced."""
     global _capped  # noqa: PLW0603 -- as above

@@ -63,8 +63,3 @@ def were_taken_over(surroundings: Surroundings, threads: int | None) -> bool:
     except (OSError, UntrustedFileError):
         return False
     return True
-
-
-def are(surroundings: Surroundings, threads: int | None) -> bool:
-    """Tell whether these were the last to be taken over here, with as many threads."""
-    return _put is not None and _put[0] is surroundings and _put[1] == threads
