@@ -18,7 +18,9 @@ import pytest
 from hypothesis import settings
 from joblib.externals.loky.backend import resource_tracker as loky_resource_tracker
 
-from jobcontainer.worker import tree
+from jobcontainer.worker import process_tree
+
+pytest_plugins = ["job_files"]
 
 PATIENCE = 3.0
 """Seconds in which what is on its way out must be gone."""
@@ -37,7 +39,7 @@ def leftovers(before):
 def present():
     """Processes, threads, descriptors and files of this session."""
     return {
-        "processes": set(tree.children_of(os.getpid())),
+        "processes": set(process_tree.children_of(os.getpid())),
         "threads": {thread for thread in threading.enumerate() if thread.is_alive()},
         "descriptors": descriptors(),
         "files": {*files_in(Path(tempfile.gettempdir()), ""), *files_in(SHARED, str(os.getpid()))},
@@ -86,11 +88,11 @@ def _session(tmp_path_factory):
 def _nothing_is_left_by_a_module(_session):
     """When a module's fixtures are gone, so is all that they held, and every process, wherever it hangs."""
     trackers = {os.getpid(), resource_tracker._resource_tracker._pid, loky_resource_tracker._resource_tracker._pid}
-    before, strangers = present(), set(tree.marked_with(SESSION)) - trackers
+    before, strangers = present(), set(process_tree.marked_with(SESSION)) - trackers
     yield
     left = wait_until_gone(lambda: leftovers(before))
     assert not left, f"left behind: {left}"
-    left = wait_until_gone(lambda: set(tree.marked_with(SESSION)) - trackers - strangers)
+    left = wait_until_gone(lambda: set(process_tree.marked_with(SESSION)) - trackers - strangers)
     assert not left, [Path(f"/proc/{pid}/stat").read_text() for pid in left]
 
 

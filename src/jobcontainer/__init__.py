@@ -39,15 +39,15 @@ if TYPE_CHECKING:
         UntrustedFileError,
     )
     from jobcontainer.events import JobState
-    from jobcontainer.files.diagnosis import diagnose
-    from jobcontainer.files.serializer import Serializer
+    from jobcontainer.jobfile.serializer import Serializer
     from jobcontainer.jobs.container import JobContainer
     from jobcontainer.jobs.group import JobGroup
     from jobcontainer.jobs.job import Job
     from jobcontainer.jobs.pool import JobPool
     from jobcontainer.jobs.store import JobStore
+    from jobcontainer.pickling.diagnosis import diagnose
     from jobcontainer.process import Process
-    from jobcontainer.worker.progress import progress, report
+    from jobcontainer.worker.reporting.progress import progress, report
 
 _HOME = {
     "CorruptFileError": "errors",

@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Any
 
 from jobcontainer.errors import JobContainerError
 from jobcontainer.events import JobState
-from jobcontainer.files.serializer import Serializer, trust_file
+from jobcontainer.jobfile.serializer import Serializer, trust_file
+from jobcontainer.jobs.cancel_on_interrupt import InterruptCancels
 from jobcontainer.jobs.container import JobContainer, LogCopy
-from jobcontainer.jobs.flags import add_option_flags, options_given
-from jobcontainer.jobs.interrupt import InterruptCancels
+from jobcontainer.jobs.option_flags import add_option_flags, options_given
 from jobcontainer.jobs.store import JobStore
 from jobcontainer.process import memory_in_bytes
 
@@ -83,7 +83,7 @@ def _rerun(given: argparse.Namespace) -> int:
 
 def _follow(job: Job[Any]) -> int:
     """Copy the log to standard output and draw progress on standard error, until the job has ended."""
-    from jobcontainer.jobs.console import watch  # noqa: PLC0415 -- rich takes its time, and only this needs it
+    from jobcontainer.views.console import watch  # noqa: PLC0415 -- rich takes its time, and only this needs it
 
     copy = LogCopy(job)
     with InterruptCancels(job):
@@ -109,7 +109,7 @@ def _list(given: argparse.Namespace) -> int:
     if given.json:
         print(json.dumps([_facts(job) for job in jobs]))
     else:
-        from jobcontainer.jobs.console import print_jobs  # noqa: PLC0415 -- rich takes its time
+        from jobcontainer.views.console import print_jobs  # noqa: PLC0415 -- rich takes its time
 
         print_jobs(jobs)
         if advice := store.advice():

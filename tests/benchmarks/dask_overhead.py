@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import distributed
 
 from jobcontainer import JobPool
-from jobcontainer.engines.dask import DaskEngine
+from jobcontainer.engines.dask.engine import DaskEngine
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -18,7 +18,7 @@ import time
 import numpy as np
 
 from jobcontainer import diagnose
-from jobcontainer.files.pickling import Nowhere, Pickler
+from jobcontainer.pickling.pickler import Nowhere, Pickler
 
 
 class Model:

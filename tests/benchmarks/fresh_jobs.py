@@ -164,9 +164,9 @@ FIGURES = [
 
 FORKS = """
 import gc, os, statistics, sys, time
-from jobcontainer.engines import awaiting
-from jobcontainer.worker import fresh, limits
-fresh.load_ahead(())
+from jobcontainer.engines.local import awaiting
+from jobcontainer.worker import job_process, limits
+job_process.load_ahead(())
 limits.find_thread_pools()
 gc.collect(); gc.freeze(); gc.disable()
 times = []

@@ -33,7 +33,7 @@ CHECKED_ANEW_FOR = 2.5
 READER = """
 import json, re, sys, time
 import numpy
-from jobcontainer.files.serializer import Serializer
+from jobcontainer.jobfile.serializer import Serializer
 import pickle
 def by_pickle(path):
     with open(path, "rb") as file:

@@ -15,9 +15,9 @@ import tempfile
 CALLS = """
 import json, os, sys, timeit
 from jobcontainer.events import Bar
-from jobcontainer.files.folder import JobFolder
-from jobcontainer.files.progress import ProgressRecord, read_bars
-from jobcontainer.worker import display, progress as bars
+from jobcontainer.storage.folder import JobFolder
+from jobcontainer.storage.progress_file import ProgressRecord, read_bars
+from jobcontainer.worker.reporting import display, progress as bars
 folder, rounds = JobFolder(sys.argv[1]), int(sys.argv[2])
 os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
 record = ProgressRecord(folder.path / "record")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from jobcontainer.engines.dask import DaskEngine
+from jobcontainer.engines.dask.engine import DaskEngine
 from waiting import wait_for
 
 

@@ -20,13 +20,13 @@ import pytest
 
 import jobcontainer
 from jobcontainer.engines.inline import InlineEngine
-from jobcontainer.engines.loky import LokyEngine
+from jobcontainer.engines.local.engine import LokyEngine
 from jobcontainer.events import JobState, Outcome, Started
-from jobcontainer.files.folder import StoreFolder
-from jobcontainer.files.progress import read_bars
-from jobcontainer.files.result import RemoteTraceback, read_result
-from jobcontainer.files.serializer import Serializer
+from jobcontainer.jobfile.serializer import Serializer
 from jobcontainer.process import JobOptions, Surroundings
+from jobcontainer.storage.folder import StoreFolder
+from jobcontainer.storage.progress_file import read_bars
+from jobcontainer.storage.result import RemoteTraceback, read_result
 from waiting import is_running, wait_for
 
 ENGINES = {

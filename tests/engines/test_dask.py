@@ -17,14 +17,15 @@ import pytest
 import jobcontainer
 from hostile import TABLE
 from jobcontainer import JobPool, JobState
-from jobcontainer.engines import engine_named, far, resident
-from jobcontainer.engines.cluster import why_unfit
-from jobcontainer.engines.dask import DaskEngine
+from jobcontainer.engines import engine_named
+from jobcontainer.engines.dask import DaskEngine, remote_folders, worker_side
+from jobcontainer.engines.dask.cluster import why_unfit
 from jobcontainer.errors import JobCrashedError, JobMemoryError
-from jobcontainer.files import cloud, trust
-from jobcontainer.files.folder import StoreFolder
-from jobcontainer.files.serializer import Serializer, packages_of
+from jobcontainer.jobfile import signing
+from jobcontainer.jobfile.serializer import Serializer, packages_of
+from jobcontainer.pickling import cloudpickle_internals
 from jobcontainer.process import JobOptions, Surroundings
+from jobcontainer.storage.folder import StoreFolder
 from waiting import wait_for
 
 pytestmark = pytest.mark.slow
@@ -93,7 +94,7 @@ def test_an_address_that_does_not_answer_is_an_error_within_ten_seconds():
 
 def test_without_distributed_it_says_how_to_install_it(monkeypatch):
     """The extra is named."""
-    monkeypatch.delitem(sys.modules, "jobcontainer.engines.dask")
+    monkeypatch.delitem(sys.modules, "jobcontainer.engines.dask.engine")
     monkeypatch.setitem(sys.modules, "distributed", None)
     with pytest.raises(ModuleNotFoundError, match=r'pip install "jobcontainer\[dask\]"'):
         engine_named("dask", None)
@@ -118,8 +119,8 @@ def test_a_worker_that_jobs_would_fail_on_is_told_apart(said, words):
     fit = {
         "python": platform.python_version(),
         "jobcontainer": importlib.metadata.version("jobcontainer"),
-        "cloudpickle": cloud.VERSION,
-        "signature": trust.sign(b"challenge"),
+        "cloudpickle": cloudpickle_internals.VERSION,
+        "signature": signing.sign(b"challenge"),
         "trouble": "",
     }
     reason = why_unfit(fit | said, b"challenge")
@@ -291,7 +292,7 @@ def test_large_files_go_far_and_come_back_in_pieces(far_pool, dask_cluster):
         job = far_pool.submit(Doubles(array))
     assert np.array_equal(job.result(60), 2 * array)
     assert len(job.log) == 9_000_001
-    assert job.folder.result_file.stat().st_size > far._PIECE
+    assert job.folder.result_file.stat().st_size > remote_folders._PIECE
     assert not list(dask_cluster.folder.rglob("jobcontainer-*"))
 
 
@@ -305,5 +306,5 @@ def test_what_is_told_of_a_far_job_names_its_files_here(far_pool):
 
 def test_an_errand_for_another_process_is_refused():
     """A worker that took over the address of another runs nothing that was meant for that one."""
-    errand = resident.Errand("key", "another process", "host", "folder", None, None, 1, 1, ())
-    assert resident.run(errand, lambda: True) == {"refused": "another process has its address now"}
+    errand = worker_side.Errand("key", "another process", "host", "folder", None, None, 1, 1, ())
+    assert worker_side.run(errand, lambda: True) == {"refused": "another process has its address now"}

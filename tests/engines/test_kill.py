@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from jobcontainer.engines.loky import LokyEngine
+from jobcontainer.engines.local.engine import LokyEngine
 from jobcontainer.events import JobState, Started
-from jobcontainer.files.folder import StoreFolder
-from jobcontainer.files.serializer import Serializer
+from jobcontainer.jobfile.serializer import Serializer
 from jobcontainer.process import JobOptions, Surroundings
-from jobcontainer.worker import tree
+from jobcontainer.storage.folder import StoreFolder
+from jobcontainer.worker import process_tree
 from waiting import is_running, wait_for
 
 BOUND = 2.0
@@ -121,9 +121,9 @@ def test_a_keeper_that_is_killed_while_it_is_idle_costs_no_job(engine, tmp_path)
 
     folder, _ = run()
     pid = next(event.pid for event in folder.read_events()[0] if isinstance(event, Started))
-    (keeper,) = (pid for pid in tree.children_of(os.getpid()) if tree.children_of(pid))
+    (keeper,) = (pid for pid in process_tree.children_of(os.getpid()) if process_tree.children_of(pid))
     os.kill(keeper, signal.SIGKILL)
-    wait_for(lambda: keeper not in tree.children_of(os.getpid()))
+    wait_for(lambda: keeper not in process_tree.children_of(os.getpid()))
     assert run()[1].state is JobState.SUCCEEDED
     assert not is_running(pid)
 
@@ -140,9 +140,9 @@ def session_of(pid):
 NOTEBOOK = """
 import ctypes, os, signal, subprocess, sys, time
 from pathlib import Path
-from jobcontainer.engines.loky import LokyEngine
-from jobcontainer.files.folder import StoreFolder
-from jobcontainer.files.serializer import Serializer
+from jobcontainer.engines.local.engine import LokyEngine
+from jobcontainer.storage.folder import StoreFolder
+from jobcontainer.jobfile.serializer import Serializer
 from jobcontainer.process import JobOptions, Surroundings
 from test_kill import Stays
 
@@ -218,10 +218,12 @@ def test_nothing_survives_the_notebook(tmp_path):
     )
     try:
         assert notebook.stdout.readline() == "ready\n"
-        assert len(tree.marked_with(token)) > 15
+        assert len(process_tree.marked_with(token)) > 15
     finally:
         notebook.kill()
         notebook.wait()
         notebook.stdout.close()
-    wait_for(lambda: not [pid for pid in tree.marked_with(token) if session_of(pid) != notebook.pid], within=GONE)
-    wait_for(lambda: not tree.marked_with(token))
+    wait_for(
+        lambda: not [pid for pid in process_tree.marked_with(token) if session_of(pid) != notebook.pid], within=GONE
+    )
+    wait_for(lambda: not process_tree.marked_with(token))

@@ -50,7 +50,7 @@ def new(tmp_path):
 def test_nobody_loads_numpy_for_us(new):
     """Neither this process, nor a keeper, nor a job has numpy unless it uses it; and no tracker is started."""
     printed = new("""
-        from jobcontainer.worker import tree
+        from jobcontainer.worker import process_tree
 
         def mapped(pid):
             with open(f"/proc/{pid}/maps") as maps:
@@ -59,7 +59,7 @@ def test_nobody_loads_numpy_for_us(new):
         with JobPool(1, store=os.environ["STORE"]) as pool:
             print(pool.submit(Runs(lambda: "numpy" in sys.modules)).result())
             print("numpy" in sys.modules, mapped(os.getpid()))
-            children = tree.children_of(os.getpid())
+            children = process_tree.children_of(os.getpid())
             print(len(children), any(map(mapped, children)))
     """)
     assert printed == ["False", "False False", "1 False"]
@@ -138,7 +138,7 @@ def test_what_its_code_raises_is_raised_and_it_is_tried_again(new, tmp_path):
     )
     (package / "part.py").write_text("whole = 2\n")
     printed = new(f"""
-        from jobcontainer.engines.lazily import defer
+        from jobcontainer.engines.local.lazily import defer
         sys.path.append({str(tmp_path)!r})
         defer("waits", free="waits.part"), defer("no_such_package")
         import waits.part
@@ -155,13 +155,13 @@ def test_what_its_code_raises_is_raised_and_it_is_tried_again(new, tmp_path):
 def test_a_pool_without_a_job_leaves_no_interpreter(new):
     """The one that was started ahead ends with its pool, with a refused option, and with this process."""
     printed = new("""
-        from jobcontainer.worker import tree
+        from jobcontainer.worker import process_tree
         JobPool(1, store=os.environ["STORE"]).shutdown()
-        print(len(tree.children_of(os.getpid())))
+        print(len(process_tree.children_of(os.getpid())))
         try: JobPool(1, store=os.environ["STORE"], timeout=-1)
-        except ValueError: print(len(tree.children_of(os.getpid())))
+        except ValueError: print(len(process_tree.children_of(os.getpid())))
         pool = JobPool(1, store=os.environ["STORE"])
-        print(*tree.children_of(os.getpid()))
+        print(*process_tree.children_of(os.getpid()))
     """)
     assert printed[:2] == ["0", "0"]
     assert not os.path.exists(f"/proc/{int(printed[2])}")

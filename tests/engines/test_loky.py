@@ -16,21 +16,21 @@ from pathlib import Path
 
 import pytest
 
-from jobcontainer.engines import crew, slot
-from jobcontainer.engines.loky import LokyEngine
+from jobcontainer.engines.local import slot, slots
+from jobcontainer.engines.local.engine import LokyEngine
 from jobcontainer.events import JobState, Started
-from jobcontainer.files.folder import StoreFolder
-from jobcontainer.files.result import read_result
-from jobcontainer.files.serializer import Serializer
+from jobcontainer.jobfile.serializer import Serializer
 from jobcontainer.process import JobOptions, Surroundings
-from jobcontainer.worker import tree
+from jobcontainer.storage.folder import StoreFolder
+from jobcontainer.storage.result import read_result
+from jobcontainer.worker import process_tree
 from waiting import is_running, wait_for
 
 PRELUDE = """
 import os, signal, sys, time
-from jobcontainer.engines.loky import LokyEngine
-from jobcontainer.files.folder import StoreFolder
-from jobcontainer.files.serializer import Serializer
+from jobcontainer.engines.local.engine import LokyEngine
+from jobcontainer.storage.folder import StoreFolder
+from jobcontainer.jobfile.serializer import Serializer
 from jobcontainer.process import JobOptions, Surroundings
 
 class Runs:
@@ -119,7 +119,7 @@ def script(tmp_path):
 
 def keepers():
     """The keepers of this process."""
-    return [pid for pid in tree.children_of(os.getpid()) if b"engines.awaiting" in command(pid)]
+    return [pid for pid in process_tree.children_of(os.getpid()) if b"engines.awaiting" in command(pid)]
 
 
 def command(pid):
@@ -263,9 +263,9 @@ def test_a_fork_of_the_notebook_does_not_keep_keepers_alive(script):
             os.write(tell, b".")
             hang()
         os.read(told, 1)
-        from jobcontainer.worker import tree
-        below = tree.descendants_of(os.getpid())
-        print(child, *[pid for pid in tree.marked_with("JOBCONTAINER_SLOT=") if pid in below], flush=True)
+        from jobcontainer.worker import process_tree
+        below = process_tree.descendants_of(os.getpid())
+        print(child, *[pid for pid in process_tree.marked_with("JOBCONTAINER_SLOT=") if pid in below], flush=True)
         hang()
     """)
     refused, pids = process.stdout.readline(), process.stdout.readline()
@@ -296,7 +296,7 @@ def test_the_users_joblib_is_untouched(script):
     process = script("""
         from joblib import Parallel, delayed
         from joblib.externals.loky import reusable_executor
-        from jobcontainer.worker import tree
+        from jobcontainer.worker import process_tree
 
         def use():
             return Parallel(n_jobs=2)(delayed(abs)(-number) for number in range(4)) == [0, 1, 2, 3]
@@ -496,7 +496,7 @@ def test_a_crash_costs_none_of_those_that_lie_ahead(hurried, submit):
 
 def test_no_job_stays_pending_whose_keeper_hangs_when_the_engine_closes(submit, tmp_path, monkeypatch):
     """The keeper is killed, and the job is told lost."""
-    monkeypatch.setattr(crew, "_PATIENCE", 0.2)
+    monkeypatch.setattr(slots, "_PATIENCE", 0.2)
     engine, started = LokyEngine(1), tmp_path / "started"
 
     def note_and_hang():
@@ -505,7 +505,7 @@ def test_no_job_stays_pending_whose_keeper_hangs_when_the_engine_closes(submit, 
 
     future = submit(engine, note_and_hang, grace=0.0)
     wait_for(started.exists)
-    (keeper,) = (pid for pid in tree.children_of(os.getpid()) if tree.children_of(pid))
+    (keeper,) = (pid for pid in process_tree.children_of(os.getpid()) if process_tree.children_of(pid))
     os.kill(keeper, signal.SIGSTOP)
     engine.close()
     assert future.result(0).state is JobState.LOST

@@ -9,13 +9,13 @@ from concurrent.futures import CancelledError, Future, wait
 import pytest
 
 from jobcontainer.events import JobState, Outcome, Started
-from jobcontainer.files.folder import StoreFolder
-from jobcontainer.files.lines import read_lines
-from jobcontainer.files.result import write_returned
 from jobcontainer.jobs.group import JobGroup
 from jobcontainer.jobs.scheduler import Scheduler
 from jobcontainer.jobs.submission import Submitter
 from jobcontainer.process import JobOptions
+from jobcontainer.storage.folder import StoreFolder
+from jobcontainer.storage.jsonl import read_lines
+from jobcontainer.storage.result import write_returned
 
 
 class HandEngine:

@@ -16,9 +16,9 @@ import pytest
 
 from jobcontainer import JobLostError, JobPool, JobState, JobStore
 from jobcontainer.events import Outcome, Started
-from jobcontainer.files.folder import StoreFolder
 from jobcontainer.jobs.submission import Submitter
 from jobcontainer.process import JobOptions
+from jobcontainer.storage.folder import StoreFolder
 from waiting import is_running, wait_for
 
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobcontainer.notebook.outputs import Bundle, OutputSlots
-from jobcontainer.notebook.painter import INTERVAL, Painter
+from jobcontainer.notebook.cell_outputs import Bundle, OutputSlots
+from jobcontainer.notebook.refresher import INTERVAL, Painter
 
 
 class Cell:

@@ -11,14 +11,14 @@ from textwrap import dedent
 import pytest
 
 from jobcontainer.events import Progress, folded
-from jobcontainer.files.folder import JobFolder
-from jobcontainer.files.progress import read_bars
+from jobcontainer.storage.folder import JobFolder
+from jobcontainer.storage.progress_file import read_bars
 
 JOB = """
 import sys
-from jobcontainer.files.folder import JobFolder
-from jobcontainer.files.progress import read_bars
-from jobcontainer.worker import display as outputs, progress as bars
+from jobcontainer.storage.folder import JobFolder
+from jobcontainer.storage.progress_file import read_bars
+from jobcontainer.worker.reporting import display as outputs, progress as bars
 folder = JobFolder(sys.argv[1])
 for name in sys.argv[3:]:
     __import__(name)

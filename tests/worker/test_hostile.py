@@ -7,12 +7,12 @@ import time
 import pytest
 
 from hostile import TABLE
-from jobcontainer.engines.loky import LokyEngine
+from jobcontainer.engines.local.engine import LokyEngine
 from jobcontainer.events import JobState
-from jobcontainer.files.folder import StoreFolder
-from jobcontainer.files.result import read_result
-from jobcontainer.files.serializer import Serializer
+from jobcontainer.jobfile.serializer import Serializer
 from jobcontainer.process import JobOptions, Surroundings
+from jobcontainer.storage.folder import StoreFolder
+from jobcontainer.storage.result import read_result
 
 SIBLINGS = 20
 

@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from jobcontainer.worker import limits, tree
+from jobcontainer.worker import limits, process_tree
 from jobcontainer.worker.limits import FIRST_LOOK_SECONDS, MemoryGauge
 
 
@@ -29,9 +29,9 @@ def held(monkeypatch, clocks):
             clocks[name] += facts[name]
         return facts["bytes"]
 
-    monkeypatch.setattr(tree, "memory_of", memory_of)
-    monkeypatch.setattr(tree, "exact_memory_of", lambda _pids: facts["bytes"])
-    monkeypatch.setattr(tree, "descendants_of", lambda _pid: [])
+    monkeypatch.setattr(process_tree, "memory_of", memory_of)
+    monkeypatch.setattr(process_tree, "exact_memory_of", lambda _pids: facts["bytes"])
+    monkeypatch.setattr(process_tree, "descendants_of", lambda _pid: [])
     return facts
 
 

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
 
     from jobcontainer.events import Outcome
-    from jobcontainer.files.folder import JobFolder
     from jobcontainer.process import JobOptions, Surroundings
+    from jobcontainer.storage.folder import JobFolder
 
 
 class Engine(Protocol):

@@ -16,14 +16,14 @@ from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, TextIO
 
 from jobcontainer.events import Outcome, Started, Usage
-from jobcontainer.files.serializer import Serializer
+from jobcontainer.jobfile.serializer import Serializer
 from jobcontainer.worker.run import carry_out
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from jobcontainer.files.folder import JobFolder
     from jobcontainer.process import JobOptions, Surroundings
+    from jobcontainer.storage.folder import JobFolder
 
 
 class InlineEngine:

@@ -1,1 +1,1 @@
-"""A job and its keeping: handles, pool, store, and a job as text."""
+"""Handles, pool and store: what a user holds of jobs."""

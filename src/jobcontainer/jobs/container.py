@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jobcontainer.jobs.interrupt import InterruptCancels
+from jobcontainer.jobs.cancel_on_interrupt import InterruptCancels
 from jobcontainer.jobs.pool import shared_pool
 from jobcontainer.process import JobOptions
 

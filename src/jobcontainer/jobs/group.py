@@ -53,7 +53,7 @@ class JobGroup(Sequence[Job[R]], Generic[R]):
 
     def _repr_html_(self) -> str:
         """Show one card of all jobs as they stand; with the extension loaded, a notebook shows a live one."""
-        from jobcontainer.jobs.view import group_html  # noqa: PLC0415 -- scripts show none
+        from jobcontainer.views.render import group_html  # noqa: PLC0415 -- scripts show none
 
         return group_html(self)
 
@@ -83,7 +83,7 @@ class JobGroup(Sequence[Job[R]], Generic[R]):
         """
         if not progress:
             return not concurrent.futures.wait(self._jobs, timeout).not_done
-        from jobcontainer.jobs.console import watch  # noqa: PLC0415 -- rich takes its time
+        from jobcontainer.views.console import watch  # noqa: PLC0415 -- rich takes its time
 
         return watch(self._jobs, timeout=timeout)
 

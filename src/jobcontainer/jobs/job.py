@@ -17,18 +17,18 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from jobcontainer.errors import JobError
 from jobcontainer.events import Display, JobState, Outcome, Started, Usage, folded
-from jobcontainer.files.folder import JobFolder
-from jobcontainer.files.progress import read_bars
-from jobcontainer.files.result import read_result
-from jobcontainer.files.serializer import Serializer
-from jobcontainer.jobs.ending import error_of
+from jobcontainer.jobfile.serializer import Serializer
+from jobcontainer.storage.ending import error_of
+from jobcontainer.storage.folder import JobFolder
+from jobcontainer.storage.progress_file import read_bars
+from jobcontainer.storage.result import read_result
 
 if TYPE_CHECKING:
     import os
     from collections.abc import Callable, Generator, Sequence
 
     from jobcontainer.events import Bar
-    from jobcontainer.files.record import JobRecord
+    from jobcontainer.storage.record import JobRecord
 
 R = TypeVar("R")
 
@@ -225,7 +225,7 @@ class Job(Future[R], Generic[R]):
 
     def _repr_html_(self) -> str:
         """Show a card of the job as it stands; with the extension loaded, a notebook shows a live one."""
-        from jobcontainer.jobs.view import job_html  # noqa: PLC0415 -- scripts show none
+        from jobcontainer.views.render import job_html  # noqa: PLC0415 -- scripts show none
 
         return job_html(self)
 

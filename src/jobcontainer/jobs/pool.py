@@ -13,18 +13,19 @@ from concurrent.futures import Executor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar, overload
 
-from jobcontainer.engines import ahead, engine_named
+from jobcontainer.engines import engine_named
+from jobcontainer.engines.local import ahead
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from jobcontainer.engines import Engine
-    from jobcontainer.files.folder import StoreFolder
     from jobcontainer.jobs.group import JobGroup
     from jobcontainer.jobs.job import Job
     from jobcontainer.jobs.scheduler import Scheduler
     from jobcontainer.jobs.submission import Submission, Submitter
     from jobcontainer.process import JobOptions, Process
+    from jobcontainer.storage.folder import StoreFolder
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -138,9 +139,9 @@ class JobPool(Executor):
         Raises:
             SerializationError: one of them can't go into a file.
         """
-        from jobcontainer.files.shared import Shared  # noqa: PLC0415 -- see above
         from jobcontainer.jobs.group import JobGroup  # noqa: PLC0415 -- see above
         from jobcontainer.jobs.submission import as_process  # noqa: PLC0415 -- see above
+        from jobcontainer.pickling.shared_prefix import Shared  # noqa: PLC0415 -- see above
 
         sender, options = self._sender(), self._for_jobs()
         submissions: list[Submission] = []
@@ -220,7 +221,7 @@ class JobPool(Executor):
             return self._scheduler
         if not self._may_detach:
             raise ValueError("detach=True: detached jobs run on this machine, by the store's host; leave engine out.")
-        from jobcontainer.jobs.detached import DetachedJobs  # noqa: PLC0415 -- the store it hands back opens pools
+        from jobcontainer.jobs.detached.submitting import DetachedJobs  # noqa: PLC0415 -- the store it hands back opens pools
 
         return DetachedJobs(self._scheduler.submitter.store)
 
@@ -233,7 +234,7 @@ class JobPool(Executor):
 
 def store_folder(store: str | os.PathLike[str] | None) -> StoreFolder:
     """Name the store: the one given, else ``JOBCONTAINER_HOME``, else ``.jobcontainer`` in the working directory."""
-    from jobcontainer.files.folder import StoreFolder  # noqa: PLC0415 -- see above
+    from jobcontainer.storage.folder import StoreFolder  # noqa: PLC0415 -- see above
 
     return StoreFolder(store if store is not None else os.environ.get("JOBCONTAINER_HOME") or ".jobcontainer")
 

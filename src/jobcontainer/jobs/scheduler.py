@@ -26,9 +26,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from jobcontainer.engines import Growing, Hasty
 from jobcontainer.events import RETRIED, JobState, Outcome
-from jobcontainer.files.lines import append_lines
-from jobcontainer.jobs import living
+from jobcontainer.jobs import at_exit
 from jobcontainer.jobs.job import Job
+from jobcontainer.storage.jsonl import append_lines
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -75,7 +75,7 @@ class Scheduler:
         self._numbers = itertools.count()
         self._shut = False
         self._closing: threading.Thread | None = None
-        living.add(self)
+        at_exit.add(self)
         if isinstance(engine, Growing):
             engine.on_growth(self._dispatch)
 
@@ -228,7 +228,7 @@ class Scheduler:
         future = self.engine.submit(
             submission.folder, submission.options, submission.surroundings, attempt=entry.attempt
         )
-        living.finish_at_exit()
+        at_exit.finish_at_exit()
         if entry.cancelled:  # between the queue and the engine, where neither could find it
             self.engine.cancel(entry.job.id)
         future.add_done_callback(lambda done: self._ended(entry, done))

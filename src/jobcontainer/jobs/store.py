@@ -9,20 +9,20 @@ import weakref
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from jobcontainer.events import JobState
-from jobcontainer.files.lines import append_lines, read_lines
+from jobcontainer.jobs.at_exit import live_jobs
+from jobcontainer.jobs.detached.client import HostClient
 from jobcontainer.jobs.group import JobGroup
-from jobcontainer.jobs.host_client import HostClient
 from jobcontainer.jobs.job import Job
-from jobcontainer.jobs.living import live_jobs
 from jobcontainer.jobs.pool import shared_pool, store_folder
-from jobcontainer.jobs.watch import Watch
+from jobcontainer.jobs.watcher import Watch
+from jobcontainer.storage.jsonl import append_lines, read_lines
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
     from pathlib import Path
 
-    from jobcontainer.files.folder import JobFolder
-    from jobcontainer.files.record import JobRecord
+    from jobcontainer.storage.folder import JobFolder
+    from jobcontainer.storage.record import JobRecord
 
 R = TypeVar("R")
 

@@ -8,21 +8,21 @@ import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from jobcontainer.files.folder import PROCESS
-from jobcontainer.files.loading import check_file
-from jobcontainer.files.owner import this_process
-from jobcontainer.files.record import JobRecord
-from jobcontainer.files.serializer import Serializer, trust_file, write_file
-from jobcontainer.files.shared import Shared
-from jobcontainer.files.verified import link
+from jobcontainer.jobfile.loading import check_file
+from jobcontainer.jobfile.serializer import Serializer, trust_file, write_file
+from jobcontainer.jobfile.verified import link
+from jobcontainer.pickling.shared_prefix import Shared
 from jobcontainer.process import Call, JobOptions, Surroundings
+from jobcontainer.storage.folder import PROCESS
+from jobcontainer.storage.owner import this_process
+from jobcontainer.storage.record import JobRecord
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from jobcontainer.files.folder import JobFolder, StoreFolder
     from jobcontainer.process import Process
+    from jobcontainer.storage.folder import JobFolder, StoreFolder
 
 
 @dataclass(frozen=True, slots=True)

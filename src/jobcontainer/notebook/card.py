@@ -21,20 +21,20 @@ from collections import deque
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
-from jobcontainer.jobs.view import card_html, card_text
-from jobcontainer.notebook.outputs import Bundle, OutputSlots, value_bundle
+from jobcontainer.notebook.cell_outputs import Bundle, OutputSlots, value_bundle
 from jobcontainer.notebook.panel import LivePanel, can_be_live
+from jobcontainer.views.render import card_html, card_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from jobcontainer.jobs.describe import Card
     from jobcontainer.jobs.group import JobGroup
     from jobcontainer.jobs.job import Job
-    from jobcontainer.jobs.terminal import Line
-    from jobcontainer.notebook.painter import Bell
+    from jobcontainer.notebook.card_source import Work
     from jobcontainer.notebook.place import CellPlace
-    from jobcontainer.notebook.work import Work
+    from jobcontainer.notebook.refresher import Bell
+    from jobcontainer.views.ansi import Line
+    from jobcontainer.views.card import Card
 
 _SNAPSHOT_SECONDS = 10.0
 _SNAPSHOT_SECONDS_WITHOUT_PANEL = 1.0

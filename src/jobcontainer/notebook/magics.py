@@ -17,25 +17,25 @@ from IPython.core.error import UsageError
 from IPython.core.magic import Magics, cell_magic, line_magic, magics_class, no_var_expand
 
 from jobcontainer.errors import JobContainerError
-from jobcontainer.jobs.flags import options_given
 from jobcontainer.jobs.group import JobGroup
 from jobcontainer.jobs.job import Job
+from jobcontainer.jobs.option_flags import options_given
 from jobcontainer.jobs.pool import JobPool
 from jobcontainer.jobs.store import JobStore
-from jobcontainer.notebook.board import Board
-from jobcontainer.notebook.cellrun import compile_cell, finished, run_cell, show_error
+from jobcontainer.notebook.arguments import CELL_HELP, LINE_HELP, HelpAsked, LineError, jobs_parser, submit_parser
+from jobcontainer.notebook.card_registry import Board
+from jobcontainer.notebook.cell import compile_cell, finished, run_cell, show_error
 from jobcontainer.notebook.discovery import NothingToRunError, in_classes, in_value
-from jobcontainer.notebook.line import CELL_HELP, LINE_HELP, HelpAsked, LineError, jobs_parser, submit_parser
-from jobcontainer.notebook.manage import completions, manage, save, unsuccessful
+from jobcontainer.notebook.jobs_magic import completions, manage, save, unsuccessful
 from jobcontainer.notebook.place import in_kernel
-from jobcontainer.notebook.traits import Settings
+from jobcontainer.notebook.settings import Settings
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterator
 
     from jobcontainer.notebook.card import CellCard, TerminalCard
-    from jobcontainer.notebook.cellrun import CompiledCell
+    from jobcontainer.notebook.cell import CompiledCell
     from jobcontainer.notebook.discovery import Found
 
 _RUN_CELL = "get_ipython().run_cell_magic('jobcontainer',"

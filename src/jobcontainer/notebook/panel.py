@@ -15,9 +15,9 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jobcontainer.jobs.view import style
-from jobcontainer.notebook.outputs import Bundle
-from jobcontainer.notebook.traits import synced_json
+from jobcontainer.notebook.cell_outputs import Bundle
+from jobcontainer.notebook.settings import synced_json
+from jobcontainer.views.render import style
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -28,12 +28,13 @@ from collections import deque
 from typing import TYPE_CHECKING, NoReturn
 
 from jobcontainer.events import JobState, Outcome, Started, event_line
-from jobcontainer.files.folder import PROCESS, JobFolder
-from jobcontainer.files.loading import read_ahead
-from jobcontainer.worker import capture, fresh, limits, shield, tree
+from jobcontainer.jobfile.loading import read_ahead
+from jobcontainer.storage.folder import PROCESS, JobFolder
+from jobcontainer.worker import isolation, job_process, limits, process_tree
+from jobcontainer.worker.environment import were_taken_over
 from jobcontainer.worker.order import Order
+from jobcontainer.worker.reporting import log
 from jobcontainer.worker.supervisor import Supervisor
-from jobcontainer.worker.surroundings import were_taken_over
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
     from types import FrameType
 
     from jobcontainer.process import Surroundings
-    from jobcontainer.worker.fresh import JobProcess
+    from jobcontainer.worker.job_process import JobProcess
 
 CANCEL = b"cancel "
 """What a message begins with that cancels the job whose number follows; every other one is an order."""
@@ -86,21 +87,21 @@ class Keeper:
         self._reused: JobProcess | None = None
         self._host = socket.gethostname()
         self._base = 0
-        shield.settle_in(forks=forks)
-        capture.prepare_streams()
+        isolation.settle_in(forks=forks)
+        log.prepare_streams()
         self._messages, self._watched = select.poll(), select.poll()  # the latter is for the job as well
         for watched in (self._messages, self._watched):
             watched.register(lifeline.fileno(), select.POLLIN)
         self._flags = self._mind_lifeline()
         if forks:
-            fresh.load_ahead(preload)
+            job_process.load_ahead(preload)
             limits.find_thread_pools()
             self._forks = threading.active_count() == 1  # what was loaded ahead may have started some
         gc.collect()
         gc.freeze()
         gc.disable()
         if self._forks:
-            self._base = tree.memory_of([os.getpid()])
+            self._base = process_tree.memory_of([os.getpid()])
         self._spare = self._make()
 
     def serve(self) -> NoReturn:
@@ -128,7 +129,7 @@ class Keeper:
                 return self._run(order)
             state, reason = JobState.CANCELLED, "It was cancelled before it started."
         except Exception:  # noqa: BLE001 -- a job's end is always told
-            tree.end_children()
+            process_tree.end_children()
             self._spare = self._reused = None
             state, reason = JobState.LOST, f"Its keeper failed; please report this:\n{traceback.format_exc()}"
         line = event_line(Outcome(state=state, at=time.time(), reason=reason, attempt=order.attempt))
@@ -159,7 +160,7 @@ class Keeper:
             self._spare = self._make()  # while the job runs
         supervisor = Supervisor(process, order, self._watched, self, self._base)
         spared = {other.pid for other in (self._spare, self._reused) if other is not None and other is not process}
-        spared |= shield.own_trackers()
+        spared |= isolation.own_trackers()
         line, kept = supervisor.see_through(spared)
         self._reused = process if kept else None if process is self._reused else self._reused
         return line
@@ -194,8 +195,8 @@ class Keeper:
 
     def _make(self) -> JobProcess:
         if self._forks:
-            return fresh.fork(self._surroundings)
-        return fresh.start(self._surroundings, self._preload)
+            return job_process.fork(self._surroundings)
+        return job_process.start(self._surroundings, self._preload)
 
     def _read_lifeline(self, *, wait: bool = False) -> None:
         """Note what is to be done and what is to be cancelled; go if the engine is gone.
@@ -248,5 +249,5 @@ def _has_ended(descriptor: int) -> bool:
 
 def _go() -> NoReturn:
     """End with everything below."""
-    tree.end_children()
+    process_tree.end_children()
     os._exit(0)

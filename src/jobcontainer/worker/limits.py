@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from jobcontainer.worker import tree
+from jobcontainer.worker import process_tree
 
 THREAD_VARIABLES = (
     "OMP_NUM_THREADS",
@@ -103,11 +103,11 @@ class MemoryGauge:
     def look(self) -> bool:
         """Measure, and tell whether the tree holds more than the limit."""
         begun, used = time.monotonic(), time.process_time()
-        pids = [self._pid, *tree.descendants_of(self._pid)]
-        held = max(tree.memory_of(pids) - self._base, 0)
+        pids = [self._pid, *process_tree.descendants_of(self._pid)]
+        held = max(process_tree.memory_of(pids) - self._base, 0)
         over = self._limit is not None and held > self._limit
         if over or (len(pids) > 1 and held > self.peak):
-            held = tree.exact_memory_of(pids) or held
+            held = process_tree.exact_memory_of(pids) or held
         self.peak = max(self.peak, held)
         if self._limit is None:
             self._pause = min(self._pause * 1.5, _MOST_SECONDS)

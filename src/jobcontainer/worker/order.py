@@ -6,7 +6,7 @@ import pickle
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
-    from jobcontainer.files.loading import Content
+    from jobcontainer.jobfile.loading import Content
     from jobcontainer.process import Surroundings
 
 

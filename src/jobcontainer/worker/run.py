@@ -18,12 +18,13 @@ import traceback
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from jobcontainer.events import JobState, Usage
-from jobcontainer.files.folder import LOG, PROCESS, RESULT, JobFolder
-from jobcontainer.files.loading import load_in_job
-from jobcontainer.files.result import qualified_name, write_raised, write_returned
-from jobcontainer.worker import capture, display, limits, progress, reuse, shield, tree
+from jobcontainer.jobfile.loading import load_in_job
+from jobcontainer.storage.folder import LOG, PROCESS, RESULT, JobFolder
+from jobcontainer.storage.result import qualified_name, write_raised, write_returned
+from jobcontainer.worker import isolation, limits, process_tree, reused_process
+from jobcontainer.worker.environment import take_over
 from jobcontainer.worker.order import Order
-from jobcontainer.worker.surroundings import take_over
+from jobcontainer.worker.reporting import display, log, progress
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -58,8 +59,8 @@ def live(channel: Connection, surroundings: Surroundings | None) -> NoReturn:
         if not order.reuses:
             run_order(order, surroundings, channel)
             end()
-        state = state or reuse.State()
-        reuse.begin(order)
+        state = state or reused_process.State()
+        reused_process.begin(order)
         run_order(order, surroundings, channel)
         state.restore()
 
@@ -76,8 +77,8 @@ def run_order(order: Order, surroundings: Surroundings | None, channel: Connecti
     used, begun = _cpu_seconds(), time.monotonic()
 
     def prepare() -> None:
-        shield.accept_stop(_raise_stopped)
-        capture.redirect(folder.file(LOG), attempt=order.attempt)
+        isolation.accept_stop(_raise_stopped)
+        log.redirect(folder.file(LOG), attempt=order.attempt)
         if surroundings is not None:
             take_over(surroundings, options["threads"])
         if options["threads"] is not None:
@@ -88,9 +89,9 @@ def run_order(order: Order, surroundings: Surroundings | None, channel: Connecti
             os.chdir(options["cwd"])
 
     def tell(ending: dict[str, Any]) -> None:
-        shield.accept_stop(_ignore)
-        usage = Usage(time.monotonic() - begun, _cpu_seconds() - used, tree.peak_memory())
-        told = reuse.told_by_itself(order, ending, usage) if order.reuses and not _stopped else None
+        isolation.accept_stop(_ignore)
+        usage = Usage(time.monotonic() - begun, _cpu_seconds() - used, process_tree.peak_memory())
+        told = reused_process.told_by_itself(order, ending, usage) if order.reuses and not _stopped else None
         if told is None:
             facts = {"cpu": usage.cpu, "peak_memory": usage.peak_memory, "stopped": _stopped}
             told = json.dumps(facts | ending).encode()
@@ -141,9 +142,9 @@ def carry_out(
 def end() -> NoReturn:
     """Run the user's exit handlers, flush every stream, and leave without tearing the interpreter down."""
     try:
-        shield.run_exit_functions()
+        isolation.run_exit_functions()
     finally:
-        capture.flush()
+        log.flush()
         os._exit(0)
 
 
@@ -202,7 +203,7 @@ def _raise_stopped(_number: int, _frame: FrameType | None) -> NoReturn:
     """Stop the job, once: what its ``finally`` blocks do is not interrupted again."""
     global _stopped  # noqa: PLW0603 -- a signal handler has nowhere else to put it
     _stopped = True
-    shield.accept_stop(_ignore)
+    isolation.accept_stop(_ignore)
     raise JobStopped
 
 

@@ -20,16 +20,16 @@ from multiprocessing.connection import wait
 from typing import TYPE_CHECKING, Any, Protocol
 
 from jobcontainer.events import JobState, Outcome, Usage, event_line
-from jobcontainer.files.folder import JobFolder
-from jobcontainer.files.result import kind_of
-from jobcontainer.worker import tree
+from jobcontainer.storage.folder import JobFolder
+from jobcontainer.storage.result import kind_of
+from jobcontainer.worker import process_tree
 from jobcontainer.worker.limits import MemoryGauge
-from jobcontainer.worker.verdict import DECIDED, Evidence, judge, readable
+from jobcontainer.worker.outcome import DECIDED, Evidence, judge, readable
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
 
-    from jobcontainer.worker.fresh import JobProcess
+    from jobcontainer.worker.job_process import JobProcess
     from jobcontainer.worker.order import Order
 
 _TRACE_SECONDS = 0.06  # for the traceback before a kill
@@ -89,7 +89,7 @@ class Supervisor:
             if self._channel is not None and self._channel.poll():
                 self._hear()
             self._evidence.exit_code = self._process.reap()
-            tree.end_children(spared)
+            process_tree.end_children(spared)
         elif not self._line:
             self._end_strays_of_reused()
         if not self._line:
@@ -152,7 +152,7 @@ class Supervisor:
             if self._folder.is_asked_to_cancel():  # another process, which has no lifeline to us, asked for its end
                 self._stop(JobState.CANCELLED)
             if self._oom_kills is None:  # a job that is over sooner is no match for the OOM killer
-                self._oom_kills = tree.oom_kills()
+                self._oom_kills = process_tree.oom_kills()
                 if self._order.reuses:
                     self._superior.note_that_it_runs_long()
             if self._gauge.look():
@@ -218,9 +218,9 @@ class Supervisor:
         return clean
 
     def _end_strays_of_reused(self) -> None:
-        while strays := tree.descendants_of(self._process.pid):
-            tree.kill(strays)
-            if not tree.running(strays):
+        while strays := process_tree.descendants_of(self._process.pid):
+            process_tree.kill(strays)
+            if not process_tree.running(strays):
                 return
 
     def _outcome(self) -> Outcome:
@@ -228,7 +228,7 @@ class Supervisor:
         peak = max(self._gauge.peak, evidence.told.get("peak_memory", 0) - self._base)
         cpu = evidence.told.get("cpu", 0.0) if self._order.reuses else _cpu_of_children() - self._cpu_before
         if evidence.exit_code == -9 and evidence.stopped is None and self._oom_kills is not None:  # noqa: PLR2004
-            evidence.oom_killed = tree.oom_kills() > self._oom_kills
+            evidence.oom_killed = process_tree.oom_kills() > self._oom_kills
         if not evidence.told:
             with contextlib.suppress(OSError):  # FileNotFoundError: there is no result
                 evidence.result = kind_of(self._folder.result_file)

@@ -1,0 +1,1 @@
+"""Workers on this machine: one keeper for each slot, on loky."""

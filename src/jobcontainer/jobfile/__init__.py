@@ -1,0 +1,1 @@
+"""The signed ``*.job`` file: its format, signing, writing and reading, and the Serializer."""

@@ -1,0 +1,125 @@
+"""What a file tells of itself without being loaded."""
+
+from __future__ import annotations
+
+import platform
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+from jobcontainer.jobfile import signing
+from jobcontainer.pickling import cloudpickle_internals, package_versions
+from jobcontainer.pickling.module_origin import MAIN
+from jobcontainer.pickling.package_versions import Distribution
+from jobcontainer.pickling.source_code import definition_in, definition_of
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
+    from jobcontainer.jobfile.format import Header
+    from jobcontainer.jobfile.reader import FileReader
+
+PYTHON: Final = platform.python_version()
+
+_UNSAID: Final = MAIN | {"builtins"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileFacts:
+    """The facts of a file, as its writer put them down; only if ``signed`` are they known to be true.
+
+    Attributes:
+        kind: ``process``, ``result``, ``error``, ``object``; or ``pickle``, a plain one that tells nothing else.
+        class_name: the qualified name of the object's class, or of the function that it calls.
+        source: the definition of that class or function, as it was in the notebook; only of a signed file, as the text
+            of a foreign one proves nothing of the code that is in it.
+        created: seconds since the epoch.
+        python: the version of Python that wrote it, for example ``3.12.4``.
+        cloudpickle: the version of cloudpickle that wrote it.
+        by_value: whether there is code in it, which only the same minor version of Python can load.
+        modules: names of the installed modules that it imports.
+        packages: the distribution of each of their packages.
+        size: of the file in bytes.
+        buffers: the sizes of its out-of-band buffers in bytes.
+        signed: whether it is signed by this user's key.
+        other_versions: the distributions of which this environment has another version: then, and here (None for none).
+    """
+
+    kind: str
+    class_name: str = ""
+    source: str = ""
+    created: float = 0.0
+    python: str = ""
+    cloudpickle: str = ""
+    by_value: bool = False
+    modules: tuple[str, ...] = ()
+    packages: Mapping[str, Distribution] = field(default_factory=dict)
+    size: int = 0
+    buffers: tuple[int, ...] = ()
+    signed: bool = False
+    other_versions: Mapping[str, tuple[str, str | None]] = field(default_factory=dict)
+
+
+def facts_now(obj: object, kind: str, *, by_value: bool, modules: Collection[str]) -> dict[str, Any]:
+    """Return the facts that go into the header of an object's file, as plain data."""
+    definition = definition_of(obj)
+    installed = package_versions.installed_modules(modules) if modules else []
+    return {
+        "kind": kind,
+        "class": definition.__qualname__,
+        "module": "" if definition.__module__ in _UNSAID else str(definition.__module__),
+        "created": time.time(),
+        "python": PYTHON,
+        "cloudpickle": cloudpickle_internals.VERSION,
+        "by_value": by_value,
+        "modules": installed,
+        "packages": package_versions.distributions_of(installed) if installed else {},
+    }
+
+
+def packages_of(file: FileReader, header: Header) -> dict[str, Distribution]:
+    """Return the packages that a header names, with cloudpickle where there is code in the stream.
+
+    Raises:
+        CorruptFileError: they are not written as they should be.
+    """
+    facts = header.facts
+    try:
+        packages = {
+            str(top): Distribution(str(name), str(version)) for top, (name, version) in facts["packages"].items()
+        }
+        if facts["by_value"]:
+            packages["cloudpickle"] = Distribution("cloudpickle", str(facts["cloudpickle"]))
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise file.corrupt("its header can't be read") from error
+    return packages
+
+
+def facts_of(file: FileReader) -> FileFacts:
+    """Return the facts of a job file.
+
+    Raises:
+        CorruptFileError: it is damaged where they stand.
+    """
+    header = file.header()
+    facts = header.facts
+    signed = signing.is_signed(file.signed, file.signature)
+    try:
+        packages = packages_of(file, header)
+        return FileFacts(
+            kind=str(facts["kind"]),
+            class_name=".".join(filter(None, (str(facts["module"]), str(facts["class"])))),
+            source=definition_in(file.sources(header), str(facts["class"])) if signed else "",
+            created=float(facts["created"]),
+            python=str(facts["python"]),
+            cloudpickle=str(facts["cloudpickle"]),
+            by_value=bool(facts["by_value"]),
+            modules=tuple(map(str, facts["modules"])),
+            packages=packages,
+            size=file.status.st_size,
+            buffers=tuple(size for size, _ in header.buffers),
+            signed=signed,
+            other_versions=package_versions.other_versions(packages),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise file.corrupt("its header can't be read") from error

@@ -1,0 +1,103 @@
+r"""Plain pickles, made by others: loaded only on purpose, and signed without being changed.
+
+A pickle ends with its STOP opcode, and whoever loads it passes over what stands behind. So a signature can stand there:
+``pickle.load`` goes on reading the file, and here it counts as this user's own::
+
+    the pickle
+    16 bytes  "\njobcontainer-1\n"
+    32 bytes  HMAC-SHA256 over "plain pickle" and the BLAKE3 digest of all that stands before
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from jobcontainer.errors import CorruptFileError, UntrustedFileError
+from jobcontainer.jobfile import signing
+from jobcontainer.jobfile.format import SIGNATURE_SIZE, Digest
+from jobcontainer.pickling.unpickler import load_foreign
+from jobcontainer.storage.jsonl import write_whole
+
+if TYPE_CHECKING:
+    from jobcontainer.jobfile.reader import FileReader
+
+_MARK: Final = b"\njobcontainer-1\n"
+_TRAILER_SIZE: Final = len(_MARK) + SIGNATURE_SIZE
+_BEGINNINGS: Final = tuple(bytes((0x80, protocol)) for protocol in range(2, 6))
+
+
+def load_plain(file: FileReader, *, trusted: bool) -> Any:  # noqa: ANN401 -- what was put in
+    """Load a plain pickle, if it is signed or trusted.
+
+    Raises:
+        UntrustedFileError: it is neither.
+        CorruptFileError: it is no pickle, or not a whole one.
+    """
+    content = _content(file) if trusted else _signed_content(file)
+    try:
+        return load_foreign(content)
+    except (ImportError, AttributeError) as error:
+        error.add_note(f"{file.path} needs that. Install or import it where the file is loaded.")
+        raise
+    except Exception as error:
+        raise CorruptFileError(
+            f"{file.path} is neither a job file nor a pickle that can be loaded ({type(error).__name__}: {error}). "
+            "Make or copy it again."
+        ) from error
+
+
+def check_plain(file: FileReader) -> None:
+    """Check that a plain pickle is signed by this user's key.
+
+    Raises:
+        UntrustedFileError: it is not.
+        CorruptFileError: it does not even look like a pickle.
+    """
+    _signed_content(file)
+
+
+def sign_plain(file: FileReader) -> None:
+    """Sign a plain pickle as this user's own, whole or not at all.
+
+    Raises:
+        CorruptFileError: it does not look like a pickle.
+        OSError: it can't be written; the old file is as it was.
+    """
+    _check_beginning(file)
+    content = _content(file)
+    write_whole(Path(file.path), content + _MARK + signing.sign(_what_is_signed(content)))
+
+
+def _content(file: FileReader) -> bytes:
+    """Read the pickle without the signature that may stand behind it."""
+    return bytes(file.read(0, file.status.st_size - (_TRAILER_SIZE if _signature(file) else 0)))
+
+
+def _signed_content(file: FileReader) -> bytes:
+    signature = _signature(file)
+    if signature:
+        content = _content(file)
+        if signing.is_signed(_what_is_signed(content), signature):
+            return content
+    _check_beginning(file)
+    raise UntrustedFileError(
+        f"{file.path} is a plain pickle that is not signed with your key, and loading it would run code that is in it. "
+        f"If you trust who made it: deserialize_from_file(..., trusted=True), or once `jobcontainer trust {file.path}`."
+    )
+
+
+def _signature(file: FileReader) -> bytes:
+    """Read the signature behind a pickle; empty where there is none."""
+    start = file.status.st_size - _TRAILER_SIZE
+    trailer = bytes(file.read(start, _TRAILER_SIZE)) if start > 0 else b""
+    return trailer[len(_MARK) :] if trailer.startswith(_MARK) else b""
+
+
+def _what_is_signed(content: bytes) -> bytes:
+    return b"plain pickle" + Digest(content).digest()
+
+
+def _check_beginning(file: FileReader) -> None:
+    if not bytes(file.read(0, min(2, file.status.st_size))).startswith(_BEGINNINGS):
+        raise CorruptFileError(f"{file.path} is no job file. Serializer.serialize_to_file makes one.")

@@ -1,0 +1,229 @@
+"""Reads a job file, and believes nothing that has not been checked.
+
+The file is opened once, and all is judged by that descriptor: nothing that is put in its place later is read. The
+stream is read into memory of this process before it is checked, so that nobody can change it between check and use.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import io
+import mmap
+import os
+import shutil
+import stat
+from typing import TYPE_CHECKING, BinaryIO, Final, Self
+
+from jobcontainer.errors import CorruptFileError, IncompatibleFileError
+from jobcontainer.jobfile.format import (
+    FORMAT,
+    LARGEST_HEADER,
+    MAGIC,
+    PRELUDE,
+    STREAM_OFFSET,
+    Digest,
+    Header,
+    digest_threads,
+    joined,
+    pieces,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_FIRST_READ: Final = 64 * 2**10  # holds the whole of most files
+_COPIED_AT_ONCE: Final = 2**20
+_MAPPED_FROM: Final = 2**20  # buffers smaller than this together are read: each mapping holds a descriptor
+_NO_FILE: Final = frozenset({errno.ENXIO, errno.EISDIR, errno.ELOOP, errno.ENODEV})  # sockets, links to themselves
+# A blocking open of a FIFO would wait for its writer for ever.
+_FLAGS: Final = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+
+
+class FileReader:
+    """One open job file.
+
+    Args:
+        path: the file.
+
+    Attributes:
+        path: the file.
+        status: of the open file.
+        is_job_file: whether it begins as a job file does; where not, only :meth:`read` is of use.
+        signed: the bytes that the signature is over.
+        signature: as it stands in the file; whoever knows the key must compare it.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        OSError: it can't be opened.
+        CorruptFileError: it is no regular file, or sizes in it contradict each other.
+
+    Example:
+        >>> with FileReader(path) as file:  # doctest: +SKIP
+        ...     header = file.header()
+        ...     stream = file.stream(header)
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        """Open the file and read its header, unparsed."""
+        self.path = os.fspath(path)
+        self.signed = self.signature = b""
+        try:
+            self._descriptor = os.open(self.path, _FLAGS)
+        except OSError as error:
+            if error.errno not in _NO_FILE:
+                raise
+            raise CorruptFileError(f"{self.path} is no job file: {error.strerror}.") from error
+        try:
+            self.status = os.fstat(self._descriptor)
+            self._read_head()
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> Self:
+        """Give itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close the file; buffers that were mapped stay."""
+        self.close()
+
+    def close(self) -> None:
+        """Close the file; buffers that were mapped stay."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    @property
+    def descriptor(self) -> int:
+        """Of the open file; whatever is put in its place later, this is the file that was read."""
+        return self._descriptor
+
+    def _read_head(self) -> None:
+        if not stat.S_ISREG(self.status.st_mode):
+            raise CorruptFileError(f"{self.path} is no job file, not even a regular file.")
+        self._head = os.read(self._descriptor, _FIRST_READ)
+        self.is_job_file = self._head.startswith(MAGIC)
+        if not self.is_job_file:
+            return
+        if len(self._head) < STREAM_OFFSET:
+            raise self.corrupt("it ends within its first bytes")
+        _, self._format, header_size, self._header_offset, file_size = PRELUDE.unpack_from(self._head)
+        if file_size != self.status.st_size:
+            raise self.corrupt(f"it has {self.status.st_size} bytes and should have {file_size}")
+        if self._format == 0 or header_size > LARGEST_HEADER or self._header_offset + header_size != file_size:
+            raise self.corrupt("its first bytes contradict themselves")
+        self.signed = self._head[: PRELUDE.size] + self.read(self._header_offset, header_size)
+        self.signature = self._head[PRELUDE.size : STREAM_OFFSET]
+
+    def header(self) -> Header:
+        """Parse the header, and check that the sizes in it add up to the file.
+
+        Raises:
+            CorruptFileError: they do not, or it is no header.
+            IncompatibleFileError: it is of a newer format.
+        """
+        if self._format > FORMAT:
+            raise IncompatibleFileError(
+                f"{self.path} is of format {self._format}, and this jobcontainer reads up to {FORMAT}. "
+                "Upgrade jobcontainer."
+            )
+        try:
+            header = Header.unpacked(self.signed[PRELUDE.size :])
+        except ValueError as error:
+            raise self.corrupt("its header can't be read") from error
+        if header.content_end != self._header_offset:
+            raise self.corrupt("the sizes in its header do not add up")
+        return header
+
+    def stream(self, header: Header) -> bytes | bytearray:
+        """Read the stream into memory of this process, and check it.
+
+        Raises:
+            CorruptFileError: its digest is another.
+        """
+        return self._checked(STREAM_OFFSET, *header.stream)
+
+    def sources(self, header: Header) -> bytes | bytearray:
+        """Read the sources, and check them.
+
+        Raises:
+            CorruptFileError: their digest is another.
+        """
+        return self._checked(header.sources_offset, *header.sources)
+
+    def _checked(self, offset: int, size: int, digest: str) -> bytes | bytearray:
+        data = self.read(offset, size)
+        if size and Digest(data).hexdigest() != digest:
+            raise self.corrupt("its content was altered")
+        return data
+
+    def buffers(self, header: Header) -> list[memoryview]:
+        """Map the buffers copy-on-write: they can be written to, and share their pages with all who read the file.
+
+        Small ones are read. Nothing is checked here; that is :meth:`check_buffers`.
+        """
+        spans = list(header.buffer_spans())
+        if not spans:
+            return []
+        first = spans[0][1]
+        whole: memoryview | None = None
+        if self._header_offset - first >= _MAPPED_FROM:
+            # Without a descriptor to spare, or on a file system that can't map, reading does as well.
+            with contextlib.suppress(OSError):
+                mapped = mmap.mmap(self._descriptor, self._header_offset, access=mmap.ACCESS_COPY)
+                whole = memoryview(mapped)[first:]
+        if whole is None:
+            whole = memoryview(bytearray(self.read(first, self._header_offset - first)))
+        return [whole[start - first : end - first] for _, start, end in spans]
+
+    def check_buffers(self, header: Header, views: Sequence[memoryview]) -> None:
+        """Take the digests of the buffers, in several threads, and look at the zeros between them.
+
+        Args:
+            header: the header, whose signature has been checked.
+            views: what :meth:`buffers` gave.
+
+        Raises:
+            CorruptFileError: a buffer was altered.
+        """
+        if not views:
+            return
+        for gap, start, _ in header.buffer_spans():
+            if self.read(gap, start - gap).strip(b"\0"):
+                raise self.corrupt("there is something between its buffers")
+        with digest_threads(sum(map(len, views))) as digest_later:
+            begun = [[digest_later(piece) for piece in pieces(view)] for view in views]
+            for (_, expected), digests in zip(header.buffers, begun, strict=True):
+                if joined(digest() for digest in digests) != expected:
+                    raise self.corrupt("a buffer of it was altered")
+
+    def read(self, offset: int, size: int) -> bytes | bytearray:
+        """Read bytes of the file, whatever it is.
+
+        Raises:
+            CorruptFileError: it ends before that.
+        """
+        if offset + size <= len(self._head):
+            return self._head[offset : offset + size]
+        data = bytearray(size)
+        filled = 0
+        with io.FileIO(self._descriptor, closefd=False) as file:
+            file.seek(offset)
+            while filled < size:
+                count = file.readinto(memoryview(data)[filled:])
+                if not count:
+                    raise self.corrupt("it ends before it should")
+                filled += count
+        return data
+
+    def copy_to(self, target: BinaryIO) -> None:
+        """Write all of the file into another one."""
+        with io.FileIO(self._descriptor, closefd=False) as file:
+            file.seek(0)
+            shutil.copyfileobj(file, target, _COPIED_AT_ONCE)
+
+    def corrupt(self, what: str) -> CorruptFileError:
+        """Make the error that says what is wrong with the file."""
+        return CorruptFileError(f"{self.path} is damaged: {what}. Nothing of it was loaded. Make or copy it again.")

@@ -1,0 +1,1 @@
+"""Object to stream and back: notebook code by value, versions, source text, diagnosis."""

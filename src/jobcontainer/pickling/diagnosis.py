@@ -1,0 +1,213 @@
+"""Why an object can't go into a file: each part that can't, as a path to it.
+
+One pass finds them all. A pickler asks each object what it is made of, as pickle would; one that can't say is noted and
+a stand-in takes its place, so that the pass goes on. What the objects said is kept, and the parts are then searched for
+in it by identity, the shortest way first (:mod:`jobcontainer.pickling.object_graph`); so parts that an object makes
+only while it
+is asked are found too. Large arrays are neither copied nor read.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import pickle
+import types
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Final
+
+from jobcontainer.errors import Culprit, SerializationError
+from jobcontainer.pickling.hints import guess_for, hint_for, type_name
+from jobcontainer.pickling.object_graph import find_paths
+from jobcontainer.pickling.pickler import Nowhere, Pickler, unfit_parts
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from jobcontainer.pickling.object_graph import Part
+
+_LEAVE_OUT: Final = "Leave it out of what run() returns, or return what it is made of."
+_MOST_ROUNDS: Final = 20
+_MOST_SHOWN: Final = 10
+_LONGEST_PATH: Final = 200
+_SHORTEST_REDUCED, _LONGEST_REDUCED = 2, 6
+
+
+def diagnose(obj: object) -> list[Culprit]:
+    """Find every part of an object that can't go into a file.
+
+    Args:
+        obj: a process, or anything else.
+
+    Returns:
+        The parts with their paths, types and hints; empty if all of it can.
+
+    Example:
+        >>> import threading
+        >>> [(culprit.path, culprit.type_name) for culprit in diagnose({"a": [threading.Lock()]})]
+        [("obj['a'][0]", '_thread.lock')]
+    """
+    return _culprits(obj, _name_of(obj))
+
+
+def _culprits(obj: object, name: str) -> list[Culprit]:
+    probe, failures = _probed(obj, {})
+    if failures and probe.travelling:
+        probe, failures = _probed(obj, unfit_parts(probe.travelling))
+    if not failures:
+        return []
+    ways = find_paths(obj, name, [part for part, _ in failures], probe.reduce_value)
+    culprits: dict[str, Culprit] = {}
+    for part, error in failures:
+        culprit = _culprit(ways.get(id(part)) or [(f"somewhere in {name}", part)], error)
+        culprits.setdefault(culprit.path, culprit)
+    return list(culprits.values())
+
+
+def _name_of(obj: object) -> str:
+    return "process" if callable(getattr(type(obj), "run", None)) else "obj"
+
+
+def explained(obj: object, error: Exception, *, is_result: bool) -> SerializationError:
+    """Make the error that says why an object can't go into a file.
+
+    Args:
+        obj: the object.
+        error: what pickling it raised.
+        is_result: whether it is what ``run()`` returned; then the advice is another.
+    """
+    culprits = _culprits(obj, "result" if is_result else _name_of(obj))
+    if is_result:
+        culprits = [replace(culprit, hint=_LEAVE_OUT) for culprit in culprits]
+    name = type_name(type(obj))
+    if not culprits:
+        return SerializationError(f"{name} can't go into a file: {type(error).__name__}: {error}")
+    lines = [f"{name} can't go into a file, because of:", *(f"  {culprit}" for culprit in culprits[:_MOST_SHOWN])]
+    if len(culprits) > _MOST_SHOWN:
+        lines.append(f"  and {len(culprits) - _MOST_SHOWN} more: see the error's culprits")
+    return SerializationError("\n".join(lines), culprits)
+
+
+class Probe(Pickler):
+    """A pickler that goes on where an object can't be pickled, and writes nothing.
+
+    Args:
+        left_out: as for :class:`~jobcontainer.pickling.pickler.Pickler`.
+        skipped: the ids of objects that are not to be asked.
+
+    Attributes:
+        failures: the objects that could not say what they are made of, and what they raised.
+        last: the object that was asked last.
+    """
+
+    def __init__(self, left_out: Mapping[str, Mapping[str, str]], skipped: frozenset[int] = frozenset()) -> None:
+        """Make a probe."""
+        super().__init__(Nowhere(), left_out)
+        self.failures: list[tuple[object, Exception]] = []
+        self.last: object = None
+        self._skipped = skipped
+        self._reduced: dict[int, tuple[object, Any]] = {}
+
+    def reduce_value(self, obj: object) -> Any:  # noqa: ANN401 -- a reduce value
+        """Return what an object said it is made of, the items in it as lists; None if it goes by name."""
+        return self._reduced.get(id(obj), (None, None))[1]
+
+    def reducer_override(self, obj: Any) -> Any:  # noqa: ANN401 -- pickle's own signature
+        """Ask an object what it is made of, and put up with any answer."""
+        if id(obj) in self._skipped:
+            return _stand_in, ()
+        self.last = obj
+        try:
+            value = self._asked(obj)
+        except RecursionError:
+            raise
+        except Exception as error:  # noqa: BLE001 -- user code
+            self.failures.append((obj, error))
+            return _stand_in, ()
+        if not isinstance(value, tuple):
+            return value
+        self._reduced[id(obj)] = obj, value
+        return (*value[:3], *(None if items is None else iter(items) for items in value[3:5]), *value[5:])
+
+    def _asked(self, obj: Any) -> Any:  # noqa: ANN401 -- a reduce value
+        value = super().reducer_override(obj)
+        if value is NotImplemented and not _goes_by_name(obj):
+            special = self.dispatch_table.get(type(obj))
+            value = special(obj) if special is not None else obj.__reduce_ex__(5)
+        if isinstance(value, str):
+            _check_name(obj, value)
+        elif value is not NotImplemented:
+            value = _with_lists(value)
+        return value
+
+
+def _probed(obj: object, left_out: Mapping[str, Mapping[str, str]]) -> tuple[Probe, list[tuple[object, Exception]]]:
+    """Probe an object until all of it could be asked; what pickle itself can't take is found one by one."""
+    found: list[tuple[object, Exception]] = []
+    for _ in range(_MOST_ROUNDS):
+        probe = Probe(left_out, frozenset(id(part) for part, _ in found))
+        try:
+            probe.dump(obj)
+        except Exception as error:  # noqa: BLE001 -- user code
+            if isinstance(error.__cause__ or error, RecursionError):
+                found.append((obj, error))
+                break
+            found.append((probe.last, error))
+        else:
+            break
+    return probe, found + probe.failures
+
+
+def _goes_by_name(obj: object) -> bool:
+    """Tell whether pickle writes only a name for what the pickler has left to it: a class or function."""
+    return isinstance(obj, (type, types.FunctionType))
+
+
+def _check_name(obj: object, name: str) -> None:
+    module = pickle.whichmodule(obj, name)  # type: ignore[attr-defined]  # undocumented, and what pickle itself asks
+    if functools.reduce(getattr, name.split("."), importlib.import_module(module)) is not obj:
+        raise pickle.PicklingError(f"it is not the object that is called {module}.{name}")
+
+
+def _with_lists(value: Any) -> tuple[Any, ...]:  # noqa: ANN401 -- a reduce value
+    """Check a reduce value as pickle does, and turn the items in it, which can be gone through once, into lists."""
+    if (
+        not isinstance(value, tuple)
+        or not _SHORTEST_REDUCED <= len(value) <= _LONGEST_REDUCED
+        or not callable(value[0])
+        or not isinstance(value[1], tuple)
+    ):
+        raise pickle.PicklingError(f"its __reduce__() returned {value!r:.80}, and not a function and its arguments")
+    return (*value[:3], *(None if items is None else list(items) for items in value[3:5]), *value[5:])
+
+
+def _stand_in() -> None:
+    """Stand where something was that can't be pickled; streams that call this are thrown away."""
+
+
+def _culprit(way: list[Part], error: Exception) -> Culprit:
+    """Name the first well-known object on the way, or else what stands at its end."""
+    for words, part in way:
+        hint = hint_for(type(part))
+        if hint is not None:
+            return Culprit(_shortened(words), type_name(type(part)), hint)
+    words, part = way[-1]
+    return Culprit(_shortened(words), type_name(type(part)), _hint(part, error))
+
+
+def _hint(part: object, error: Exception) -> str:
+    guess = guess_for(type(part))
+    if guess is not None:
+        return guess
+    if isinstance(error.__cause__ or error, RecursionError):
+        return "It is nested too deeply for pickle: make it flatter, for example a list instead of a chain."
+    if isinstance(error, (TypeError, pickle.PicklingError)):
+        return f"Pickle says: {error}. Make it inside run(), or leave it out in __getstate__()."
+    return f"Pickling it raised {type(error).__name__}: {error}. Make it inside run(), or put that right."
+
+
+def _shortened(words: str) -> str:
+    if len(words) <= _LONGEST_PATH:
+        return words
+    half = _LONGEST_PATH // 2
+    return f"{words[:half]} ... {words[-half:]}"

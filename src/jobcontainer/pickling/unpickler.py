@@ -1,0 +1,153 @@
+"""Pickle streams to objects, without touching a class that is alive.
+
+cloudpickle would set the attributes of a known class back to what they were when the stream was written, and so revert
+what the notebook has changed since. Here a live class is taken as it is.
+
+Threads: a load keeps what it makes in a thread-local record. A class becomes known to other loads (in cloudpickle's
+tracker, under its lock) only when the load is done, all classes of it at once: no other thread sees one half built. If
+another thread has meanwhile made one of them known, the load is done again and finds it; each repetition finds at least
+one class more, so that it ends.
+"""
+
+from __future__ import annotations
+
+import io
+import pickle
+import sys
+import threading
+import types
+from typing import TYPE_CHECKING, Any, Final
+
+from jobcontainer.pickling import cloudpickle_internals
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+
+class _Loading(threading.local):
+    """What the load that runs in this thread makes.
+
+    Attributes:
+        anew: whether classes are made even if they are alive.
+        built: tracker id and class, by the id() of the class.
+        modules: by name.
+    """
+
+    def __init__(self) -> None:
+        self.anew = False
+        self.built: dict[int, tuple[str, type]] = {}
+        self.modules: dict[str, types.ModuleType] = {}
+
+
+_loading: Final = _Loading()
+
+
+def load(stream: bytes | bytearray, buffers: Sequence[memoryview] = (), *, anew: bool = False) -> Any:  # noqa: ANN401
+    """Load an object; classes that are alive in this process are left as they are.
+
+    Args:
+        stream: what :class:`jobcontainer.pickling.pickler.Pickler` wrote.
+        buffers: what it kept beside it.
+        anew: make classes as they are in the stream, even if this process knows them, and put modules of the stream
+            where ``import`` finds them. That is for a job, whose process is its own; earlier classes stay untouched.
+
+    Raises:
+        Exception: whatever the code in the stream raises.
+    """
+    return _load(lambda: pickle.loads(stream, buffers=buffers), anew=anew)  # noqa: S301 -- the caller has checked it
+
+
+def load_foreign(stream: bytes | bytearray) -> Any:  # noqa: ANN401
+    """Load what plain pickle or cloudpickle wrote; classes that are alive in this process are left here too.
+
+    Raises:
+        Exception: whatever the code in the stream raises.
+    """
+    return _load(lambda: _ForeignUnpickler(io.BytesIO(stream)).load(), anew=False)
+
+
+def _load(unpickle: Callable[[], Any], *, anew: bool) -> Any:  # noqa: ANN401
+    outer = vars(_loading).copy()
+    try:
+        while True:
+            vars(_loading).update(anew=anew, built={}, modules={})
+            obj = unpickle()
+            if not _loading.built or cloudpickle_internals.make_known(_loading.built.values(), anew=anew):
+                return obj
+    finally:
+        vars(_loading).update(outer)
+
+
+def make_class(*arguments: Any) -> type:  # noqa: ANN401 -- as cloudpickle's own
+    """Find the live class, or make one that :func:`set_class` fills; streams call this."""
+    return _live_or_made(cloudpickle_internals.MAKE_CLASS, *arguments)
+
+
+def make_enum(*arguments: Any) -> type:  # noqa: ANN401 -- as cloudpickle's own
+    """Find the live enum, or make one that :func:`set_class` fills; streams call this."""
+    return _live_or_made(cloudpickle_internals.MAKE_ENUM, *arguments)
+
+
+def _live_or_made(make: Callable[..., type], *arguments: Any) -> type:  # noqa: ANN401
+    *parts, tracker_id, extra = arguments
+    cls = None if _loading.anew else cloudpickle_internals.live_class(tracker_id)
+    if cls is None:
+        cls = make(*parts, None, extra)  # without its id, cloudpickle does not make it known
+        _loading.built[id(cls)] = tracker_id, cls
+    return cls
+
+
+def set_class(cls: type, state: Any) -> None:  # noqa: ANN401 -- as cloudpickle's own
+    """Fill a class that this load has made; one that was alive before is left alone; streams call this."""
+    if id(cls) in _loading.built:
+        cloudpickle_internals.SET_CLASS(cls, state)
+
+
+def set_function(function: types.FunctionType, state: tuple[Any, tuple[tuple[Any, ...], ...]]) -> None:
+    """Fill a function, and the cells of its closure, which it may share with others; streams call this.
+
+    Args:
+        function: the function, with empty cells.
+        state: what cloudpickle fills it with, and for each cell its content as a tuple of one; an empty tuple for none.
+    """
+    own, contents = state
+    cloudpickle_internals.SET_FUNCTION(function, own)
+    for cell, content in zip(function.__closure__ or (), contents, strict=True):
+        if content:
+            [cell.cell_contents] = content
+
+
+def travelled_module(name: str, facts: dict[str, Any]) -> types.ModuleType:
+    """Find the module of that name that this load has made, or make it; streams call this."""
+    module = _loading.modules.get(name)
+    if module is None:
+        module = _loading.modules[name] = types.ModuleType(name)
+        vars(module).update(facts)
+    return module
+
+
+def module_namespace(name: str, facts: dict[str, Any]) -> dict[str, Any]:
+    """Find the globals that functions of a travelled module share; streams call this."""
+    return vars(travelled_module(name, facts))
+
+
+def set_module(module: types.ModuleType, state: dict[str, Any]) -> None:
+    """Fill a module that this load has made; streams call this."""
+    vars(module).update(state)
+    if _loading.anew:
+        sys.modules[module.__name__] = module
+
+
+_OURS: Final[dict[tuple[str, str], Callable[..., Any]]] = {
+    (cloudpickle_internals.MODULE_NAME, cloudpickle_internals.MAKE_CLASS.__name__): make_class,
+    (cloudpickle_internals.MODULE_NAME, cloudpickle_internals.MAKE_ENUM.__name__): make_enum,
+    (cloudpickle_internals.MODULE_NAME, cloudpickle_internals.SET_CLASS.__name__): set_class,
+}
+
+
+class _ForeignUnpickler(pickle.Unpickler):
+    """Reads what cloudpickle wrote, with our own treatment of classes."""
+
+    def find_class(self, module_name: str, global_name: str) -> Any:  # noqa: ANN401 -- pickle's own signature
+        """Find what a stream names."""
+        return _OURS.get((module_name, global_name)) or super().find_class(module_name, global_name)

@@ -1,0 +1,1 @@
+"""The store on disk: the job folder, its record, events, progress and result."""

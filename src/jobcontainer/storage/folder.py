@@ -1,0 +1,285 @@
+"""JobFolder and StoreFolder: the only module that knows the names of a job's files.
+
+The folder is the only channel between a job and whoever looks at it. The job's side writes; the handle, the card, the
+command line and a restarted kernel read the same files. What is written once appears whole or not at all (a temporary
+file in the same folder, then a rename); what grows (``events.jsonl``, ``log.txt``, ``journal.jsonl``) grows by single
+appends of whole lines, and a reader passes over a torn last line.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from jobcontainer.events import Outcome, Started, event_from_json, event_line
+from jobcontainer.storage.jsonl import append, read_lines, write_whole
+from jobcontainer.storage.record import JobRecord, new_job_id
+
+if TYPE_CHECKING:
+    from collections.abc import Container, Iterator
+
+    from jobcontainer.events import Event
+
+_TAIL_BLOCK = 64 * 1024
+
+PROCESS: Final = "process.job"
+RESULT: Final = "result.job"
+LOG: Final = "log.txt"
+PROGRESS: Final = "progress"
+CANCEL: Final = "cancel"
+_RECORD: Final = "job.json"
+_EVENTS: Final = "events.jsonl"
+
+
+class JobFolder:
+    """The folder of one job.
+
+    Args:
+        path: the folder; it need not exist yet.
+
+    Example:
+        >>> JobFolder("/tmp/store/20261122-120000.000000-Train-a1b2c3").id
+        '20261122-120000.000000-Train-a1b2c3'
+    """
+
+    __slots__ = ("_path",)
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        """Name the folder; nothing is read or made."""
+        self._path = os.fspath(path)
+
+    def __fspath__(self) -> str:
+        """Let the folder stand wherever a path may."""
+        return self._path
+
+    def __repr__(self) -> str:
+        """Show the path."""
+        return f"JobFolder({self._path!r})"
+
+    @property
+    def path(self) -> Path:
+        """The folder; made when it is asked for, as a Path is large where ten thousand jobs are queued."""
+        return Path(self._path)
+
+    @property
+    def id(self) -> str:
+        """The job's id."""
+        return os.path.basename(self._path)  # noqa: PTH119 -- of ten thousand jobs in a listing
+
+    def file(self, name: str) -> str:
+        """Name one of its files as a text: to make a Path takes longer than to write a small file.
+
+        Args:
+            name: a constant of this module, as :data:`PROCESS`.
+        """
+        return f"{self._path}{os.sep}{name}"
+
+    @property
+    def process_file(self) -> Path:
+        """The process, as Serializer wrote it."""
+        return Path(self.file(PROCESS))
+
+    @property
+    def result_file(self) -> Path:
+        """What ``run()`` returned or raised; exists only once it did."""
+        return Path(self.file(RESULT))
+
+    @property
+    def record_file(self) -> Path:
+        """The facts of the job, written once."""
+        return Path(self.file(_RECORD))
+
+    @property
+    def log_file(self) -> Path:
+        """Standard output and error of the job, in order."""
+        return Path(self.file(LOG))
+
+    @property
+    def events_file(self) -> Path:
+        """What happened, a line each."""
+        return Path(self.file(_EVENTS))
+
+    @property
+    def progress_file(self) -> Path:
+        """The last progress, memory-mapped."""
+        return Path(self.file(PROGRESS))
+
+    @property
+    def cancel_file(self) -> Path:
+        """Exists once another process asked for the job's end."""
+        return Path(self.file(CANCEL))
+
+    def ask_to_cancel(self) -> None:
+        """Ask whoever runs the job to end it."""
+        self.cancel_file.touch(mode=0o600)
+
+    def is_asked_to_cancel(self) -> bool:
+        """Tell whether another process asked for the job's end."""
+        return os.path.exists(self.file(CANCEL))  # noqa: PTH110 -- as file()
+
+    def size(self) -> int:
+        """Return the bytes that the job's files take on disk; files shared by hard links count in each folder."""
+        try:
+            return sum(entry.stat(follow_symlinks=False).st_blocks * 512 for entry in os.scandir(self.path))
+        except FileNotFoundError:
+            return 0
+
+    def create(self) -> None:
+        """Make the folder, for its owner alone.
+
+        Raises:
+            FileExistsError: there is such a folder already.
+            OSError: the store can't be written to.
+        """
+        os.mkdir(self._path, 0o700)  # noqa: PTH102 -- as file()
+
+    def write_record(self, record: JobRecord) -> None:
+        """Write ``job.json``, whole or not at all."""
+        write_whole(self.file(_RECORD), json.dumps(record.to_json()).encode())
+
+    def read_record(self) -> JobRecord:
+        """Read ``job.json``.
+
+        Raises:
+            FileNotFoundError: there is no such job.
+        """
+        return JobRecord.from_json(json.loads(self.record_file.read_bytes()))
+
+    def append_event(self, event: Event) -> None:
+        """Add one line to ``events.jsonl``."""
+        self.append_line(event_line(event))
+
+    def append_line(self, line: bytes) -> None:
+        """Add what :func:`~jobcontainer.events.event_line` gave to ``events.jsonl``."""
+        append(self.file(_EVENTS), line)
+
+    def read_events(self, offset: int = 0) -> tuple[list[Event], int]:
+        """Read the events from a byte offset on.
+
+        Args:
+            offset: where an earlier call stopped; 0 for all.
+
+        Returns:
+            The events, and the offset at which the next call goes on.
+        """
+        lines, offset = read_lines(self.events_file, offset)
+        events = (event_from_json(line) for line in lines)
+        return [event for event in events if event is not None], offset
+
+    def last_turn(self) -> Started | Outcome | None:
+        """Return the last start or end that the events tell of; None where no attempt began."""
+        turns = [event for event in self.read_events()[0] if isinstance(event, Started | Outcome)]
+        return turns[-1] if turns else None
+
+    def read_log(self, offset: int = 0, size: int = -1) -> bytes:
+        """Read the log from a byte offset on, so many bytes at the most; empty where there is nothing yet."""
+        try:
+            with self.log_file.open("rb") as log:
+                log.seek(offset)
+                return log.read(size)
+        except FileNotFoundError:
+            return b""
+
+    def tail(self, lines: int) -> list[str]:
+        """Read the last lines of the log without reading all of it.
+
+        Args:
+            lines: how many at the most.
+
+        Returns:
+            The lines without their ends; bytes that are not UTF-8 are shown as replacement characters.
+        """
+        try:
+            with self.log_file.open("rb") as log:
+                log.seek(0, os.SEEK_END)
+                position, data = log.tell(), b""
+                while position > 0 and data.count(b"\n") <= lines:
+                    step = min(_TAIL_BLOCK, position)
+                    position -= step
+                    log.seek(position)
+                    data = log.read(step) + data
+        except FileNotFoundError:
+            return []
+        kept = data.decode("utf-8", "replace").split("\n")
+        if kept[-1] == "":
+            kept.pop()
+        return kept[-lines:] if lines > 0 else []
+
+
+class StoreFolder:
+    """The folder that holds the job folders, and their journal.
+
+    Args:
+        path: the folder; :meth:`create` makes it.
+    """
+
+    __slots__ = ("path",)
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        """Name the folder; nothing is read or made."""
+        self.path = Path(path).absolute()
+
+    @property
+    def journal_file(self) -> Path:
+        """The index: a line for each job submitted and each that ended."""
+        return self.path / "journal.jsonl"
+
+    @property
+    def host_lock_file(self) -> Path:
+        """Locked by the host of the detached jobs."""
+        return self.path / "host.lock"
+
+    @property
+    def host_socket_file(self) -> Path:
+        """Where the host takes requests."""
+        return self.path / "host.sock"
+
+    @property
+    def host_log_file(self) -> Path:
+        """What the host has to complain of."""
+        return self.path / "host.log"
+
+    def create(self) -> None:
+        """Make the folder for its owner alone, kept out of version control, if it is not there.
+
+        Raises:
+            NotADirectoryError: the path is a file.
+            PermissionError: it can't be written to.
+        """
+        if self.path.exists() and not self.path.is_dir():
+            raise NotADirectoryError(
+                f"The job store {self.path} is a file. Give another path, or set JOBCONTAINER_HOME."
+            )
+        try:
+            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            ignore = self.path / ".gitignore"
+            if not ignore.exists():
+                write_whole(ignore, b"*\n")
+        except OSError as error:
+            raise type(error)(
+                error.errno,
+                f"The job store {self.path} can't be written to ({error.strerror}). "
+                "Give another path, or set JOBCONTAINER_HOME.",
+            ) from error
+
+    def new_job(self, name: str) -> JobFolder:
+        """Make the folder of a new job."""
+        folder = self.job(new_job_id(name))
+        folder.create()
+        return folder
+
+    def job(self, job_id: str) -> JobFolder:
+        """Name the folder of a job; nothing is read or made."""
+        return JobFolder(f"{self.path}{os.sep}{job_id}")
+
+    def job_folders(self, known: Container[str] = ()) -> Iterator[JobFolder]:
+        """Go through the job folders that there are, oldest first.
+
+        Args:
+            known: ids of which it is known that they are jobs, so that their folders need no look.
+        """
+        with os.scandir(self.path) as entries:
+            names = sorted(entry.name for entry in entries if entry.is_dir(follow_symlinks=False))
+        return (self.job(name) for name in names if name in known or self.job(name).record_file.exists())

@@ -1,0 +1,111 @@
+"""What ``run()`` returned or raised, as a file."""
+
+from __future__ import annotations
+
+import traceback
+from typing import TYPE_CHECKING, Any
+
+from jobcontainer.errors import JobFailedError, JobFileError
+from jobcontainer.jobfile.reader import FileReader
+from jobcontainer.jobfile.serializer import Serializer, write_file
+
+if TYPE_CHECKING:
+    import os
+
+
+class RemoteTraceback(Exception):  # noqa: N818 -- a traceback, shown as the cause of what was raised
+    """The traceback of the job's process, attached as ``__cause__`` to what ``run()`` raised there."""
+
+    def __init__(self, text: str) -> None:
+        """Keep the traceback's text."""
+        super().__init__(text)
+        self.text = text
+
+    def __str__(self) -> str:
+        """Set the text off from the local traceback that follows it."""
+        return f'\n"""\n{self.text}"""'
+
+
+def write_returned(path: str | os.PathLike[str], value: object) -> None:
+    """Put what ``run()`` returned into the result file.
+
+    Raises:
+        SerializationError: it can't go into a file.
+        OSError: the file can't be written.
+    """
+    write_file(value, path, kind="result")
+
+
+def write_raised(path: str | os.PathLike[str], error: BaseException) -> None:
+    """Put what ``run()`` raised into the result file, or its type, message and traceback where it can't be carried.
+
+    An exception whose constructor takes other arguments than its ``args`` goes into a file and never comes out again.
+    So what was written is read back here, where the failure can still be told.
+
+    Raises:
+        OSError: the file can't be written.
+    """
+    text = "".join(traceback.format_exception(error))
+    try:
+        write_file((error, text), path, kind="error")
+        copy, _ = Serializer.deserialize_from_file(path)
+        carried = type(copy) is type(error)
+    except OSError:
+        raise
+    except Exception:  # noqa: BLE001 -- an exception's own pickling may raise anything
+        carried = False
+    if not carried:
+        write_file((_stand_in(error, text), text), path, kind="error")
+
+
+def read_result(path: str | os.PathLike[str]) -> tuple[Any, BaseException | None]:
+    """Get back what ``run()`` returned, or what it raised.
+
+    Returns:
+        The value and None, or None and the exception, whose ``__cause__`` shows the job's own traceback; a
+        :class:`~jobcontainer.errors.JobFailedError` where the exception itself can't be carried.
+
+    Raises:
+        FileNotFoundError: there is no result file.
+        JobFileError: it can't be loaded.
+    """
+    content = Serializer.deserialize_from_file(path)
+    if kind_of(path) != "error":
+        return content, None
+    error, text = content
+    error.__cause__ = RemoteTraceback(text)
+    return None, error
+
+
+def kind_of(path: str | os.PathLike[str]) -> str:
+    """Tell whether a result file holds a ``result`` or an ``error``, without loading it; empty if it is not whole.
+
+    Raises:
+        FileNotFoundError: there is no result file.
+    """
+    try:
+        with FileReader(path) as file:
+            return str(file.header().facts["kind"])
+    except JobFileError:
+        return ""
+
+
+def qualified_name(kind: type) -> str:
+    """Name a type as a traceback does: built-in types and those of ``__main__`` without their module.
+
+    Example:
+        >>> qualified_name(ValueError), qualified_name(JobFailedError)
+        ('ValueError', 'jobcontainer.errors.JobFailedError')
+    """
+    return (
+        kind.__qualname__ if kind.__module__ in {"builtins", "__main__"} else f"{kind.__module__}.{kind.__qualname__}"
+    )
+
+
+def _stand_in(error: BaseException, text: str) -> JobFailedError:
+    name = qualified_name(type(error))
+    return JobFailedError(
+        f"{name}: {error}\nThe exception itself can't leave the job's process; its traceback is in the log.",
+        error_type=name,
+        traceback_text=text,
+    )

@@ -1,0 +1,1 @@
+"""How a job looks, as text and as HTML."""

@@ -1,0 +1,179 @@
+"""Many jobs as one card: counted as they change, never looked through again.
+
+A :class:`Tally` is fed with each job whose state changed and keeps what a group's card needs: how many are in which
+state, which are running, and the failures by error. So a change costs the same in a group of ten and of ten thousand.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from jobcontainer.events import Bar, JobState
+from jobcontainer.views import units
+from jobcontainer.views.ansi import visible_text
+from jobcontainer.views.card import ICONS, LONGEST_NAME, BarLine, Card, Row, bar_lines, error_line, shown
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from jobcontainer.jobs.job import Job
+    from jobcontainer.views.snapshot import JobFacts
+
+MOST_ROWS = 8
+MOST_KINDS = 5
+_LONGEST_ERROR = 300
+_ORDER = (*(state for state in JobState if state.ended), JobState.RUNNING, JobState.QUEUED)
+
+
+@dataclass(slots=True)
+class _Kind:
+    """Failures that say the same."""
+
+    state: JobState
+    newest: Job[Any]
+    at: float = 0.0
+    count: int = 0
+
+
+class Tally:
+    """Counts the jobs of a group by state, and its failures by what they say.
+
+    Args:
+        jobs: the group's jobs; each is counted as it stands.
+    """
+
+    def __init__(self, jobs: Sequence[Job[Any]]) -> None:
+        """Count every job once."""
+        self.jobs = jobs
+        self.name = _common_name(jobs)
+        self.numbers = {job.id: number for number, job in enumerate(jobs, start=1)}
+        self.counts: Counter[JobState] = Counter()
+        self.running: dict[str, Job[Any]] = {}
+        self._states: dict[str, JobState] = {}
+        self._kinds: dict[str, _Kind] = {}
+        self._last_end = 0.0
+        for job in jobs:
+            self.note(job)
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more will happen."""
+        return not self.counts[JobState.QUEUED] and not self.counts[JobState.RUNNING]
+
+    @property
+    def state(self) -> JobState:
+        """The state of the whole: of its failures the most frequent kind, where there are any."""
+        if self.counts[JobState.RUNNING] or (self.counts[JobState.QUEUED] and len(self._ended_states()) > 0):
+            return JobState.RUNNING
+        if self.counts[JobState.QUEUED]:
+            return JobState.QUEUED
+        bad = {state: self.counts[state] for state in self._ended_states() if state is not JobState.SUCCEEDED}
+        return max(bad, key=bad.__getitem__) if bad else JobState.SUCCEEDED
+
+    def note(self, job: Job[Any]) -> None:
+        """Count a job as it stands now; twice in the same state counts once."""
+        before, now = self._states.get(job.id), job.state
+        if before is now:
+            return
+        self._states[job.id] = now
+        if before is not None:
+            self.counts[before] -= 1
+        self.counts[now] += 1
+        if now is JobState.RUNNING:
+            self.running[job.id] = job
+        else:
+            self.running.pop(job.id, None)
+        if now.ended:
+            self._note_end(job)
+
+    def card(self, now: float, look: Callable[[Job[Any]], JobFacts]) -> Card:
+        """Word what is to be said of the group.
+
+        Args:
+            now: the moment, in seconds since the epoch.
+            look: reads a running job, for its row.
+        """
+        state, total = self.state, len(self.jobs)
+        done = total - self.counts[JobState.QUEUED] - self.counts[JobState.RUNNING]
+        began = self.jobs[0].submitted if self.jobs else now
+        bar = Bar(done=done, total=total, started=began, updated=now if done < total else self._last_end)
+        bad = done - self.counts[JobState.SUCCEEDED]
+        actions = ([] if self.ended else ["cancel_all"]) + (["rerun_failed"] if bad else [])
+        return Card(
+            id=self.jobs[0].id if self.jobs else "",
+            state=state,
+            icon=ICONS[state],
+            words=self._words(),
+            name=self.name,
+            facts=(units.seconds(self._last_end - began), units.clock(self._last_end)) if self.ended else (),
+            clock=None if self.ended else now - began,
+            bars=bar_lines((bar,), moving=not self.ended),
+            rows=tuple(self._row(job, look(job)) for job in list(self.running.values())[:MOST_ROWS]),
+            failures=tuple(self._failures()),
+            notes=self._notes(),
+            actions=tuple(actions),
+        )
+
+    def label(self, job: Job[Any]) -> str:
+        """Name a job among its fellows, by its place in the group."""
+        return f"{shown(job.name, LONGEST_NAME)} #{self.numbers[job.id]}"
+
+    def _note_end(self, job: Job[Any]) -> None:
+        outcome = job.outcome
+        if outcome is None:
+            return
+        self._last_end = max(self._last_end, outcome.at)
+        if outcome.state is not JobState.SUCCEEDED and outcome.state is not JobState.CANCELLED:
+            error = shown(error_line(outcome).split("\n", 1)[0], _LONGEST_ERROR)
+            kind = self._kinds.setdefault(error, _Kind(outcome.state, job))
+            kind.count += 1
+            kind.newest, kind.at = job, outcome.at
+
+    def _ended_states(self) -> list[JobState]:
+        return [state for state in JobState if state.ended and self.counts[state]]
+
+    def _words(self) -> str:
+        return ", ".join(f"{self.counts[state]:,} {state.words}" for state in _ORDER if self.counts[state])
+
+    def _row(self, job: Job[Any], facts: JobFacts) -> Row:
+        bars: tuple[BarLine, ...] = bar_lines(facts.bars, moving=True)
+        last = visible_text(facts.log[-1]) if facts.log else ""
+        outer = bars[0] if bars else None
+        return Row(
+            id=job.id,
+            title=self.label(job),
+            fraction=outer.fraction if outer else None,
+            facts=tuple(fact for fact in (*(outer.facts[:2] if outer else ()), shown(last, LONGEST_NAME)) if fact),
+        )
+
+    def _failures(self) -> list[Row]:
+        newest = heapq.nlargest(MOST_KINDS, self._kinds.items(), key=lambda item: item[1].at)
+        return [
+            Row(
+                id=kind.newest.id,
+                title=error or kind.state.words,
+                facts=(units.count(kind.count, "time"), f"last {self.label(kind.newest)}"),
+            )
+            for error, kind in newest
+        ]
+
+    def _notes(self) -> tuple[str, ...]:
+        rest = len(self.running) - MOST_ROWS
+        hidden = len(self._kinds) - MOST_KINDS
+        return tuple(
+            note
+            for note in (
+                f"{units.count(rest, 'more job')} running." if rest > 0 else "",
+                f"{units.count(hidden, 'more kind')} of failure; job.exception() tells each." if hidden > 0 else "",
+            )
+            if note
+        )
+
+
+def _common_name(jobs: Sequence[Job[Any]]) -> str:
+    names = {job.name for job in jobs}
+    common = shown(names.pop(), LONGEST_NAME) if len(names) == 1 else ""
+    return f"{common}, {units.count(len(jobs), 'job')}".removeprefix(", ")

@@ -1,0 +1,223 @@
+"""A job as text or static HTML.
+
+Everything that a job may have said is escaped here, and only here. The HTML needs no script, follows a notebook's
+theme through its ``--jp-`` variables with fallbacks for everywhere else, and still reads in order where a host takes
+the styles away: state in words, one line for each bar, the log folded.
+"""
+
+from __future__ import annotations
+
+import functools
+import time
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jobcontainer.views import units
+from jobcontainer.views.card import ICONS, LONGEST_NAME, job_card, shown
+from jobcontainer.views.group_card import Tally
+from jobcontainer.views.snapshot import Follower, facts_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from jobcontainer.jobs.job import Job
+    from jobcontainer.views.ansi import Line
+    from jobcontainer.views.card import BarLine, Card, Row
+
+_BAR_WIDTH = 20
+_LINES_IN_TEXT = 10
+
+
+def job_text(job: Job[Any]) -> str:
+    """Return a job as text: one line for its state, then bars, error and the last lines of its log."""
+    return card_text(job_card(facts_of(job), time.time()))
+
+
+def job_html(job: Job[Any]) -> str:
+    """Return a job as static HTML, dated where it has not ended."""
+    now = time.time()
+    return card_html(job_card(facts_of(job), now), now)
+
+
+def group_text(jobs: Sequence[Job[Any]]) -> str:
+    """Return several jobs as text: counts, the running ones, the failures by error."""
+    return card_text(_group_card(jobs, time.time()))
+
+
+def group_html(jobs: Sequence[Job[Any]]) -> str:
+    """Return several jobs as static HTML, dated where they have not all ended."""
+    now = time.time()
+    return card_html(_group_card(jobs, now), now)
+
+
+class Listing:
+    """Jobs as a table, for ``%jobs``.
+
+    Args:
+        jobs: the jobs, in the order in which they are listed.
+    """
+
+    def __init__(self, jobs: Sequence[Job[Any]]) -> None:
+        """Take the jobs; they are read when the table is shown."""
+        self.jobs = jobs
+
+    def __repr__(self) -> str:
+        """Show a line for each job, whole ids first."""
+        lines = ["  ".join(row) for row in self._rows()]
+        return "\n".join(lines) or "There are no jobs."
+
+    def _repr_html_(self) -> str:
+        """Show a table."""
+        rows = ("".join(f"<td>{escape(text)}</td>" for text in row) for row in self._rows())
+        body = "".join(f"<tr>{row}</tr>" for row in rows)
+        titles = "".join(f"<th>{title}</th>" for title in ("id", "state", "name", "took", "submitted"))
+        return f"<table><thead><tr>{titles}</tr></thead><tbody>{body}</tbody></table>" if body else escape(repr(self))
+
+    def _rows(self) -> list[tuple[str, ...]]:
+        return [
+            (
+                job.id,
+                f"{ICONS[job.state]} {job.state.words}",
+                shown(job.name, LONGEST_NAME),
+                units.seconds(job.usage.wall) if job.usage.wall else "",
+                units.clock(job.submitted),
+            )
+            for job in self.jobs
+        ]
+
+
+def card_text(card: Card) -> str:
+    r"""Paint a card as text.
+
+    Example:
+        >>> from jobcontainer.events import JobState
+        >>> from jobcontainer.views.card import Card
+        >>> card_text(Card(id="1", state=JobState.LOST, icon="?", words="lost", name="Train", error="Its keeper died."))
+        '? Train lost\n  Its keeper died.'
+    """
+    lines = [headline(card)]
+    lines += [
+        f"{'  ' * bar.level}{bar.label:<12} {_text_bar(bar.fraction)} {'  '.join(bar.facts)}" for bar in card.bars
+    ]
+    lines += [f"▶ {row.title}  {'  '.join(row.facts)}" for row in card.rows]
+    lines += [f"✖ {row.title}  ({', '.join(row.facts)})" for row in card.failures]
+    lines += [part for text in (card.error, card.where, *card.notes) for part in text.splitlines()]
+    if card.log:
+        lines.append(f"{card.log_title}, {card.log_file}:" if card.log_file else f"{card.log_title}:")
+        lines += ["  " + "".join(text for _, text in line) for line in card.log[-_LINES_IN_TEXT:]]
+    return "\n".join([lines[0], *(f"  {line}".rstrip() for line in lines[1:])])
+
+
+def headline(card: Card) -> str:
+    """Return the first line of a card: icon, name, state and facts."""
+    clock = (units.seconds(card.clock),) if card.clock is not None else ()
+    return " · ".join((f"{card.icon} {card.name} {card.words}", *clock, *card.facts))
+
+
+def card_html(card: Card, now: float, card_id: str = "") -> str:
+    """Paint a card as static HTML.
+
+    Args:
+        card: what to paint.
+        now: when it was read, in seconds since the epoch; told where the work has not ended.
+        card_id: names the card, for a live panel to find it by.
+    """
+    dated = (
+        "" if card.state.ended else _div("note", f"As of {units.clock(now)}; the work went on after this was saved.")
+    )
+    body = (
+        _head(card),
+        _grid(_bar(bar) for bar in card.bars),
+        _grid(_row("row", "▶", row) for row in card.rows),
+        *(_row("failure", "✖", row) for row in card.failures),
+        _div("error", card.error),
+        _div("where", card.where),
+        *(_div("note", note) for note in card.notes),
+        dated,
+        _folded("Traceback", (_div("line", line or " ") for line in card.traceback.splitlines())),
+        _folded(card.log_title, (_line(line) for line in card.log), _div("path", card.log_file)),
+    )
+    label = escape(f"{card.name}, {card.words}", quote=True)
+    snapshot = "" if card.state.ended else " data-snapshot"
+    name = f' data-card="{escape(card_id, quote=True)}"' if card_id else ""
+    return (
+        f'<div class="jobcontainer" role="group" aria-label="{label}" data-state="{card.state}" '
+        f'data-job="{escape(card.id, quote=True)}"{snapshot}{name}><style>{style()}</style>{"".join(body)}</div>'
+    )
+
+
+@functools.cache
+def style() -> str:
+    """Return the style sheet of every card, static or live."""
+    return Path(__file__).with_name("card.css").read_text("utf-8")
+
+
+def _group_card(jobs: Sequence[Job[Any]], now: float) -> Card:
+    return Tally(jobs).card(now, lambda job: Follower(job).look())
+
+
+def _head(card: Card) -> str:
+    clock = (units.seconds(card.clock),) if card.clock is not None else ()
+    facts = "".join(f" · {escape(fact)}" for fact in (*clock, *card.facts))
+    return (
+        f'<div class="jc-head"><span class="jc-title"><span class="jc-icon" aria-hidden="true">{card.icon}</span> '
+        f'<b class="jc-name">{escape(card.name)}</b> <span class="jc-words">{escape(card.words)}</span>'
+        f'<span class="jc-facts">{facts}</span></span></div>'
+    )
+
+
+def _bar(bar: BarLine) -> str:
+    facts = " ".join(f"<span>{escape(fact)}</span>" for fact in bar.facts)
+    return (
+        f'<div class="jc-bar" data-level="{bar.level}"><span class="jc-label">{escape(bar.label)}</span> '
+        f'{_progress(bar.label or "progress", bar.fraction, bar.facts)} <span class="jc-facts">{facts}</span></div>'
+    )
+
+
+def _progress(label: str, fraction: float | None, facts: Sequence[str]) -> str:
+    value = "" if fraction is None else f' value="{fraction:.4f}"'
+    text = escape(", ".join(facts), quote=True)
+    return f'<progress max="1"{value} aria-label="{escape(label, quote=True)}" aria-valuetext="{text}"></progress>'
+
+
+def _row(kind: str, icon: str, row: Row) -> str:
+    bar = _progress(row.title, row.fraction, row.facts) if kind == "row" else ""
+    facts = " ".join(f"<span>{escape(fact)}</span>" for fact in row.facts)
+    return (
+        f'<div class="jc-{kind}"><span class="jc-label"><span class="jc-icon" aria-hidden="true">{icon}</span> '
+        f'{escape(row.title)}</span> {bar} <span class="jc-facts">{facts}</span></div>'
+    )
+
+
+def _line(line: Line) -> str:
+    segments = (_segment(styles, text) for styles, text in line)
+    return f'<div class="jc-line">{"".join(segments) or " "}</div>'
+
+
+def _segment(styles: str, text: str) -> str:
+    if not styles:
+        return escape(text)
+    return f'<span class="{" ".join(f"jc-{name}" for name in styles.split())}">{escape(text)}</span>'
+
+
+def _folded(title: str, lines: Iterable[str], below: str = "") -> str:
+    body = "".join(lines)
+    inside = f'<summary>{escape(title)}</summary><div class="jc-code">{body}</div>{below}'
+    return f"<details>{inside}</details>" if body else ""
+
+
+def _grid(rows: Iterable[str]) -> str:
+    body = "".join(rows)
+    return f'<div class="jc-grid">{body}</div>' if body else ""
+
+
+def _div(kind: str, text: str) -> str:
+    return f'<div class="jc-{kind}">{escape(text)}</div>' if text else ""
+
+
+def _text_bar(fraction: float | None) -> str:
+    if fraction is None:
+        return "·" * _BAR_WIDTH
+    full = round(fraction * _BAR_WIDTH)
+    return "█" * full + "░" * (_BAR_WIDTH - full)

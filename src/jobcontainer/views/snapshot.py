@@ -1,0 +1,202 @@
+"""What was read of a job at one moment, and how it is read without reading anything twice.
+
+A :class:`Follower` belongs to one job and to one thread. It stands between the files of the job folder and everything
+that shows a job: it reads the events from where it stopped, the log only after it grew, the progress record only while
+the job runs, and of a job that is queued or has ended and was read once, nothing.
+"""
+
+from __future__ import annotations
+
+import socket
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from jobcontainer.errors import JobFailedError, JobFileError
+from jobcontainer.events import Display, JobState, Outcome, Progress, Started, fold
+from jobcontainer.storage.result import RemoteTraceback
+from jobcontainer.worker import process_tree
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from jobcontainer.events import Bar
+    from jobcontainer.jobs.job import Job
+
+LOG_LINES = 40
+_LOAD_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobFacts:
+    """What was read of one job at one moment.
+
+    Attributes:
+        id: the job's id.
+        name: what it is called.
+        state: where it is in its life.
+        started: when its last attempt began, in seconds since the epoch; None where none did.
+        attempts: how often it was started.
+        options: the job's options, as ``job.json`` holds them.
+        memory: what its processes hold while it runs, in bytes; 0 where that can't be seen from here.
+        load: how many CPUs they have lately kept busy; None where that can't be seen, or not yet.
+        bars: the progress bars as they stand.
+        log: the last lines of its log, as printed.
+        log_size: of the whole log, in bytes.
+        log_file: where the whole log is.
+        outcome: how it ended; None until it has.
+        traceback: of what ``run()`` raised, as text; empty where there is none.
+        ahead: how many queued jobs start before this one; None where it is not known.
+        notes: sentences that the card shows beside its own.
+    """
+
+    id: str
+    name: str
+    state: JobState
+    started: float | None = None
+    attempts: int = 0
+    options: dict[str, Any] = field(default_factory=dict)
+    memory: int = 0
+    load: float | None = None
+    bars: tuple[Bar, ...] = ()
+    log: tuple[str, ...] = ()
+    log_size: int = 0
+    log_file: Path | None = None
+    outcome: Outcome | None = None
+    traceback: str = ""
+    ahead: int | None = None
+    notes: tuple[str, ...] = ()
+
+
+class Follower:
+    """Reads what changed of one job since it last looked.
+
+    Args:
+        job: the job.
+        most_outputs: how many rich outputs are kept in memory; of more, the first are, and the others are counted.
+
+    Attributes:
+        more_outputs: how many outputs there are beyond ``most_outputs``.
+    """
+
+    def __init__(self, job: Job[Any], most_outputs: int = 0) -> None:
+        """Start at the beginning of the job's files; nothing is read yet."""
+        self.job = job
+        self.more_outputs = 0
+        self._standing: list[Display] = []
+        self._most_outputs = most_outputs
+        self._offset = 0
+        self._bars: tuple[Bar, ...] = ()
+        self._started: Started | None = None
+        self._log: tuple[str, ...] = ()
+        self._log_size = 0
+        self._options: dict[str, Any] | None = None
+        self._load: float | None = None
+        self._cpu: tuple[float, float] | None = None  # when it was read, and CPU seconds used by then
+        self._last: JobFacts | None = None
+
+    def look(self, ahead: int | None = None) -> JobFacts:
+        """Read what there is to know now.
+
+        Args:
+            ahead: how many queued jobs start before this one, where the caller knows.
+        """
+        if self._last is not None and self._last.state.ended:
+            return self._last
+        state, outcome = self.job.state, self.job.outcome  # before the files: what came before an end is in them
+        if state is not JobState.QUEUED:
+            self._read_events()
+            self._read_log()
+            self._bars = self.job.progress or self._bars
+        below = self._processes() if state is JobState.RUNNING else []
+        self._last = JobFacts(
+            id=self.job.id,
+            name=self.job.name,
+            state=state,
+            started=self._started.at if self._started else None,
+            attempts=self._started.attempt if self._started else 0,
+            options=self._read_options(),
+            memory=process_tree.memory_of(below),
+            load=self._read_load(below) if below else None,
+            bars=self._bars,
+            log=self._log,
+            log_size=self._log_size,
+            log_file=self.job.folder.log_file,
+            outcome=outcome,
+            traceback=traceback_text(self.job) if state is JobState.FAILED else "",
+            ahead=ahead,
+        )
+        return self._last
+
+    def outputs(self) -> list[Display]:
+        """Read the last attempt's rich outputs as they stand, updated and cleared as the job asked."""
+        self._read_events()
+        return [display for display in self._standing if display.data]
+
+    def _read_events(self) -> None:
+        events, self._offset = self.job.folder.read_events(self._offset)
+        for event in events:
+            match event:
+                case Started():
+                    self._started, self._bars = event, ()
+                    self._load = self._cpu = None
+                    self._standing, self.more_outputs = [], 0
+                case Progress(bars=bars):
+                    self._bars = bars
+                case Display():
+                    self._show(event)
+
+    def _show(self, display: Display) -> None:
+        if display.clear:
+            self.more_outputs = 0
+        standing = fold(self._standing, display)
+        if len(standing) > max(self._most_outputs, len(self._standing)):
+            self.more_outputs += 1
+        else:
+            self._standing = standing
+
+    def _read_log(self) -> None:
+        try:
+            size = self.job.folder.log_file.stat().st_size
+        except FileNotFoundError:
+            return
+        if size != self._log_size:
+            self._log_size, self._log = size, tuple(self.job.tail(LOG_LINES))
+
+    def _processes(self) -> list[int]:
+        """Return the job's processes that can be seen from here."""
+        if self._started is None or self._started.host != socket.gethostname():
+            return []
+        return [self._started.pid, *process_tree.descendants_of(self._started.pid)]
+
+    def _read_load(self, processes: list[int]) -> float | None:
+        """Compare the CPU time used with what it was a second ago, or more."""
+        now, used = time.monotonic(), process_tree.cpu_of(processes)
+        if self._cpu is None or used < self._cpu[1]:  # a process that used much has gone, or another attempt began
+            self._cpu = now, used
+        elif now - self._cpu[0] >= _LOAD_SECONDS:
+            self._load = (used - self._cpu[1]) / (now - self._cpu[0])
+            self._cpu = now, used
+        return self._load
+
+    def _read_options(self) -> dict[str, Any]:
+        if self._options is None:
+            self._options = self.job.record.options
+        return self._options
+
+
+def facts_of(job: Job[Any]) -> JobFacts:
+    """Read a job once."""
+    return Follower(job).look()
+
+
+def traceback_text(job: Job[Any]) -> str:
+    """Return the traceback of what a failed job raised, as printed in the job; empty where there is none."""
+    try:
+        error = job.exception()
+    except JobFileError as unreadable:
+        return str(unreadable)
+    if isinstance(error, JobFailedError):
+        return error.traceback_text
+    cause = error.__cause__ if error is not None else None
+    return cause.text if isinstance(cause, RemoteTraceback) else ""

@@ -1,0 +1,1 @@
+"""What a job says while it runs: log, progress, displays."""

@@ -1,0 +1,135 @@
+"""Hooks: what is changed in other people's modules while a job runs, and put back after it.
+
+Nothing is imported for a hook's sake. A module that is loaded already is patched at once; one that user code imports
+later is patched right after its code ran, by a finder that stands first in ``sys.meta_path`` and lets the finders
+behind it do the work.
+"""
+
+from __future__ import annotations
+
+import operator
+import os
+import sys
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from jobcontainer.worker.reporting.notes import note_exception
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from importlib.machinery import ModuleSpec
+    from types import ModuleType
+
+
+class _Patch(NamedTuple):
+    after: Callable[[Any], None]
+    before: Callable[[Any], None] | None
+
+    def run(self, module: ModuleType) -> None:
+        """Change the module; one of a version that does not fit stays as it is, and usable."""
+        try:
+            self.after(module)
+        except Exception:  # noqa: BLE001 -- the user's import must not fail for our hook
+            note_exception()
+
+
+class Hooks:
+    """The changes that one part of the worker makes.
+
+    Example:
+        >>> import decimal
+        >>> hooks = Hooks()
+        >>> hooks.when_imported("decimal", lambda module: hooks.replace(module, "ROUND_UP", "no"))
+        >>> decimal.ROUND_UP
+        'no'
+        >>> hooks.undo()
+        >>> decimal.ROUND_UP
+        'ROUND_UP'
+    """
+
+    def __init__(self) -> None:
+        """Change nothing yet."""
+        self._patches: dict[str, _Patch] = {}
+        self._undo = ExitStack()
+
+    def when_imported(
+        self, name: str, patch: Callable[[Any], None], *, before: Callable[[Any], None] | None = None
+    ) -> None:
+        """Call ``patch`` with a module as soon as it is there.
+
+        Args:
+            name: the module's full name.
+            patch: what changes it. If it raises, the traceback goes to stderr and the import goes on.
+            before: what is called with the module before its code runs, where it is not loaded yet.
+        """
+        hook = self._patches[name] = _Patch(patch, before)
+        if self not in sys.meta_path:
+            sys.meta_path.insert(0, self)
+        module = sys.modules.get(name)
+        if module is not None:
+            hook.run(module)
+
+    def replace(self, owner: Any, attribute: str, value: object) -> None:  # noqa: ANN401 -- a module or a class
+        """Set an attribute of a module or class until :meth:`undo`."""
+        if attribute in vars(owner):
+            self._undo.callback(setattr, owner, attribute, vars(owner)[attribute])
+        else:
+            self._undo.callback(_remove, owner, attribute)
+        setattr(owner, attribute, value)
+
+    def set_environment(self, name: str, value: str) -> None:
+        """Set an environment variable until :meth:`undo`."""
+        if name in os.environ:
+            self._undo.callback(operator.setitem, os.environ, name, os.environ[name])
+        else:
+            self._undo.callback(os.environ.pop, name, None)
+        os.environ[name] = value
+
+    def at_undo(self, restore: Callable[..., object], *args: Any) -> None:  # noqa: ANN401 -- what restore takes
+        """Call something at :meth:`undo`."""
+        self._undo.callback(restore, *args)
+
+    def undo(self) -> None:
+        """Put everything back, newest first."""
+        if self in sys.meta_path:
+            sys.meta_path.remove(self)
+        self._patches.clear()
+        self._undo.close()
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        """Find a module that has a hook by the finders behind this one; called by the import system."""
+        if fullname not in self._patches:
+            return None
+        for finder in sys.meta_path[sys.meta_path.index(self) + 1 :]:
+            spec = finder.find_spec(fullname, path, target)
+            if spec is not None:
+                if spec.loader is not None:
+                    self._watch(spec.loader, fullname)
+                return spec
+        return None
+
+    def _watch(self, loader: Any, name: str) -> None:  # noqa: ANN401 -- any loader
+        """Patch a module right after its loader ran its code; the loader may be one that serves others as well."""
+        execute = loader.exec_module
+
+        def exec_module(module: ModuleType) -> None:
+            if module.__name__ != name:
+                execute(module)
+                return
+            vars(loader).pop("exec_module", None)
+            patch = self._patches.get(name)  # none where the job has ended in between
+            if patch is not None and patch.before is not None:
+                patch.before(module)
+            execute(module)
+            if patch is not None:
+                patch.run(module)
+
+        loader.exec_module = exec_module
+
+
+def _remove(owner: Any, attribute: str) -> None:  # noqa: ANN401 -- a module or a class
+    """Delete an attribute that user code may have deleted already."""
+    if attribute in vars(owner):
+        delattr(owner, attribute)

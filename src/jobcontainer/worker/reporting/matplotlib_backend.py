@@ -1,0 +1,47 @@
+"""A matplotlib backend that draws by Agg and shows figures on the job's card.
+
+matplotlib loads this module when it is asked for the backend that :mod:`jobcontainer.worker.reporting.display` puts
+into
+``MPLBACKEND``; nothing else imports it. As with a notebook's inline backend, ``plt.show()`` shows every open figure and
+closes it; figures that are open at the end of the job are shown then, unless ``display(figure)`` or ``figure.show()``
+showed them as they are.
+"""
+
+from __future__ import annotations
+
+from matplotlib._pylab_helpers import Gcf
+from matplotlib.backend_bases import FigureManagerBase
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+from jobcontainer.worker.reporting.display import display
+from jobcontainer.worker.reporting.mime_bundle import drawn
+
+
+class FigureManager(FigureManagerBase):
+    """Shows its figure on the card."""
+
+    def show(self) -> None:
+        """Show the figure; called by ``figure.show()``."""
+        display(self.canvas.figure)
+
+    @classmethod
+    def pyplot_show(cls, *, block: bool | None = None) -> None:  # noqa: ARG003 -- matplotlib's signature
+        """Show all open figures, oldest first, and close them; called by ``plt.show()``."""
+        for manager in Gcf.get_all_fig_managers():
+            manager.show()
+        Gcf.destroy_all()
+
+
+class FigureCanvas(FigureCanvasAgg):
+    """An Agg canvas whose manager shows figures on the card."""
+
+    manager_class = FigureManager
+
+
+def show_left_open() -> None:
+    """Show the open figures that were not shown as they are now, and close all; called at the end of the job."""
+    for manager in Gcf.get_all_fig_managers():
+        figure = manager.canvas.figure
+        if figure.stale or figure not in drawn:
+            manager.show()
+    Gcf.destroy_all()

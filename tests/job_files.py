@@ -1,0 +1,118 @@
+"""What tests of files share: a key of their own, cells of a notebook, and processes that are a job's own."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import linecache
+import os
+import subprocess
+import sys
+import textwrap
+import uuid
+
+import pytest
+
+from jobcontainer import Serializer
+from jobcontainer.jobfile import reader, signing
+from jobcontainer.pickling import package_versions
+
+# Forks for each file, so that each is loaded by a process that has never loaded one.
+NURSERY = """
+import json, os, sys, traceback
+from jobcontainer.jobfile.loading import load_in_job
+from jobcontainer.jobfile.serializer import write_file
+for line in sys.stdin:
+    order = json.loads(line)
+    pid = os.fork()
+    if pid == 0:
+        try:
+            os.chdir(order["cwd"])
+            sys.path[:0] = order["path"]
+            os.environ.update(order["env"])
+            write_file(load_in_job(order["file"]).run(), order["result"], kind="result")
+            answer = ""
+        except BaseException:
+            answer = traceback.format_exc()
+        os.write(1, json.dumps(answer).encode() + b"\\n")
+        os._exit(0)
+    os.waitpid(pid, 0)
+"""
+
+
+@pytest.fixture
+def key_file(tmp_path_factory, monkeypatch):
+    """A key that belongs to this test alone; the user's own is never touched."""
+    folder = tmp_path_factory.mktemp("keys")
+    monkeypatch.setattr(signing, "_own_key_file", lambda: str(folder / "key"))
+    monkeypatch.setattr(signing, "_cached", None)
+    monkeypatch.setattr(signing, "cache_folder", lambda: folder / "cache")
+    monkeypatch.delenv(signing.KEY_VARIABLE, raising=False)
+    monkeypatch.setattr(package_versions, "_compared", set())
+    return folder / "key"
+
+
+@pytest.fixture(scope="module")
+def nursery():
+    with subprocess.Popen([sys.executable, "-c", NURSERY], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        yield process
+        process.stdin.close()
+
+
+@pytest.fixture
+def run_in_job(nursery, key_file, tmp_path):
+    """Run the process of a file in a fresh process; give what it returned, or raise its traceback as an error."""
+    numbers = itertools.count()
+    (tmp_path / "elsewhere").mkdir()
+
+    def run(file, *, path=(), env=None):
+        signing.sign(b"")  # there must be a key before two processes want the same
+        result = tmp_path / f"result-{next(numbers)}.job"
+        order = {
+            "file": str(file),
+            "result": str(result),
+            "cwd": str(tmp_path / "elsewhere"),
+            "path": list(map(str, path)),
+            "env": {signing.KEY_VARIABLE: str(key_file)} | (env or {}),
+        }
+        nursery.stdin.write(json.dumps(order).encode() + b"\n")
+        nursery.stdin.flush()
+        trace = json.loads(nursery.stdout.readline())
+        if trace:
+            raise RuntimeError(trace)
+        return Serializer.deserialize_from_file(result)
+
+    return run
+
+
+@pytest.fixture
+def cell():
+    """Run source as a notebook's cell: in ``__main__``, known to linecache, in a namespace that cells share."""
+    namespace = {"__name__": "__main__", "__builtins__": __builtins__}
+    names = []
+
+    def run(source):
+        text = textwrap.dedent(source)
+        name = f"/tmp/ipykernel_{os.getpid()}/{uuid.uuid4().int % 10**10}.py"  # noqa: S108 -- as ipykernel calls cells
+        names.append(name)
+        linecache.cache[name] = (len(text), None, text.splitlines(keepends=True), name)
+        exec(compile(text, name, "exec"), namespace)  # noqa: S102 -- a cell
+        return namespace
+
+    yield run
+    for name in names:
+        linecache.cache.pop(name, None)
+
+
+@pytest.fixture
+def checks(monkeypatch):
+    """Count how often buffers are checked."""
+    done = []
+    check = reader.FileReader.check_buffers
+
+    def count(self, header, views):
+        done.append(self.path)
+        check(self, header, views)
+
+    monkeypatch.setattr(reader.FileReader, "check_buffers", count)
+    return done

@@ -1,0 +1,185 @@
+"""What a file tells of itself, and what becomes of files from elsewhere."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import sys
+import time
+import warnings
+
+import cloudpickle
+import numpy as np
+import pytest
+
+from jobcontainer import IncompatibleFileError, Serializer
+from jobcontainer.jobfile import info
+from jobcontainer.jobfile.loading import load_in_job
+from jobcontainer.jobfile.serializer import write_file
+from jobcontainer.pickling import cloudpickle_internals, package_versions
+from jobcontainer.pickling.package_versions import Distribution
+from jobcontainer.process import Call
+
+
+class Train:
+    """A process."""
+
+    def __init__(self, value=None):
+        self.value = value
+
+    def run(self):
+        return self.value
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "object.job"
+
+
+def test_all_facts_are_told_without_loading(path, monkeypatch):
+    """Kind, class, time, versions, packages, sizes, signature."""
+    before = time.time()
+    array = np.zeros(10**5)
+    Serializer.serialize_to_file(Train(array), path)
+    monkeypatch.setattr("pickle.loads", None)
+    told = Serializer.inspect(path)
+    assert (told.kind, told.class_name) == ("process", f"{__name__}.Train")
+    assert before <= told.created <= time.time()
+    assert told.python == ".".join(map(str, sys.version_info[:3]))
+    assert told.cloudpickle == cloudpickle.__version__
+    assert told.by_value
+    assert told.packages["numpy"] == Distribution("numpy", np.__version__)
+    assert "numpy" in {name.partition(".")[0] for name in told.modules}
+    assert told.size == path.stat().st_size
+    assert told.buffers == (array.nbytes,)
+    assert told.signed
+    assert told.other_versions == {}
+
+
+@pytest.mark.parametrize(
+    ("obj", "kind", "name"),
+    [
+        (Train(), "process", "Train"),
+        (Call(len, ("a",), {}), "process", "len"),
+        ({}, "object", "dict"),
+        (Train, "object", "Train"),
+        (np.zeros(1), "object", "numpy.ndarray"),
+    ],
+)
+def test_kind_and_class_are_those_a_person_would_say(path, obj, kind, name):
+    Serializer.serialize_to_file(obj, path)
+    told = Serializer.inspect(path)
+    assert told.kind == kind
+    assert told.class_name.removeprefix(f"{__name__}.") == name
+
+
+@pytest.mark.parametrize("kind", ["process", "result", "error", "object"])
+def test_who_writes_says_what_it_is(path, kind):
+    write_file(1, path, kind=kind)
+    assert Serializer.inspect(path).kind == kind
+
+
+@pytest.mark.parametrize("version", ["2.7.18", "3.10.1", f"3.{sys.version_info.minor + 1}.0", "4.0.0"])
+def test_code_of_another_python_is_refused_before_it_is_loaded(path, monkeypatch, version):
+    """Bytecode of another minor version crashes the interpreter; the sentence names both."""
+    with monkeypatch.context() as patch:
+        patch.setattr(info, "PYTHON", version)
+        Serializer.serialize_to_file(Train(), path)
+    with monkeypatch.context() as patch:
+        patch.setattr("jobcontainer.jobfile.loading.load", None)
+        for load in (Serializer.deserialize_from_file, load_in_job):
+            with pytest.raises(IncompatibleFileError) as caught:
+                load(path)
+            assert version in str(caught.value)
+            assert info.PYTHON in str(caught.value)
+    assert Serializer.inspect(path).python == version
+    Serializer.verify(path)
+
+
+def test_data_of_another_python_is_loaded(path, monkeypatch):
+    """Without code in it, a file is readable everywhere; so is code of another patch release."""
+    with monkeypatch.context() as patch:
+        patch.setattr(info, "PYTHON", "3.99.0")
+        Serializer.serialize_to_file({"a": np.arange(3)}, path)
+    assert Serializer.deserialize_from_file(path)["a"].sum() == 3
+    with monkeypatch.context() as patch:
+        patch.setattr(info, "PYTHON", ".".join(map(str, (*sys.version_info[:2], 99))))
+        Serializer.serialize_to_file(Train(5), path)
+    assert Serializer.deserialize_from_file(path).run() == 5
+
+
+def test_other_versions_are_listed_and_warned_of_once(path, monkeypatch):
+    """On the first load; the line shown is the user's."""
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            info.distributions,
+            "distributions_of",
+            lambda _: {"numpy": Distribution("numpy", "1.0"), "gone": Distribution("gone-thing", "2.0")},
+        )
+        Serializer.serialize_to_file(np.arange(3), path)
+    assert Serializer.inspect(path).other_versions == {"numpy": ("1.0", np.__version__), "gone-thing": ("2.0", None)}
+    with pytest.warns(
+        UserWarning, match=rf"numpy 1.0 \(here {np.__version__}\), gone-thing 2.0 \(here none\)"
+    ) as caught:
+        Serializer.deserialize_from_file(path)
+    assert caught[0].filename == __file__
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        Serializer.deserialize_from_file(path)
+
+
+def test_another_cloudpickle_is_warned_of_where_there_is_code(path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(cloudpickle_internals, "VERSION", "1.0")
+        Serializer.serialize_to_file(Train(), path)
+        Serializer.serialize_to_file(5, path.with_name("data.job"))
+    Serializer.deserialize_from_file(path.with_name("data.job"))
+    with pytest.warns(UserWarning, match=r"cloudpickle 1\.0"):
+        Serializer.deserialize_from_file(path)
+
+
+def test_the_same_versions_are_not_spoken_of(path):
+    """A clean run prints nothing."""
+    Serializer.serialize_to_file([Train(np.zeros(3))], path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        Serializer.deserialize_from_file(path)
+
+
+def test_what_a_run_imports_later_is_named_too(path):
+    """So that a process can be prepared with it."""
+
+    def work():
+        import pandas as pd  # noqa: PLC0415 -- inside the job
+
+        return pd.Series([1])
+
+    import pandas as pd  # noqa: PLC0415 -- it must be imported here, as in a notebook
+
+    Serializer.serialize_to_file(Call(work, (), {}), path)
+    told = Serializer.inspect(path)
+    assert "pandas" in told.modules
+    assert told.packages["pandas"].version == pd.__version__
+
+
+def test_distributions_are_found_whatever_they_are_called():
+    """By their own name, by that of another, by ``__version__``, and not at all."""
+    names = {"numpy": "numpy", "PIL": "pillow", "dateutil": "python-dateutil", "six": "six", "yaml": "PyYAML"}
+    for top in names:
+        importlib.import_module(top)
+    found = package_versions.distributions_of(names)
+    for top, name in names.items():
+        assert found[top].version == importlib.metadata.version(name)
+        assert found[top].name == name.lower()
+    assert package_versions.distributions_of(["no_such_package"])["no_such_package"] == Distribution(
+        "no_such_package", ""
+    )
+
+
+def test_a_header_teaches_which_distribution_a_package_is_from(monkeypatch):
+    """A job need not search for what its process file has told."""
+    monkeypatch.setattr(package_versions, "_here", {})
+    monkeypatch.setattr(package_versions, "_learnt", {})
+    monkeypatch.setattr(package_versions, "_search", None)
+    told = Distribution("pillow", importlib.import_module("PIL").__version__)
+    package_versions.learn({"PIL": told})
+    assert package_versions.distributions_of(["PIL"]) == {"PIL": told}
