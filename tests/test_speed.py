@@ -65,11 +65,11 @@ def test_the_file_of_a_small_process_is_small(submitter):
     assert folder.process_file.stat().st_size < 8192
 
 
-def test_an_order_to_a_keeper_that_knows_the_surroundings_is_small(submitter):
+def test_an_order_to_a_keeper_that_knows_the_environment_is_small(submitter):
     """``sys.path`` and the environment go to a keeper when they change, not with every job."""
     submission = submitter.of_process(Adds(0), JobOptions())
-    order = Order(str(submission.folder.path), submission.options.to_json(), submission.surroundings, 1)
-    assert len(order._replace(surroundings=None).packed()) < 1024
+    order = Order(str(submission.folder.path), submission.options.to_json(), submission.environment, 1)
+    assert len(order._replace(environment=None).packed()) < 1024
 
 
 def test_the_class_of_a_list_is_pickled_once(tmp_path, monkeypatch):

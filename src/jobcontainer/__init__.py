@@ -68,11 +68,11 @@ _HOME = {
     "JobTimeoutError": "errors",
     "Process": "process",
     "SerializationError": "errors",
-    "Serializer": "files.serializer",
+    "Serializer": "jobfile.serializer",
     "UntrustedFileError": "errors",
-    "diagnose": "files.diagnosis",
-    "progress": "worker.progress",
-    "report": "worker.progress",
+    "diagnose": "pickling.diagnosis",
+    "progress": "worker.reporting.progress",
+    "report": "worker.reporting.progress",
 }
 
 __all__ = [

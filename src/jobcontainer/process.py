@@ -157,7 +157,7 @@ class JobOptions:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Surroundings:
+class Environment:
     """What follows a job from where it was submitted.
 
     Attributes:
@@ -173,8 +173,8 @@ class Surroundings:
     log_level: int
 
     @classmethod
-    def here(cls, like: Surroundings | None = None) -> Surroundings:
-        """Take the surroundings of this process as they are now.
+    def here(cls, like: Environment | None = None) -> Environment:
+        """Take the environment of this process as they are now.
 
         Args:
             like: earlier ones, which are returned where nothing has changed, so that a

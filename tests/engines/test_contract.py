@@ -23,7 +23,7 @@ from jobcontainer.engines.inline import InlineEngine
 from jobcontainer.engines.local.engine import LokyEngine
 from jobcontainer.events import JobState, Outcome, Started
 from jobcontainer.jobfile.serializer import Serializer
-from jobcontainer.process import JobOptions, Surroundings
+from jobcontainer.process import Environment, JobOptions
 from jobcontainer.storage.folder import StoreFolder
 from jobcontainer.storage.progress_file import read_bars
 from jobcontainer.storage.result import RemoteTraceback, read_result
@@ -82,7 +82,7 @@ def start(engine, store):
             folder = store.new_job("job")
             Serializer.serialize_to_file(process if hasattr(process, "run") else Runs(process), folder.process_file)
         options = JobOptions(**{"isolation": engine.isolation} | options)
-        return folder, engine.submit(folder, options, Surroundings.here(), attempt=attempt)
+        return folder, engine.submit(folder, options, Environment.here(), attempt=attempt)
 
     return start
 

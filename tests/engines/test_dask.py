@@ -18,13 +18,14 @@ import jobcontainer
 from hostile import TABLE
 from jobcontainer import JobPool, JobState
 from jobcontainer.engines import engine_named
-from jobcontainer.engines.dask import DaskEngine, remote_folders, worker_side
+from jobcontainer.engines.dask import remote_folders, worker_side
 from jobcontainer.engines.dask.cluster import why_unfit
+from jobcontainer.engines.dask.engine import DaskEngine
 from jobcontainer.errors import JobCrashedError, JobMemoryError
 from jobcontainer.jobfile import signing
 from jobcontainer.jobfile.serializer import Serializer, packages_of
 from jobcontainer.pickling import cloudpickle_internals
-from jobcontainer.process import JobOptions, Surroundings
+from jobcontainer.process import Environment, JobOptions
 from jobcontainer.storage.folder import StoreFolder
 from waiting import wait_for
 
@@ -212,7 +213,7 @@ def test_hostile_jobs_end_as_they_must_and_harm_no_worker(dask_cluster, client, 
         for row in TABLE:
             folder = store.new_job(row.name)
             Serializer.serialize_to_file(row.process, folder.process_file)
-            jobs.append((row, folder, engine.submit(folder, JobOptions(**row.options), Surroundings.here())))
+            jobs.append((row, folder, engine.submit(folder, JobOptions(**row.options), Environment.here())))
         for row, folder, future in jobs:
             outcome = future.result(90)
             said = "\n".join([outcome.reason, outcome.error_type, outcome.error_message, *folder.tail(200)])

@@ -15,7 +15,7 @@ import pytest
 from jobcontainer.engines.local.engine import LokyEngine
 from jobcontainer.events import JobState, Started
 from jobcontainer.jobfile.serializer import Serializer
-from jobcontainer.process import JobOptions, Surroundings
+from jobcontainer.process import Environment, JobOptions
 from jobcontainer.storage.folder import StoreFolder
 from jobcontainer.worker import process_tree
 from waiting import is_running, wait_for
@@ -78,7 +78,7 @@ def staying(engine, tmp_path):
         store.create()
         folder, reached = store.new_job("job"), tmp_path / "reached"
         Serializer.serialize_to_file(Stays(phase, str(reached)), folder.process_file)
-        future = engine.submit(folder, JobOptions(grace=1000), Surroundings.here())
+        future = engine.submit(folder, JobOptions(grace=1000), Environment.here())
         wait_for(reached.exists)
         (started,) = (event for event in folder.read_events()[0] if isinstance(event, Started))
         return folder, future, started.pid
@@ -117,7 +117,7 @@ def test_a_keeper_that_is_killed_while_it_is_idle_costs_no_job(engine, tmp_path)
     def run():
         folder = store.new_job("job")
         Serializer.serialize_to_file(Stays("never", ""), folder.process_file)
-        return folder, engine.submit(folder, JobOptions(), Surroundings.here()).result(30)
+        return folder, engine.submit(folder, JobOptions(), Environment.here()).result(30)
 
     folder, _ = run()
     pid = next(event.pid for event in folder.read_events()[0] if isinstance(event, Started))
@@ -143,7 +143,7 @@ from pathlib import Path
 from jobcontainer.engines.local.engine import LokyEngine
 from jobcontainer.storage.folder import StoreFolder
 from jobcontainer.jobfile.serializer import Serializer
-from jobcontainer.process import JobOptions, Surroundings
+from jobcontainer.process import JobOptions, Environment
 from test_kill import Stays
 
 class Runs:
@@ -179,7 +179,7 @@ reached = []
 def start(engine, process):
     folder = store.new_job("job")
     Serializer.serialize_to_file(process, folder.process_file)
-    return engine.submit(folder, JobOptions(grace=1000), Surroundings.here())
+    return engine.submit(folder, JobOptions(grace=1000), Environment.here())
 
 def mark():
     reached.append(store.path / f"reached {len(reached)}")

@@ -20,7 +20,7 @@ from jobcontainer.engines.local import slot, slots
 from jobcontainer.engines.local.engine import LokyEngine
 from jobcontainer.events import JobState, Started
 from jobcontainer.jobfile.serializer import Serializer
-from jobcontainer.process import JobOptions, Surroundings
+from jobcontainer.process import Environment, JobOptions
 from jobcontainer.storage.folder import StoreFolder
 from jobcontainer.storage.result import read_result
 from jobcontainer.worker import process_tree
@@ -31,7 +31,7 @@ import os, signal, sys, time
 from jobcontainer.engines.local.engine import LokyEngine
 from jobcontainer.storage.folder import StoreFolder
 from jobcontainer.jobfile.serializer import Serializer
-from jobcontainer.process import JobOptions, Surroundings
+from jobcontainer.process import JobOptions, Environment
 
 class Runs:
     def __init__(self, function):
@@ -45,7 +45,7 @@ store.create()
 def start(engine, function, **options):
     folder = store.new_job("job")
     Serializer.serialize_to_file(Runs(function), folder.process_file)
-    return engine.submit(folder, JobOptions(**options), Surroundings.here())
+    return engine.submit(folder, JobOptions(**options), Environment.here())
 
 def hang():
     time.sleep(1000)
@@ -79,7 +79,7 @@ def submit(store):
         folder = folder or store.new_job("job")
         if folder.path.exists():
             Serializer.serialize_to_file(Runs(function), folder.process_file)
-        return engine.submit(folder, JobOptions(**options), Surroundings.here())
+        return engine.submit(folder, JobOptions(**options), Environment.here())
 
     return submit
 
@@ -119,7 +119,7 @@ def script(tmp_path):
 
 def keepers():
     """The keepers of this process."""
-    return [pid for pid in process_tree.children_of(os.getpid()) if b"engines.awaiting" in command(pid)]
+    return [pid for pid in process_tree.children_of(os.getpid()) if b"engines.local.awaiting" in command(pid)]
 
 
 def command(pid):
@@ -220,7 +220,7 @@ def test_a_script_needs_no_guard(script):
         engine = LokyEngine(1)
         folder = store.new_job("job")
         Serializer.serialize_to_file(Runs(lambda: __name__), folder.process_file)
-        print(engine.submit(folder, JobOptions(), Surroundings.here()).result().state)
+        print(engine.submit(folder, JobOptions(), Environment.here()).result().state)
         engine.close()
     """)
     assert process.communicate(timeout=30) == ("imported\nsucceeded\n", "")
@@ -450,7 +450,7 @@ def test_jobs_that_lie_ahead_survive_their_keeper(hurried, submit, tmp_path):
     assert {future.result(BOUND).state for future in ahead} == {JobState.SUCCEEDED}
 
 
-def test_surroundings_of_a_job_that_was_given_back_are_not_forgotten(submit, tmp_path, monkeypatch):
+def test_environment_of_a_job_that_was_given_back_are_not_forgotten(submit, tmp_path, monkeypatch):
     """They are told once, with a job that its keeper gave back; it comes again, and finds itself where it belongs."""
     engine, release = LokyEngine(1), tmp_path / "release"
 

@@ -111,7 +111,7 @@ def test_other_versions_are_listed_and_warned_of_once(path, monkeypatch):
     """On the first load; the line shown is the user's."""
     with monkeypatch.context() as patch:
         patch.setattr(
-            info.distributions,
+            info.package_versions,
             "distributions_of",
             lambda _: {"numpy": Distribution("numpy", "1.0"), "gone": Distribution("gone-thing", "2.0")},
         )

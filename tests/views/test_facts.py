@@ -65,7 +65,7 @@ def test_a_running_job_of_this_machine_tells_how_busy_it_is(job, monkeypatch):
     clock = iter([100.0, 100.5, 102.0, 104.0])
     monkeypatch.setattr("jobcontainer.views.snapshot.time.monotonic", lambda: next(clock))
     used = iter([10.0, 10.5, 13.0, 13.5])
-    monkeypatch.setattr("jobcontainer.views.snapshot.tree.cpu_of", lambda _: next(used))
+    monkeypatch.setattr("jobcontainer.views.snapshot.process_tree.cpu_of", lambda _: next(used))
     assert [follower.look().load for _ in range(4)] == [None, None, 1.5, 0.25]
 
 

@@ -10,7 +10,7 @@ from hostile import TABLE
 from jobcontainer.engines.local.engine import LokyEngine
 from jobcontainer.events import JobState
 from jobcontainer.jobfile.serializer import Serializer
-from jobcontainer.process import JobOptions, Surroundings
+from jobcontainer.process import Environment, JobOptions
 from jobcontainer.storage.folder import StoreFolder
 from jobcontainer.storage.result import read_result
 
@@ -32,7 +32,7 @@ def jobs(tmp_path_factory, request):
     store = StoreFolder(tmp_path_factory.mktemp("hostile") / "store")
     store.create()
     engine = LokyEngine(4, forks=request.param)
-    here = Surroundings.here()
+    here = Environment.here()
     started = {}
 
     def submit(name, process, options):

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
 
     from jobcontainer.events import Outcome
-    from jobcontainer.process import JobOptions, Surroundings
+    from jobcontainer.process import Environment, JobOptions
     from jobcontainer.storage.folder import JobFolder
 
 
@@ -36,7 +36,7 @@ class Engine(Protocol):
         ...
 
     def submit(
-        self, folder: JobFolder, options: JobOptions, surroundings: Surroundings, *, attempt: int = 1
+        self, folder: JobFolder, options: JobOptions, environment: Environment, *, attempt: int = 1
     ) -> Future[Outcome]:
         """Run the process of a folder.
 
@@ -107,7 +107,7 @@ def engine_named(name: str, max_workers: int | None, preload: Sequence[str] = ()
 
 
 _NAMED = {
-    "loky": ("loky", "LokyEngine"),
+    "loky": ("local.engine", "LokyEngine"),
     "inline": ("inline", "InlineEngine"),
-    "dask": ("dask", "DaskEngine"),
+    "dask": ("dask.engine", "DaskEngine"),
 }

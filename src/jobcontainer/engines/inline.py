@@ -22,7 +22,7 @@ from jobcontainer.worker.run import carry_out
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from jobcontainer.process import JobOptions, Surroundings
+    from jobcontainer.process import Environment, JobOptions
     from jobcontainer.storage.folder import JobFolder
 
 
@@ -48,7 +48,7 @@ class InlineEngine:
         self,
         folder: JobFolder,
         options: JobOptions,
-        surroundings: Surroundings,  # noqa: ARG002 -- the job is where they were taken
+        environment: Environment,  # noqa: ARG002 -- the job is where they were taken
         *,
         attempt: int = 1,
     ) -> Future[Outcome]:

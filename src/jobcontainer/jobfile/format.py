@@ -44,6 +44,8 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from blake3 import blake3 as Digest  # noqa: N812 -- it is a class
 
+from jobcontainer.pickling import MOST_BUFFERS
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
@@ -51,7 +53,6 @@ __all__ = [
     "FORMAT",
     "LARGEST_HEADER",
     "MAGIC",
-    "MOST_BUFFERS",
     "PAGE",
     "PRELUDE",
     "SIGNATURE_SIZE",
@@ -72,7 +73,6 @@ PRELUDE: Final = struct.Struct("<8sIIQQ")  # magic, format, size and offset of t
 SIGNATURE_SIZE: Final = 32
 STREAM_OFFSET: Final = PRELUDE.size + SIGNATURE_SIZE
 LARGEST_HEADER: Final = 16 * 2**20
-MOST_BUFFERS: Final = 100_000
 
 _ENCODER: Final = json.JSONEncoder(separators=(",", ":"))
 _PIECE: Final = 4 * 2**20

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from jobcontainer.errors import CorruptFileError, UntrustedFileError
 from jobcontainer.jobfile import signing
+from jobcontainer.jobfile.atomic import write_whole
 from jobcontainer.jobfile.format import SIGNATURE_SIZE, Digest
 from jobcontainer.pickling.unpickler import load_foreign
-from jobcontainer.storage.jsonl import write_whole
 
 if TYPE_CHECKING:
     from jobcontainer.jobfile.reader import FileReader

@@ -17,6 +17,7 @@ import stat
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Final
 
+from jobcontainer.jobfile.atomic import temporary_beside
 from jobcontainer.jobfile.format import (
     FORMAT,
     MAGIC,
@@ -282,10 +283,3 @@ def write_signed(file: FileReader, signature: bytes) -> None:
     except BaseException:
         os.unlink(temporary)  # noqa: PTH108 -- a text is what is held
         raise
-
-
-def temporary_beside(path: str) -> str:
-    """Name a temporary file in the folder of a path, such that no other has its name."""
-    folder = path[: len(path) - len(os.path.basename(path))]  # noqa: PTH119 -- a tenth of the time
-    # A name has at most 255 bytes, and a character may take four of them.
-    return f"{folder}.{path[len(folder) :][:55]}.{os.urandom(6).hex()}"

@@ -226,7 +226,7 @@ class Scheduler:
         entry.job._dispatched(entry.attempt)
         submission = entry.submission
         future = self.engine.submit(
-            submission.folder, submission.options, submission.surroundings, attempt=entry.attempt
+            submission.folder, submission.options, submission.environment, attempt=entry.attempt
         )
         at_exit.finish_at_exit()
         if entry.cancelled:  # between the queue and the engine, where neither could find it

@@ -12,7 +12,7 @@ from jobcontainer.jobfile.loading import check_file
 from jobcontainer.jobfile.serializer import Serializer, trust_file, write_file
 from jobcontainer.jobfile.verified import link
 from jobcontainer.pickling.shared_prefix import Shared
-from jobcontainer.process import Call, JobOptions, Surroundings
+from jobcontainer.process import Call, Environment, JobOptions
 from jobcontainer.storage.folder import PROCESS
 from jobcontainer.storage.owner import this_process
 from jobcontainer.storage.record import JobRecord
@@ -33,7 +33,7 @@ class Submission:
     name: str
     submitted: float
     options: JobOptions
-    surroundings: Surroundings
+    environment: Environment
 
 
 class Submitter:
@@ -48,18 +48,18 @@ class Submitter:
         """Name the store; it is made with the first job."""
         self.store = store
         self.owner = owner or this_process()
-        self._surroundings: Surroundings | None = None
+        self._environment: Environment | None = None
 
-    def here(self) -> Surroundings:
-        """Return the surroundings of this process; the last ones where nothing has changed since."""
-        self._surroundings = Surroundings.here(like=self._surroundings)
-        return self._surroundings
+    def here(self) -> Environment:
+        """Return the environment of this process; the last ones where nothing has changed since."""
+        self._environment = Environment.here(like=self._environment)
+        return self._environment
 
     def of_process(
         self,
         process: Process[Any],
         options: JobOptions,
-        surroundings: Surroundings | None = None,
+        environment: Environment | None = None,
         shared: Shared | None = None,
     ) -> Submission:
         """Write the folder of a process.
@@ -67,7 +67,7 @@ class Submitter:
         Args:
             process: the process.
             options: what is asked for it.
-            surroundings: what follows it, where several share them; None for those of this process now.
+            environment: what follows it, where several share them; None for those of this process now.
             shared: what several have in common, where they are submitted together.
 
         Raises:
@@ -78,7 +78,7 @@ class Submitter:
         with self._new_folder(name) as folder:
             write_file(process, folder.file(PROCESS), kind="process", shared=shared)
             source = (shared or Shared()).source_of(process)
-            return self._recorded(folder, name, options, source, surroundings)
+            return self._recorded(folder, name, options, source, environment)
 
     def of_file(self, file: Path, options: JobOptions, *, trusted: bool = False) -> Submission:
         """Write the folder of a process that is in a file already; the file is linked, or copied where it can't be.
@@ -100,7 +100,7 @@ class Submitter:
         record = folder.read_record()
         with self._new_folder(record.name) as new:
             _snapshot(folder.process_file, new.process_file)
-            here = replace(Surroundings.here(), cwd=record.cwd, sys_path=record.sys_path)
+            here = replace(Environment.here(), cwd=record.cwd, sys_path=record.sys_path)
             return self._recorded(new, record.name, JobOptions(**record.options), record.source, here)
 
     def discard(self, submission: Submission) -> None:
@@ -121,21 +121,21 @@ class Submitter:
             raise
 
     def _recorded(
-        self, folder: JobFolder, name: str, options: JobOptions, source: str, surroundings: Surroundings | None = None
+        self, folder: JobFolder, name: str, options: JobOptions, source: str, environment: Environment | None = None
     ) -> Submission:
-        surroundings = surroundings or self.here()
+        environment = environment or self.here()
         record = JobRecord(
             id=folder.id,
             name=name,
             submitted=time.time(),
             options=options.to_json(),
-            cwd=surroundings.cwd,
-            sys_path=surroundings.sys_path,
+            cwd=environment.cwd,
+            sys_path=environment.sys_path,
             source=source,
             owner=self.owner,
         )
         folder.write_record(record)
-        return Submission(folder, name, record.submitted, options, surroundings)
+        return Submission(folder, name, record.submitted, options, environment)
 
 
 def as_process(work: object, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Process[Any]:

@@ -18,8 +18,7 @@ import sys
 import types
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
-from jobcontainer.jobfile.format import MOST_BUFFERS
-from jobcontainer.pickling import cloudpickle_internals, reducers, unpickler
+from jobcontainer.pickling import MOST_BUFFERS, cloudpickle_internals, reducers, unpickler
 from jobcontainer.pickling.code_references import imported_by, named_in_classes, submodules_named
 from jobcontainer.pickling.local_modules import (
     NEW_WITH_MODULE,

@@ -1,14 +1,20 @@
-"""The end of a job that did not succeed, as the exception that ``result()`` raises."""
+"""How a job ended: written by one function, worded in one place where no worker saw it, and raised as an exception.
+
+Every engine, the scheduler, the keeper and the watcher write an end with :func:`write_end`. Ends that no worker could
+report (a job that never started, a keeper that died) are made by :func:`cancelled_before_start` and :func:`lost`.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import time
 from typing import TYPE_CHECKING
 
 from jobcontainer.errors import JobCrashedError, JobError, JobFailedError, JobLostError, JobMemoryError, JobTimeoutError
-from jobcontainer.events import JobState
+from jobcontainer.events import RETRIED, JobState, Outcome
+from jobcontainer.storage.result import kind_of
 
 if TYPE_CHECKING:
-    from jobcontainer.events import Outcome
     from jobcontainer.storage.folder import JobFolder
 
 _ERRORS: dict[JobState, type[JobError]] = {
@@ -19,6 +25,64 @@ _ERRORS: dict[JobState, type[JobError]] = {
     JobState.LOST: JobLostError,
 }
 _TAIL = 20
+
+
+def write_end(folder: JobFolder, outcome: Outcome) -> Outcome:
+    """Append how an attempt ended to the job's events.
+
+    A folder that was removed, or a full disk, costs the line in the file but not the outcome, which is returned.
+
+    Args:
+        folder: the job's folder.
+        outcome: how it ended.
+    """
+    with contextlib.suppress(OSError):
+        folder.append_event(outcome)
+    return outcome
+
+
+def cancelled_before_start(attempt: int = 0) -> Outcome:
+    """Return the end of a job that was cancelled before a process began with it.
+
+    Args:
+        attempt: the attempt that never began; 0 where the job never left the queue.
+    """
+    return Outcome(state=JobState.CANCELLED, at=time.time(), reason="It had not started.", attempt=attempt)
+
+
+def lost(folder: JobFolder, reason: str, attempt: int = 0) -> Outcome:
+    """Return the end of a job whose worker went away without reporting one.
+
+    The result file decides where it is complete: a job that had written its result before its worker died has
+    succeeded (or failed, where the result is an exception).
+
+    Args:
+        folder: the job's folder.
+        reason: what became of the worker, and what to do next.
+        attempt: the attempt that was lost.
+    """
+    try:
+        kind = kind_of(folder.result_file)
+    except OSError:  # FileNotFoundError: there is none
+        kind = ""
+    state = {"result": JobState.SUCCEEDED, "error": JobState.FAILED}.get(kind, JobState.LOST)
+    return Outcome(state=state, at=time.time(), reason=reason, attempt=attempt)
+
+
+def may_be_retried(outcome: Outcome, retries: int) -> bool:
+    """Whether a job that ended so is tried again; the one rule for it.
+
+    Args:
+        outcome: how the attempt ended.
+        retries: how often the job may be tried again, as in its options.
+
+    Example:
+        >>> may_be_retried(Outcome(state=JobState.CRASHED, at=0.0, attempt=1), retries=1)
+        True
+        >>> may_be_retried(Outcome(state=JobState.CANCELLED, at=0.0, attempt=1), retries=1)
+        False
+    """
+    return outcome.state in RETRIED and outcome.attempt <= retries
 
 
 def error_of(outcome: Outcome, folder: JobFolder) -> JobError:

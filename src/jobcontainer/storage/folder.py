@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from jobcontainer.events import Outcome, Started, event_from_json, event_line
-from jobcontainer.storage.jsonl import append, read_lines, write_whole
+from jobcontainer.jobfile.atomic import write_whole
+from jobcontainer.storage.jsonl import append, read_lines
 from jobcontainer.storage.record import JobRecord, new_job_id
 
 if TYPE_CHECKING:

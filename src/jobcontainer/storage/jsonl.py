@@ -1,38 +1,18 @@
-"""Small files that appear whole or not at all, and files that grow by whole lines of JSON."""
+"""Files of JSON lines: appended to in whole lines, read from an offset."""
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 from typing import TYPE_CHECKING, Any, Final
+
+from jobcontainer.jobfile.atomic import write_all
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
 _ENCODER: Final = json.JSONEncoder(separators=(",", ":"))  # what json.dumps makes anew for each call
-
-
-def write_whole(path: str | os.PathLike[str], data: bytes) -> None:
-    """Write a small file so that it appears whole or not at all, readable by its owner alone.
-
-    Raises:
-        OSError: it can't be written; an older file of that name is as it was, and no temporary file is left.
-    """
-    folder, name = os.path.split(path)
-    temporary = os.path.join(folder, f".{name}.{os.urandom(4).hex()}")  # noqa: PTH118 -- a Path takes longer than all this
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    try:
-        try:
-            _write(descriptor, data)
-        finally:
-            os.close(descriptor)
-        os.replace(temporary, path)  # noqa: PTH105 -- as above
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)  # noqa: PTH108 -- as above
-        raise
 
 
 def append_lines(path: Path, records: Iterable[dict[str, Any]]) -> None:
@@ -44,15 +24,9 @@ def append(path: str | os.PathLike[str], data: bytes) -> None:
     """Add whole lines to a file in one write; it is made, readable by its owner alone, where there is none."""
     descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        _write(descriptor, data)
+        write_all(descriptor, data)
     finally:
         os.close(descriptor)
-
-
-def _write(descriptor: int, data: bytes) -> None:
-    written = os.write(descriptor, data)
-    while written < len(data):
-        written += os.write(descriptor, memoryview(data)[written:])
 
 
 def read_lines(path: Path, offset: int = 0) -> tuple[list[dict[str, Any]], int]:

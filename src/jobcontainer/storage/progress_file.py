@@ -47,8 +47,8 @@ from typing import Final
 from zlib import crc32
 
 from jobcontainer.events import Bar
+from jobcontainer.jobfile.atomic import write_whole
 from jobcontainer.jobfile.mounts import file_system
-from jobcontainer.storage.jsonl import write_whole
 
 MAX_BARS: Final = 6
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from multiprocessing.process import BaseProcess
 
-    from jobcontainer.process import Surroundings
+    from jobcontainer.process import Environment
     from jobcontainer.worker.order import Order
 
 
@@ -42,7 +42,7 @@ class JobProcess:
     Args:
         pid: its process id.
         channel: the keeper's end of the channel.
-        told: the surroundings that it knows already.
+        told: the environment that it knows already.
         handle: what :mod:`multiprocessing` holds of it, if that started it.
 
     Attributes:
@@ -51,7 +51,7 @@ class JobProcess:
     """
 
     def __init__(
-        self, pid: int, channel: Connection, told: Surroundings | None, handle: BaseProcess | None = None
+        self, pid: int, channel: Connection, told: Environment | None, handle: BaseProcess | None = None
     ) -> None:
         """Watch for its end."""
         self.pid, self.channel, self.told = pid, channel, told
@@ -67,7 +67,7 @@ class JobProcess:
             OSError: it has ended.
         """
         self.channel.send_bytes(order.packed())
-        self.told = order.surroundings or self.told
+        self.told = order.environment or self.told
 
     def interrupt(self) -> None:
         """Ask its whole process group to stop, as Ctrl-C in a terminal does."""
@@ -104,35 +104,35 @@ class JobProcess:
         return code
 
 
-def fork(surroundings: Surroundings | None) -> JobProcess:
+def fork(environment: Environment | None) -> JobProcess:
     """Fork a process that waits for an order.
 
     Args:
-        surroundings: what the order will mean if it names none; the keeper has taken them over where it could.
+        environment: what the order will mean if it names none; the keeper has taken them over where it could.
     """
     ours, theirs = (end.detach() for end in socket.socketpair())
     keeper, pid = os.getpid(), os.fork()
     if pid == 0:
-        _live_clean(keeper, theirs, surroundings)
+        _live_clean(keeper, theirs, environment)
     os.close(theirs)
     isolation.volunteer(pid)
-    return JobProcess(pid, Connection(ours), surroundings)
+    return JobProcess(pid, Connection(ours), environment)
 
 
-def start(surroundings: Surroundings | None, preload: Iterable[str]) -> JobProcess:
+def start(environment: Environment | None, preload: Iterable[str]) -> JobProcess:
     """Start a new interpreter that waits for an order.
 
     Args:
-        surroundings: what the order will most likely name.
+        environment: what the order will most likely name.
         preload: the modules that it imports meanwhile.
     """
     ours, theirs = multiprocessing.Pipe()
-    arguments = (os.getpid(), theirs, surroundings, tuple(preload))
+    arguments = (os.getpid(), theirs, environment, tuple(preload))
     process = multiprocessing.get_context("spawn").Process(target=_begin, args=arguments)
     process.start()
     theirs.close()
     isolation.volunteer(process.pid or 0)
-    return JobProcess(process.pid or 0, ours, surroundings, process)
+    return JobProcess(process.pid or 0, ours, environment, process)
 
 
 def load_ahead(preload: Iterable[str]) -> None:
@@ -147,22 +147,22 @@ def load_ahead(preload: Iterable[str]) -> None:
     source_code.let_inspect_find_classes()
 
 
-def _begin(keeper: int, channel: Connection, surroundings: Surroundings | None, preload: tuple[str, ...]) -> None:
+def _begin(keeper: int, channel: Connection, environment: Environment | None, preload: tuple[str, ...]) -> None:
     """Live in a new interpreter."""
     isolation.settle_in(forks=True)
     log.prepare_streams()
     load_ahead(preload)
     limits.find_thread_pools()
-    if surroundings is not None:
-        were_taken_over(surroundings, None)
+    if environment is not None:
+        were_taken_over(environment, None)
     channel.send_bytes(READY)
-    _live_clean(keeper, channel.fileno(), surroundings)
+    _live_clean(keeper, channel.fileno(), environment)
 
 
-def _live_clean(keeper: int, channel: int, surroundings: Surroundings | None) -> NoReturn:
+def _live_clean(keeper: int, channel: int, environment: Environment | None) -> NoReturn:
     """Be a job's process, whatever happens; never return into the keeper's code."""
     leave = os._exit  # user code may change the module
     try:
-        live(Connection(isolation.become_clean(keeper, channel)), surroundings)
+        live(Connection(isolation.become_clean(keeper, channel)), environment)
     finally:
         leave(70)  # EX_SOFTWARE in C's sysexits.h; live never returns

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from multiprocessing.connection import Connection
     from types import FrameType
 
-    from jobcontainer.process import Surroundings
+    from jobcontainer.process import Environment
     from jobcontainer.worker.job_process import JobProcess
 
 CANCEL = b"cancel "
@@ -81,8 +81,8 @@ class Keeper:
         self._orders: deque[Order] = deque()
         self._runs_long = False
         self._cancelled: set[int] = set()
-        self._told: Surroundings | None = None  # what an order means that names none
-        self._surroundings: Surroundings | None = None  # those of the present job
+        self._told: Environment | None = None  # what an order means that names none
+        self._environment: Environment | None = None  # those of the present job
         self._spare: JobProcess | None = None
         self._reused: JobProcess | None = None
         self._host = socket.gethostname()
@@ -124,7 +124,7 @@ class Keeper:
             The outcome as a line of the job's events, where it stands already.
         """
         try:
-            self._adopt(order.surroundings, order.options["threads"])
+            self._adopt(order.environment, order.options["threads"])
             if order.number not in self._cancelled:
                 return self._run(order)
             state, reason = JobState.CANCELLED, "It was cancelled before it started."
@@ -165,11 +165,11 @@ class Keeper:
         self._reused = process if kept else None if process is self._reused else self._reused
         return line
 
-    def _adopt(self, surroundings: Surroundings | None, threads: int | None) -> None:
-        """Note new surroundings; a keeper that forks takes them over, and spares its jobs the work."""
-        self._surroundings = surroundings
-        if self._forks and self._surroundings is not None:
-            were_taken_over(self._surroundings, threads)
+    def _adopt(self, environment: Environment | None, threads: int | None) -> None:
+        """Note new environment; a keeper that forks takes them over, and spares its jobs the work."""
+        self._environment = environment
+        if self._forks and self._environment is not None:
+            were_taken_over(self._environment, threads)
 
     def _give(self, order: Order) -> JobProcess:
         """Have a process begin with an order, and write down that it did."""
@@ -180,13 +180,13 @@ class Keeper:
             process = process or self._spare or self._make()
             if process is self._spare:
                 self._spare = None
-            told = None if process.told is self._surroundings else self._surroundings
+            told = None if process.told is self._environment else self._environment
             if not order.reuses:  # else the process does it
                 started = Started(at=time.time(), pid=process.pid, attempt=order.attempt, host=self._host)
                 with contextlib.suppress(OSError):
                     JobFolder(order.folder).append_event(started)
             try:
-                process.give(order._replace(surroundings=told))
+                process.give(order._replace(environment=told))
             except OSError:  # it was killed while it waited
                 process.reap()
                 self._reused = None if process is self._reused else self._reused
@@ -195,8 +195,8 @@ class Keeper:
 
     def _make(self) -> JobProcess:
         if self._forks:
-            return job_process.fork(self._surroundings)
-        return job_process.start(self._surroundings, self._preload)
+            return job_process.fork(self._environment)
+        return job_process.start(self._environment, self._preload)
 
     def _read_lifeline(self, *, wait: bool = False) -> None:
         """Note what is to be done and what is to be cancelled; go if the engine is gone.
@@ -212,8 +212,8 @@ class Keeper:
                     self._cancelled.add(int(message.removeprefix(CANCEL)))
                 else:
                     order = Order.unpacked(message)
-                    self._told = order.surroundings or self._told  # also where it is given back
-                    self._orders.append(order._replace(surroundings=self._told))
+                    self._told = order.environment or self._told  # also where it is given back
+                    self._orders.append(order._replace(environment=self._told))
         except (EOFError, OSError):
             _go()
         if self._runs_long and self._orders:  # sent before the engine knew

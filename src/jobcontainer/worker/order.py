@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from jobcontainer.jobfile.loading import Content
-    from jobcontainer.process import Surroundings
+    from jobcontainer.process import Environment
 
 
 class Order(NamedTuple):
@@ -16,7 +16,7 @@ class Order(NamedTuple):
     Attributes:
         folder: the job's folder.
         options: as :meth:`jobcontainer.process.JobOptions.to_json` gives them.
-        surroundings: what follows the job from where it was submitted; None for those that were told last.
+        environment: what follows the job from where it was submitted; None for those that were told last.
         attempt: 1 for the first.
         number: what a cancel of it, and the word of its end, call it.
         content: of the process file, where the keeper has read it.
@@ -24,7 +24,7 @@ class Order(NamedTuple):
 
     folder: str
     options: dict[str, Any]
-    surroundings: Surroundings | None
+    environment: Environment | None
     attempt: int = 1
     number: int = 0
     content: Content | None = None

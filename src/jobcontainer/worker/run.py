@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from multiprocessing.connection import Connection
     from types import FrameType, TracebackType
 
-    from jobcontainer.process import Surroundings
+    from jobcontainer.process import Environment
 
 _BUILTINS = dict(vars(builtins))
 _stopped = False
@@ -42,12 +42,12 @@ class JobStopped(KeyboardInterrupt):
     """Raised inside ``run()`` when the job is cancelled or out of time; ``finally`` blocks see it."""
 
 
-def live(channel: Connection, surroundings: Surroundings | None) -> NoReturn:
+def live(channel: Connection, environment: Environment | None) -> NoReturn:
     """Wait for an order, carry it out, tell how it ended, and end; or go on, where orders say so.
 
     Args:
         channel: to the keeper; its end while no order has come is the end of this process.
-        surroundings: what the order means if it names none.
+        environment: what the order means if it names none.
     """
     state = None
     while True:
@@ -55,22 +55,22 @@ def live(channel: Connection, surroundings: Surroundings | None) -> NoReturn:
             order = Order.unpacked(channel.recv_bytes())
         except (EOFError, OSError):
             os._exit(0)
-        surroundings = order.surroundings or surroundings
+        environment = order.environment or environment
         if not order.reuses:
-            run_order(order, surroundings, channel)
+            run_order(order, environment, channel)
             end()
         state = state or reused_process.State()
         reused_process.begin(order)
-        run_order(order, surroundings, channel)
+        run_order(order, environment, channel)
         state.restore()
 
 
-def run_order(order: Order, surroundings: Surroundings | None, channel: Connection) -> None:
+def run_order(order: Order, environment: Environment | None, channel: Connection) -> None:
     """Carry one order out, with the log as standard output and error.
 
     Args:
         order: what to do.
-        surroundings: what to take over first, where it is not done yet.
+        environment: what to take over first, where it is not done yet.
         channel: where to tell how it ended.
     """
     folder, options = JobFolder(order.folder), order.options
@@ -79,8 +79,8 @@ def run_order(order: Order, surroundings: Surroundings | None, channel: Connecti
     def prepare() -> None:
         isolation.accept_stop(_raise_stopped)
         log.redirect(folder.file(LOG), attempt=order.attempt)
-        if surroundings is not None:
-            take_over(surroundings, options["threads"])
+        if environment is not None:
+            take_over(environment, options["threads"])
         if options["threads"] is not None:
             limits.cap_threads(options["threads"])
         if options["env"]:

@@ -410,7 +410,7 @@ def test_tqdm_is_itself_again_after_the_job(in_job):
     ran = in_job("""
         import sys
         import tqdm, tqdm.notebook, rich.progress
-        from jobcontainer.worker import progress as bars
+        from jobcontainer.worker.reporting import progress as bars
         finders = list(sys.meta_path)
         bars.finish()
         for _ in tqdm.tqdm(range(3), desc="after"):

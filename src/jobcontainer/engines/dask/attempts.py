@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from jobcontainer.engines.dask.cluster import Cluster, Site
-    from jobcontainer.process import JobOptions, Surroundings
+    from jobcontainer.process import Environment, JobOptions
     from jobcontainer.storage.folder import JobFolder
 
 _LEAVING_SECONDS = 1.0  # beyond a job's grace, in which it ends with its worker
@@ -40,7 +40,7 @@ class Attempt:
     Attributes:
         folder: the job's folder.
         options: what was asked for it.
-        surroundings: what follows it.
+        environment: what follows it.
         number: 1 for the first attempt.
         future: takes the outcome.
         site: where it runs; None while it waits.
@@ -51,7 +51,7 @@ class Attempt:
 
     folder: JobFolder
     options: JobOptions
-    surroundings: Surroundings
+    environment: Environment
     number: int
     future: Future[Outcome] = field(default_factory=Future)
     site: Site | None = None
@@ -182,7 +182,7 @@ class Errands:
             host=self._host,
             folder=str(attempt.folder.path),
             options=attempt.options,
-            surroundings=attempt.surroundings,
+            environment=attempt.environment,
             attempt=attempt.number,
             slots=site.slots,
             preload=self._preload,

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
     from jobcontainer.engines.dask.worker_side import Errand
     from jobcontainer.events import Outcome
-    from jobcontainer.process import JobOptions, Surroundings
+    from jobcontainer.process import Environment, JobOptions
     from jobcontainer.storage.folder import JobFolder
 
 _dask: Any = distributed  # which types its own calls only in part
@@ -111,7 +111,7 @@ class DaskEngine:
         self._call_on_growth = call
 
     def submit(
-        self, folder: JobFolder, options: JobOptions, surroundings: Surroundings, *, attempt: int = 1
+        self, folder: JobFolder, options: JobOptions, environment: Environment, *, attempt: int = 1
     ) -> Future[Outcome]:
         """Run the process of a folder; see :class:`jobcontainer.engines.Engine`.
 
@@ -121,7 +121,7 @@ class DaskEngine:
         with self._lock:
             if self._closed:
                 raise RuntimeError("The engine was closed: make a new JobPool.")
-            one = self._attempts[folder.id] = Attempt(folder, options, surroundings, attempt)
+            one = self._attempts[folder.id] = Attempt(folder, options, environment, attempt)
         one.future.set_running_or_notify_cancel()
         self._on_loop(self._see_through, one)
         return one.future

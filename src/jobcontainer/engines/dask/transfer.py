@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from jobcontainer.engines.dask import remote_folders
 from jobcontainer.events import Outcome, event_from_json
-from jobcontainer.storage.jsonl import write_whole
+from jobcontainer.jobfile.atomic import write_whole
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

@@ -34,7 +34,7 @@ from jobcontainer.events import JobState, Outcome, event_to_json
 from jobcontainer.jobfile import signing
 from jobcontainer.pickling import cloudpickle_internals, package_versions
 from jobcontainer.pickling.package_versions import Distribution
-from jobcontainer.process import JobOptions, Surroundings
+from jobcontainer.process import Environment, JobOptions
 from jobcontainer.storage.folder import JobFolder
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ class Errand:
         host: the client's machine.
         folder: the job's folder, as the client sees it.
         options: of the job.
-        surroundings: of the client.
+        environment: of the client.
         attempt: 1 for the first.
         slots: how many jobs may run here at the same time.
         preload: modules that keepers import before any job.
@@ -74,7 +74,7 @@ class Errand:
     host: str
     folder: str
     options: JobOptions
-    surroundings: Surroundings = field(repr=False)
+    environment: Environment = field(repr=False)
     attempt: int
     slots: int
     preload: tuple[str, ...]
@@ -139,7 +139,7 @@ def run(errand: Errand, wanted: Callable[[], bool]) -> dict[str, Any]:
             folder.append_event(outcome)
             return event_to_json(outcome)
         engine = _running[folder.id] = _engine(errand)
-        future = engine.submit(folder, errand.options, _surroundings(errand, folder), attempt=errand.attempt)
+        future = engine.submit(folder, errand.options, _environment(errand, folder), attempt=errand.attempt)
     try:
         while not wait([future], _WANTED_SECONDS).done:
             if not wanted():
@@ -190,17 +190,17 @@ def _engine(errand: Errand) -> LokyEngine:
     return _engines[errand.preload]
 
 
-_last: tuple[Surroundings, tuple[bool, str], Surroundings] | None = None
+_last: tuple[Environment, tuple[bool, str], Environment] | None = None
 
 
-def _surroundings(errand: Errand, folder: JobFolder) -> Surroundings:
+def _environment(errand: Errand, folder: JobFolder) -> Environment:
     """Return what a job here starts with; the same object while nothing changes, by which keepers are ready for it.
 
     On the client's own machine it is what the client has. On another, paths and variables of this worker stand, and
     those that only the client has are added.
     """
     global _last  # noqa: PLW0603 -- one worker in a process
-    theirs = errand.surroundings
+    theirs = errand.environment
     is_elsewhere = errand.far or errand.host != socket.gethostname()
     cwd = theirs.cwd if not is_elsewhere or Path(theirs.cwd).is_dir() else str(folder.path)
     if _last is None or _last[:2] != (theirs, (is_elsewhere, cwd)):
@@ -208,13 +208,13 @@ def _surroundings(errand: Errand, folder: JobFolder) -> Surroundings:
     return _last[2]
 
 
-def _mixed(theirs: Surroundings, cwd: str) -> Surroundings:
-    here = Surroundings.here()
+def _mixed(theirs: Environment, cwd: str) -> Environment:
+    here = Environment.here()
     known = set(here.sys_path)
     added = tuple(entry for entry in theirs.sys_path if entry not in known and Path(entry).exists())
     portable = {
         name: value for name, value in theirs.environ.items() if not name.startswith(("JOBCONTAINER_", "XDG_"))
     }  # the others name folders of that machine, the key's among them
-    return Surroundings(
+    return Environment(
         cwd=cwd, sys_path=(*here.sys_path, *added), environ={**portable, **here.environ}, log_level=theirs.log_level
     )

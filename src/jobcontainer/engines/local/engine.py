@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
 
     from jobcontainer.events import Outcome
-    from jobcontainer.process import JobOptions, Surroundings
+    from jobcontainer.process import Environment, JobOptions
     from jobcontainer.storage.folder import JobFolder
 
 
@@ -67,7 +67,7 @@ class LokyEngine:
         return self._threads
 
     def submit(
-        self, folder: JobFolder, options: JobOptions, surroundings: Surroundings, *, attempt: int = 1
+        self, folder: JobFolder, options: JobOptions, environment: Environment, *, attempt: int = 1
     ) -> Future[Outcome]:
         """Run the process of a folder; see :class:`jobcontainer.engines.Engine`.
 
@@ -77,7 +77,7 @@ class LokyEngine:
         if attempt > 1:  # a result of this attempt is known by being there
             with contextlib.suppress(OSError):
                 folder.result_file.unlink(missing_ok=True)
-        return self._crew.submit(folder, Order(os.fspath(folder), options.to_json(), surroundings, attempt))
+        return self._crew.submit(folder, Order(os.fspath(folder), options.to_json(), environment, attempt))
 
     def cancel(self, job_id: str) -> None:
         """End a job, politely first; it returns at once, the job's future tells when it has ended."""

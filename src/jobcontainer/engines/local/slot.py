@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from multiprocessing.connection import Connection
     from multiprocessing.process import BaseProcess
 
-    from jobcontainer.process import Surroundings
+    from jobcontainer.process import Environment
     from jobcontainer.worker.order import Order
 
 _LAST_WORDS_SECONDS: Final = 5.0  # until loky knows how a keeper died whose lifeline has ended
@@ -87,7 +87,7 @@ class Slot:
         self._mark = ""
         self._executor: ProcessPoolExecutor | None = None
         self._lifeline: Connection | None = None
-        self._told: Surroundings | None = None
+        self._told: Environment | None = None
         self._threads: list[threading.Thread] = []
         self._workers: list[BaseProcess] = []
 
@@ -95,7 +95,7 @@ class Slot:
         """Have the keeper run a job; the listener will hear of its end.
 
         Args:
-            order: what the job is to do, surroundings included.
+            order: what the job is to do, environment included.
 
         Raises:
             OSError: no keeper could be started.
@@ -204,9 +204,9 @@ class Slot:
 
     def _send(self, order: Order) -> None:
         assert self._lifeline is not None  # noqa: S101 -- told by the caller
-        told = order.surroundings is self._told
-        self._lifeline.send_bytes((order._replace(surroundings=None) if told else order).packed())
-        self._told = order.surroundings
+        told = order.environment is self._told
+        self._lifeline.send_bytes((order._replace(environment=None) if told else order).packed())
+        self._told = order.environment
 
     def _dismiss(self) -> None:
         """End the lifeline, on which the keeper kills what runs and ends, and see that it does."""

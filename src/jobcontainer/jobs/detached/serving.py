@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from jobcontainer.engines.local.engine import LokyEngine
 from jobcontainer.jobs.scheduler import Scheduler
 from jobcontainer.jobs.submission import Submission, Submitter
-from jobcontainer.process import JobOptions, Surroundings
+from jobcontainer.process import Environment, JobOptions
 from jobcontainer.storage.owner import this_process
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ class Host:
         """Do what one request asks.
 
         Args:
-            request: ``{"do": "hello"}``, ``{"do": "submit", "jobs": [...], "surroundings": {...}}`` or
+            request: ``{"do": "hello"}``, ``{"do": "submit", "jobs": [...], "environment": {...}}`` or
                 ``{"do": "cancel", "jobs": [...]}``.
 
         Returns:
@@ -80,7 +80,7 @@ class Host:
             case "hello":
                 return {"owner": this_process()}
             case "submit":
-                return self._take(request["jobs"], Surroundings(**request["surroundings"]))
+                return self._take(request["jobs"], Environment(**request["environment"]))
             case "cancel":
                 wanted = set(request["jobs"])
                 here = [job for job in self._scheduler.unfinished() if job.id in wanted]
@@ -92,7 +92,7 @@ class Host:
         """End every process of the host."""
         self._scheduler.end()
 
-    def _take(self, job_ids: list[str], surroundings: Surroundings) -> dict[str, Any]:
+    def _take(self, job_ids: list[str], environment: Environment) -> dict[str, Any]:
         """Queue jobs; a request that comes twice, its answer having been lost, is one."""
         folders = [self._store.job(job_id) for job_id in job_ids if job_id not in self._taken]
         records = [folder.read_record() for folder in folders]
@@ -100,7 +100,7 @@ class Host:
             return {"refused": "the jobs were written for an earlier host, which is gone; submit them again."}
         self._taken.update(job_ids)
         self._scheduler.submit(
-            Submission(folder, record.name, record.submitted, JobOptions(**record.options), surroundings)
+            Submission(folder, record.name, record.submitted, JobOptions(**record.options), environment)
             for folder, record in zip(folders, records, strict=True)
         )
         return {"taken": True}

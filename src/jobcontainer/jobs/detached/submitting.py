@@ -40,9 +40,7 @@ class DetachedJobs:
             JobContainerError: the host was killed since.
         """
         if submissions:
-            surroundings = asdict(submissions[0].surroundings)
-            self._host.ask(
-                {"do": "submit", "jobs": [one.folder.id for one in submissions], "surroundings": surroundings}
-            )
+            environment = asdict(submissions[0].environment)
+            self._host.ask({"do": "submit", "jobs": [one.folder.id for one in submissions], "environment": environment})
         store = JobStore(self.submitter.store.path)
         return [store.open(submission.folder.id) for submission in submissions]

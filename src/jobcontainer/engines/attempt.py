@@ -1,0 +1,54 @@
+"""Attempt: one try of a job at an engine, the same record for every engine."""
+
+from __future__ import annotations
+
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from jobcontainer.events import Outcome, Started
+from jobcontainer.storage.ending import cancelled_before_start, lost, write_end
+
+if TYPE_CHECKING:
+    from jobcontainer.storage.folder import JobFolder
+    from jobcontainer.worker.order import Order
+
+
+@dataclass(eq=False)
+class Attempt:
+    """One attempt of a job, from its submission to its end.
+
+    Attributes:
+        folder: the job's folder.
+        order: what its process is to do.
+        future: completes with the outcome, and never with an exception.
+        cancelled: whether its end was asked for.
+    """
+
+    folder: JobFolder
+    order: Order
+    future: Future[Outcome] = field(default_factory=Future)
+    cancelled: bool = False
+
+    @property
+    def number(self) -> int:
+        """Which attempt of the job it is; 1 for the first."""
+        return self.order.attempt
+
+    def has_started(self) -> bool:
+        """Whether a process has begun with this attempt."""
+        return any(
+            isinstance(event, Started) and event.attempt == self.number for event in self.folder.read_events()[0]
+        )
+
+    def end_unstarted(self) -> Outcome:
+        """Write the end of an attempt that was cancelled before a process began with it."""
+        return write_end(self.folder, cancelled_before_start(self.number))
+
+    def end_lost(self, reason: str) -> Outcome:
+        """Write the end of an attempt whose worker went away; the result file decides where it is complete.
+
+        Args:
+            reason: what became of the worker, and what to do next.
+        """
+        return write_end(self.folder, lost(self.folder, reason, self.number))
