@@ -6,7 +6,7 @@ import sys
 import weakref
 from typing import TYPE_CHECKING, Any
 
-from jobcontainer.engines.local import exiting
+from jobcontainer.worker.cpython_internals import call_at_exit
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from jobcontainer.jobs.scheduler import Scheduler
 
 _schedulers: weakref.WeakSet[Scheduler] = weakref.WeakSet()
-_exit_registered = False
 
 
 def add(scheduler: Scheduler) -> None:
@@ -35,10 +34,7 @@ def live_jobs(store: Path) -> dict[str, Job[Any]]:
 
 def finish_at_exit() -> None:
     """See to it, once, that no job is forgotten when the interpreter exits."""
-    global _exit_registered  # noqa: PLW0603 -- once per process
-    if not _exit_registered:
-        _exit_registered = True
-        exiting.finish_jobs(_at_exit)
+    call_at_exit(_at_exit)
 
 
 def _at_exit() -> None:

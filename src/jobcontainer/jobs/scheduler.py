@@ -24,7 +24,7 @@ import time
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from jobcontainer.engines import Growing, Hasty
+from jobcontainer.engines import Growing, StartsInBackground
 from jobcontainer.events import RETRIED, JobState, Outcome
 from jobcontainer.jobs import at_exit
 from jobcontainer.jobs.job import Job
@@ -65,7 +65,6 @@ class Scheduler:
     def __init__(self, engine: Engine, submitter: Submitter) -> None:
         """Start with an empty queue."""
         self.engine = engine
-        self._hasty = engine if isinstance(engine, Hasty) else None
         self.submitter = submitter
         self._lock = threading.Lock()
         self._idle = threading.Condition(self._lock)
@@ -101,6 +100,8 @@ class Scheduler:
             for entry in entries:
                 self._push(entry)
         self._dispatch()
+        if isinstance(self.engine, StartsInBackground):
+            self.engine.wait_until_started()
         return jobs
 
     def cancel(self, job: Job[Any]) -> bool:
@@ -210,17 +211,12 @@ class Scheduler:
     def _next(self) -> _Entry | None:
         """Take the next job out of the queue, if a slot is free for it."""
         with self._lock:
-            while self._queue and len(self._running) < self._room_for(self._queue[0]):
+            while self._queue and len(self._running) < self.engine.slots:
                 entry = heapq.heappop(self._queue)
                 if self._waiting.pop(entry.job.id, None) is not None:  # else it was cancelled while it waited
                     self._running[entry.job.id] = entry
                     return entry
         return None
-
-    def _room_for(self, entry: _Entry) -> int:
-        """Tell how many jobs may be at the engine for this one to go there too."""
-        reuses = entry.submission.options.isolation == "reuse"
-        return self.engine.slots + (self._hasty.ahead if reuses and self._hasty is not None else 0)
 
     def _start(self, entry: _Entry) -> None:
         entry.job._dispatched(entry.attempt)

@@ -1,9 +1,9 @@
 """Supervisor: sees one job from its order to its last stray.
 
 States of a job here: *running*; *stopping*, after a cancel or its timeout, until its grace is over; *ending*, after it
-told its end, until its exit handlers are done or its grace is over; *ended*, when its process is reaped and nothing
-that it started is left. One thread, the keeper's; it waits for whatever comes first: the end of the process, a word
-over the channel, a message over the lifeline, the next deadline.
+reported its end, until its exit handlers are done or its grace is over; *ended*, when its process is reaped and nothing
+that it started is left. One thread, the keeper's; it waits for whatever comes first: the end of the process, a message
+over the channel or the lifeline, the next deadline.
 
 Who kills whom: SIGINT to the job's process group asks politely; SIGKILL to the job's process follows, at once where it
 is out of memory. The kernel then hands whatever the job had started to the keeper, which kills that too.
@@ -17,9 +17,10 @@ import resource
 import select
 import time
 from multiprocessing.connection import wait
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
-from jobcontainer.events import JobState, Outcome, Usage, event_line
+from jobcontainer.events import JobState, Outcome, Usage
+from jobcontainer.storage.ending import write_end
 from jobcontainer.storage.folder import JobFolder
 from jobcontainer.storage.result import kind_of
 from jobcontainer.worker import process_tree
@@ -27,6 +28,7 @@ from jobcontainer.worker.limits import MemoryGauge
 from jobcontainer.worker.outcome import DECIDED, Evidence, judge, readable
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from multiprocessing.connection import Connection
 
     from jobcontainer.worker.job_process import JobProcess
@@ -37,18 +39,6 @@ _START_SECONDS = 30.0  # for a new interpreter, on top of the job's timeout, whi
 _NEVER = float("inf")
 
 
-class Superior(Protocol):
-    """Whom a supervisor asks and tells."""
-
-    def is_cancelled(self, number: int) -> bool:
-        """Read what came over the lifeline, and tell whether a job is to be cancelled."""
-        ...
-
-    def note_that_it_runs_long(self) -> None:
-        """Hear that the job was not over when it was first looked at."""
-        ...
-
-
 class Supervisor:
     """Supervises one attempt of one job.
 
@@ -56,14 +46,21 @@ class Supervisor:
         process: the job's process; it has its order.
         order: what it was told to do.
         watched: what the keeper watches, its lifeline.
-        superior: decides what is not the job's own affair.
+        is_cancelled: reads what came over the lifeline, and returns whether the job of that number is cancelled.
         base: bytes of memory that the process shares with its keeper.
     """
 
-    def __init__(self, process: JobProcess, order: Order, watched: select.poll, superior: Superior, base: int) -> None:
+    def __init__(
+        self,
+        process: JobProcess,
+        order: Order,
+        watched: select.poll,
+        is_cancelled: Callable[[int], bool],
+        base: int,
+    ) -> None:
         """Start the clocks."""
         self._process, self._order = process, order
-        self._watched, self._superior = watched, superior
+        self._watched, self._is_cancelled = watched, is_cancelled
         self._folder = JobFolder(order.folder)
         self._base = base
         self._start_clock()
@@ -71,32 +68,27 @@ class Supervisor:
         self._gauge = MemoryGauge(process.pid, order.options["memory"], base)
         self._channel: Connection | None = process.channel
         self._evidence = Evidence(log=str(self._folder.log_file))
-        self._line = b""
         self._oom_kills: int | None = None
         self._cpu_before = _cpu_of_children()
 
-    def see_through(self, spared: set[int]) -> tuple[bytes, bool]:
+    def see_through(self, spared: set[int]) -> tuple[Outcome, bool]:
         """Supervise until nothing is left to supervise, and write down how it ended.
 
         Args:
             spared: children of the keeper that are not this job's.
 
         Returns:
-            The outcome as a line of the job's events, and whether the process is there for another job.
+            The outcome, and whether the process is there for another job.
         """
         kept = self._watch()
         if not kept:
             if self._channel is not None and self._channel.poll():
-                self._hear()
+                self._receive()
             self._evidence.exit_code = self._process.reap()
             process_tree.end_children(spared)
-        elif not self._line:
+        else:
             self._end_strays_of_reused()
-        if not self._line:
-            self._line = event_line(self._outcome())
-            with contextlib.suppress(OSError):  # user code removed the folder, the disk is full
-                self._folder.append_line(self._line)
-        return self._line, kept
+        return write_end(self._folder, self._outcome()), kept
 
     def _watch(self) -> bool:
         """Wait for what comes, until the process has ended or may be kept.
@@ -112,11 +104,11 @@ class Supervisor:
             ready = {descriptor for descriptor, _ in self._watched.poll(self._milliseconds_left())}
             ended = exited in ready
             if channel in ready:
-                self._hear()
+                self._receive()
                 kept = not ended and self._is_kept()
                 if self._channel is None:  # nothing more will come
                     self._watched.unregister(channel)
-            if ready - {exited, channel} and self._superior.is_cancelled(self._order.number):
+            if ready - {exited, channel} and self._is_cancelled(self._order.number):
                 self._stop(JobState.CANCELLED)
             if not ended:
                 self._keep_time()
@@ -153,8 +145,6 @@ class Supervisor:
                 self._stop(JobState.CANCELLED)
             if self._oom_kills is None:  # a job that is over sooner is no match for the OOM killer
                 self._oom_kills = process_tree.oom_kills()
-                if self._order.reuses:
-                    self._superior.note_that_it_runs_long()
             if self._gauge.look():
                 limit, held = self._order.options["memory"], self._gauge.peak
                 self._evidence.limit = f"memory={readable(limit)}, and it held {readable(held)}"
@@ -191,16 +181,13 @@ class Supervisor:
                     return
                 last = size
 
-    def _hear(self) -> None:
-        """Take what the process tells of its end."""
+    def _receive(self) -> None:
+        """Receive what the process reports of its end."""
         try:
-            message = self._process.channel.recv_bytes()
-            self._evidence.told = json.loads(message)
+            self._evidence.told = json.loads(self._process.channel.recv_bytes())
         except (EOFError, OSError):  # user code closed it
             self._channel = None
             return
-        if "event" in self._evidence.told:  # it was fast, and has written down how it ended
-            self._line = message
         if self._evidence.told:
             self._kill_at = time.monotonic() + self._order.options["grace"]
             self._channel = None
@@ -236,9 +223,13 @@ class Supervisor:
         if fields["state"] not in DECIDED:
             with contextlib.suppress(OSError):
                 self._folder.result_file.unlink(missing_ok=True)
-        wall = time.monotonic() - self._begun
+        identity = evidence.told.get("result_identity")
         return Outcome(
-            at=time.time(), usage=Usage(wall=wall, cpu=cpu, peak_memory=peak), attempt=self._order.attempt, **fields
+            at=time.time(),
+            usage=Usage(wall=time.monotonic() - self._begun, cpu=cpu, peak_memory=peak),
+            attempt=self._order.attempt,
+            result_identity=None if identity is None else tuple(identity),
+            **fields,
         )
 
 

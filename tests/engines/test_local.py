@@ -11,14 +11,14 @@ import sys
 import textwrap
 import threading
 import time
-from concurrent.futures import wait
 from pathlib import Path
 
 import pytest
+from joblib.externals import loky
 
-from jobcontainer.engines.local import slot, slots
+from jobcontainer.engines.local import worker_slots
 from jobcontainer.engines.local.engine import LokyEngine
-from jobcontainer.events import JobState, Started
+from jobcontainer.events import JobState
 from jobcontainer.jobfile.serializer import Serializer
 from jobcontainer.process import Environment, JobOptions
 from jobcontainer.storage.folder import StoreFolder
@@ -118,8 +118,8 @@ def script(tmp_path):
 
 
 def keepers():
-    """The keepers of this process."""
-    return [pid for pid in process_tree.children_of(os.getpid()) if b"engines.local.awaiting" in command(pid)]
+    """The keepers of this process, which are loky's workers."""
+    return [pid for pid in process_tree.children_of(os.getpid()) if b"LokyProcess" in command(pid)]
 
 
 def command(pid):
@@ -320,7 +320,7 @@ def test_the_users_joblib_is_untouched(script):
     assert err == ""
 
 
-def test_modules_are_loaded_ahead(submit, store):
+def test_modules_are_preloaded(submit, store):
     """A job finds the modules of ``preload`` imported; a name that does not exist does no harm."""
     engine = LokyEngine(1, preload=["colorsys", "no_such_module"])
     folder = store.new_job("job")
@@ -332,7 +332,7 @@ def test_modules_are_loaded_ahead(submit, store):
 
 
 @pytest.mark.slow
-def test_modules_that_fail_or_start_threads_can_be_loaded_ahead(submit, store, tmp_path, monkeypatch):
+def test_modules_that_fail_or_start_threads_can_be_preloaded(submit, store, tmp_path, monkeypatch):
     """A keeper with threads can't be forked safely: its jobs get new interpreters, and end as they should."""
     (tmp_path / "raises_at_import.py").write_text("1 / 0")
     (tmp_path / "starts_a_thread.py").write_text(
@@ -372,7 +372,7 @@ def test_where_no_keeper_can_start_the_job_is_lost_and_says_why(submit, monkeypa
     def no_semaphores(**_):
         raise FileNotFoundError(2, "No such file or directory")
 
-    monkeypatch.setattr(slot, "ProcessPoolExecutor", no_semaphores)
+    monkeypatch.setattr(loky, "ProcessPoolExecutor", no_semaphores)
     engine = LokyEngine(1)
     outcomes = [submit(engine, hang).result(5) for _ in range(2)]
     assert {outcome.state for outcome in outcomes} == {JobState.LOST}
@@ -388,115 +388,30 @@ def test_a_job_without_a_folder_fails_and_says_so(submit, engine, store):
     assert submit(engine, os.getpid).result(30).state is JobState.SUCCEEDED
 
 
-# --- jobs that lie ahead at a keeper --------------------------------------------------------------------------------
+# --- reused processes -----------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def hurried(engine, submit):
-    """An engine whose slots have run quick reused jobs, so that it takes more of them ahead."""
-    for _ in range(4):
-        wait([submit(engine, int, isolation="reuse") for _ in range(2)], BOUND)
-    assert engine.ahead > 0
-    return engine
-
-
-def test_quick_jobs_ahead_of_a_long_one_run_elsewhere(hurried, submit, tmp_path):
-    """What lies at a keeper whose job turns out to take long is given back, and none of it waits for that job."""
-    release = tmp_path / "release"
-
-    def hold():
-        while not release.exists():
-            time.sleep(0.005)
-
-    long = submit(hurried, hold, isolation="reuse")
-    quick = [submit(hurried, int, isolation="reuse") for _ in range(20)]
-    assert not wait(quick, BOUND).not_done
-    assert not long.done()
-    release.touch()
-    assert {future.result(BOUND).state for future in [long, *quick]} == {JobState.SUCCEEDED}
-
-
-def test_a_job_that_lies_ahead_can_be_cancelled(hurried, submit, store, tmp_path):
-    """It never starts, whether its keeper still has it or has given it back."""
-    release = tmp_path / "release"
-
-    def hold():
-        while not release.exists():
-            time.sleep(0.005)
-
-    held = [submit(hurried, hold, isolation="reuse") for _ in range(2)]
-    folders = [store.new_job("job") for _ in range(6)]
-    ahead = [submit(hurried, int, folder=folder, isolation="reuse") for folder in folders]
-    for folder in folders:
-        hurried.cancel(folder.id)
-    release.touch()
-    assert {future.result(BOUND).state for future in ahead} == {JobState.CANCELLED}
-    assert not any(isinstance(event, Started) for folder in folders for event in folder.read_events()[0])
-    assert {future.result(BOUND).state for future in held} == {JobState.SUCCEEDED}
-
-
-def test_jobs_that_lie_ahead_survive_their_keeper(hurried, submit, tmp_path):
-    """A keeper that is killed costs the job that it ran; those that it had not begun run elsewhere."""
-    started = tmp_path / "started"
-
-    def kill_the_keeper():
-        started.touch()
-        os.kill(os.getppid(), signal.SIGKILL)
-        time.sleep(1000)
-
-    lost = submit(hurried, kill_the_keeper, isolation="reuse")
-    ahead = [submit(hurried, int, isolation="reuse") for _ in range(6)]
-    assert lost.result(BOUND).state is JobState.LOST
-    assert {future.result(BOUND).state for future in ahead} == {JobState.SUCCEEDED}
-
-
-def test_environment_of_a_job_that_was_given_back_are_not_forgotten(submit, tmp_path, monkeypatch):
-    """They are told once, with a job that its keeper gave back; it comes again, and finds itself where it belongs."""
-    engine, release = LokyEngine(1), tmp_path / "release"
-
-    def hold():
-        while not release.exists():
-            time.sleep(0.005)
-
-    def look():
-        return os.environ.get("SINCE_THEN")
-
-    for _ in range(3):
-        submit(engine, int, isolation="reuse").result(BOUND)
-    held = submit(engine, hold, isolation="reuse")
-    monkeypatch.setenv("SINCE_THEN", "yes")
-    store = StoreFolder(tmp_path / "looks")
-    store.create()
-    folder = store.new_job("look")
-    looked = submit(engine, look, folder=folder, isolation="reuse")
-    wait_for(lambda: engine.ahead == 0)  # it was given back
-    release.touch()
-    assert {held.result(BOUND).state, looked.result(BOUND).state} == {JobState.SUCCEEDED}
-    assert read_result(folder.result_file)[0] == "yes"
-    engine.close()
-
-
-def test_a_reused_job_that_removes_its_folder_is_told_as_well(hurried, submit, store):
+def test_a_reused_job_that_removes_its_folder_ends_as_well(engine, submit, store):
     """Its end can't be written down there; the future has it."""
     folder = store.new_job("job")
 
     def remove():
         shutil.rmtree(folder.path)
 
-    assert submit(hurried, remove, folder=folder, isolation="reuse").result(BOUND).state is JobState.FAILED
-    assert submit(hurried, int, isolation="reuse").result(BOUND).state is JobState.SUCCEEDED
+    assert submit(engine, remove, folder=folder, isolation="reuse").result(BOUND).state is JobState.FAILED
+    assert submit(engine, int, isolation="reuse").result(BOUND).state is JobState.SUCCEEDED
 
 
-def test_a_crash_costs_none_of_those_that_lie_ahead(hurried, submit):
+def test_a_crash_costs_none_of_the_reused_jobs_around_it(engine, submit):
     """Each has its own end, whatever the one before did to the process."""
-    futures = [submit(hurried, os.abort if number % 5 == 4 else int, isolation="reuse") for number in range(20)]
+    futures = [submit(engine, os.abort if number % 5 == 4 else int, isolation="reuse") for number in range(20)]
     states = [future.result(BOUND).state for future in futures]
     assert states == [JobState.CRASHED if number % 5 == 4 else JobState.SUCCEEDED for number in range(20)]
 
 
 def test_no_job_stays_pending_whose_keeper_hangs_when_the_engine_closes(submit, tmp_path, monkeypatch):
     """The keeper is killed, and the job is told lost."""
-    monkeypatch.setattr(slots, "_PATIENCE", 0.2)
+    monkeypatch.setattr(worker_slots, "_PATIENCE", 0.2)
     engine, started = LokyEngine(1), tmp_path / "started"
 
     def note_and_hang():
