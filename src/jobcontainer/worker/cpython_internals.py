@@ -42,7 +42,7 @@ def call_at_exit(call: Callable[[], object], *, last: bool = False) -> None:
 
 
 def _make_exit_calls() -> None:
-    for pid, call in list(_exit_calls):
+    for pid, call in _exit_calls:
         if pid == os.getpid():
             call()
 

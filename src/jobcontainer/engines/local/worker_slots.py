@@ -242,7 +242,7 @@ def start_spare_keeper() -> None:
 
 
 def _take_spare() -> KeeperProcess | None:
-    global _spare  # noqa: PLW0603 -- as above
+    global _spare
     with _spare_lock:
         spare, _spare = _spare, None
     return spare if spare is not None and spare.owner == os.getpid() else None
