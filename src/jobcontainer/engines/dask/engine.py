@@ -36,8 +36,7 @@ except ModuleNotFoundError as missing:
 from jobcontainer.engines.dask import worker_side
 from jobcontainer.engines.dask.attempts import Attempt, Errands
 from jobcontainer.engines.dask.cluster import Cluster
-from jobcontainer.errors import JobContainerError
-from jobcontainer.pickling.warning import warn
+from jobcontainer.errors import JobContainerError, warn
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
