@@ -175,8 +175,7 @@ def _exited(error: SystemExit) -> dict[str, Any]:
         with contextlib.suppress(Exception):
             print(code, file=sys.stderr)  # noqa: T201 -- as the interpreter does it
         code = 1
-    reason = f"It called sys.exit({_text_of(error)}) before run() returned."
-    return {"state": JobState.CRASHED, "exit_code": (code or 0) & 0xFF, "reason": reason}
+    return {"state": JobState.CRASHED, "exit_code": (code or 0) & 0xFF, "exit_argument": _text_of(error)}
 
 
 def _text_of(error: BaseException) -> str:
