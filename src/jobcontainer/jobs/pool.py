@@ -15,7 +15,6 @@ from jobcontainer.jobs.detached.client import DetachedJobs
 from jobcontainer.jobs.group import JobGroup
 from jobcontainer.jobs.scheduler import Scheduler
 from jobcontainer.jobs.submission import Submission, Submitter, as_process
-from jobcontainer.pickling.shared_prefix import Shared
 from jobcontainer.process import JobOptions
 from jobcontainer.storage.folder import store_folder
 
@@ -137,11 +136,7 @@ class JobPool(Executor):
         submissions: list[Submission] = []
         try:
             here = sender.submitter.here()
-            # What makes processes as it goes may change their class as well.
-            shared = Shared() if isinstance(processes, (list, tuple)) else None
-            submissions.extend(
-                sender.submitter.of_process(as_process(one, (), {}), options, here, shared) for one in processes
-            )
+            submissions.extend(sender.submitter.of_process(as_process(one, (), {}), options, here) for one in processes)
         except BaseException:
             for submission in submissions:
                 sender.submitter.discard(submission)
