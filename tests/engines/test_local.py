@@ -21,7 +21,7 @@ from jobcontainer.engines.local.engine import LokyEngine
 from jobcontainer.events import JobState
 from jobcontainer.jobfile.serializer import Serializer
 from jobcontainer.process import Environment, JobOptions
-from jobcontainer.storage.folder import StoreFolder
+from jobcontainer.storage.folder import JobFolder, StoreFolder
 from jobcontainer.storage.result import read_result
 from jobcontainer.worker import process_tree
 from waiting import is_running, wait_for
@@ -361,6 +361,147 @@ def test_slots_must_be_a_number_of_slots(slots):
     """The error names the option and what is allowed."""
     with pytest.raises(ValueError, match=r"slots=.*whole number from 1 up"):
         LokyEngine(slots)
+
+
+def test_it_leaves_nothing_in_the_import_system_and_in_signal_handlers(script):
+    """After jobs have run, whatever finds modules and handles signals is what it was, and joblib is joblib."""
+    process = script("""
+        import types
+
+        def look():
+            handlers = [signal.getsignal(number) for number in signal.valid_signals()]
+            return list(map(id, sys.meta_path)), list(map(id, sys.path_hooks)), handlers
+
+        before = look()
+        engine = LokyEngine(1)
+        print(start(engine, os.getpid).result().state, look() == before)
+        engine.close()
+        import joblib
+        print(look() == before, type(joblib) is types.ModuleType)
+        ours = [name for name, module in sys.modules.items()
+                if "jobcontainer" in (getattr(module, "__file__", None) or "") and not name.startswith("jobcontainer")]
+        print([name for name in ours if name != "__main__"])
+    """)
+    assert process.communicate(timeout=60) == ("succeeded True\nTrue True\n[]\n", "")
+
+
+FORKS = """
+import multiprocessing, os, sys, threading
+from jobcontainer import JobPool
+
+class Waits:
+    def run(self):
+        import time
+        time.sleep({seconds})
+
+pool = JobPool(1, store=os.environ["STORE"])
+job = pool.submit(Waits())
+"""
+
+
+def test_a_process_forked_by_multiprocessing_ends_while_a_pool_lives(script):
+    """Its exit runs none of our exit hooks, waits for no job of its parent, and ends no keeper."""
+    process = script(
+        """
+        child = multiprocessing.get_context("fork").Process(target=print, args=("child",), kwargs={"flush": True})
+        child.start()
+        child.join(20)
+        print(child.exitcode, job.done(), flush=True)
+        job.cancel()
+        pool.shutdown()
+        """,
+        prelude=FORKS.replace("{seconds}", "1000"),
+    )
+    out, err = process.communicate(timeout=60)
+    assert (out, err) == ("child\n0 False\n", "")
+
+
+def test_a_forked_process_exits_and_may_have_a_pool_of_its_own(script):
+    """It can't use its parent's pool, and says so; one that it makes runs jobs, and its exit waits for these alone."""
+    process = script(
+        """
+        pid = os.fork()
+        if pid == 0:
+            try:
+                pool.submit(Waits())
+            except RuntimeError as error:
+                print("make a new JobPool" in str(error), flush=True)
+            own = JobPool(1, store=os.environ["STORE"] + "-child")
+            print(own.submit(pow, 2, 10).result(30), flush=True)
+            sys.exit()
+        print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), job.done(), flush=True)
+        job.cancel()
+        pool.shutdown()
+        """,
+        prelude=FORKS.replace("{seconds}", "1000"),
+    )
+    out, err = process.communicate(timeout=60)
+    assert (out, err) == ("True\n1024\n0 False\n", "")
+
+
+def test_a_script_may_end_when_its_first_job_was_just_submitted(script):
+    """No process can be started while the interpreter exits: what a job needs has been started by then."""
+    process = script(
+        "pass", prelude=FORKS.replace("{seconds}", "0.2").replace("1)", "2)", 1) + "pool.submit(Waits())\n"
+    )
+    assert process.communicate(timeout=60) == ("", "")
+    assert process.returncode == 0
+    (store,) = (path for path in Path(process.args[-1]).parent.iterdir() if path.name == "scripts")
+    states = [JobFolder(path).last_turn().state for path in store.iterdir() if (path / "job.json").exists()]
+    assert states == [JobState.SUCCEEDED] * 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("moment", range(6))
+def test_an_interrupt_while_the_first_keeper_starts_breaks_nothing(script, moment):
+    """Whenever Ctrl-C comes, the interpreter raises KeyboardInterrupt; the engine runs jobs afterwards, and closes."""
+    process = script("""
+        engine = LokyEngine(1)
+        print("ready", flush=True)
+        jobs = []
+        try:
+            jobs.append(start(engine, lambda: "first"))
+            jobs[0].result()
+            time.sleep(5)
+        except KeyboardInterrupt:
+            print("interrupted", flush=True)
+        print(start(engine, lambda: "second").result().state)
+        print({job.result().state for job in jobs} <= {"succeeded"})
+        engine.close()
+    """)
+    assert process.stdout.readline() == "ready\n"
+    time.sleep(moment * 0.1)  # the moment is what is tried
+    os.killpg(process.pid, signal.SIGINT)
+    assert process.communicate(timeout=60) == ("interrupted\nsucceeded\nTrue\n", "")
+    assert process.returncode == 0
+
+
+def test_an_engine_takes_the_keeper_that_was_started_early(submit):
+    """``warm_up`` of the extension starts one in the background; the first engine uses it, and ends it."""
+    worker_slots.start_spare_keeper()
+    wait_for(lambda: len(keepers()) == 1, within=30)
+    (early,) = keepers()
+    engine = LokyEngine(1)
+    assert submit(engine, os.getpid).result(30).state is JobState.SUCCEEDED
+    assert keepers() == [early]
+    engine.close()
+    assert not is_running(early)
+
+
+@pytest.mark.parametrize("use", ["", "JobPool(2, store=os.environ['STORE']).shutdown()", "keep = JobPool(2)"])
+def test_a_keeper_that_was_started_early_and_never_used_ends_with_the_script(script, use):
+    """Nothing is printed, nothing hangs, and no process is left."""
+    process = script(
+        f"""
+        from jobcontainer.jobs.pool import warm_up
+        os.chdir(os.path.dirname(os.environ["STORE"]))
+        warm_up()
+        {use}
+        """,
+        prelude="import os\nfrom jobcontainer import JobPool\n",
+    )
+    assert process.communicate(timeout=30) == ("", "")
+    assert process.returncode == 0
 
 
 # --- what goes wrong around it --------------------------------------------------------------------------------------

@@ -15,16 +15,19 @@ import time
 from typing import TYPE_CHECKING, Any, TextIO
 
 from jobcontainer.engines.attempt import Attempt
-from jobcontainer.events import Outcome, Started, Usage
+from jobcontainer.events import Started, Usage
 from jobcontainer.jobfile.serializer import Serializer
 from jobcontainer.storage.ending import write_end
+from jobcontainer.storage.folder import LOG
 from jobcontainer.worker.order import Order
+from jobcontainer.worker.outcome import ExitFacts, classify
 from jobcontainer.worker.run import carry_out
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from concurrent.futures import Future
 
+    from jobcontainer.events import Outcome
     from jobcontainer.jobfile.identity import FileIdentity
     from jobcontainer.process import Environment, JobOptions
     from jobcontainer.storage.folder import JobFolder
@@ -73,7 +76,9 @@ class InlineEngine:
                 load=Serializer.deserialize_from_file,
             )
         usage = Usage(wall=time.time() - begun, cpu=time.process_time() - cpu)
-        this.future.set_result(write_end(folder, Outcome(at=time.time(), usage=usage, attempt=attempt, **ending)))
+        this.future.set_result(
+            write_end(folder, classify(ExitFacts(reported=ending, log=folder.file(LOG)), usage, attempt))
+        )
         return this.future
 
     def cancel(self, job_id: str) -> None:

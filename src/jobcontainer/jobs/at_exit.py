@@ -1,46 +1,44 @@
-"""Living: the schedulers of this process, and what becomes of their jobs when it exits."""
+"""What becomes of the jobs of this process when it exits: a script waits for them, an interactive session ends them."""
 
 from __future__ import annotations
 
+import os
 import sys
 import weakref
-from typing import TYPE_CHECKING, Any
+from typing import Protocol
 
 from jobcontainer.worker.cpython_internals import call_at_exit
 
-if TYPE_CHECKING:
-    from pathlib import Path
 
-    from jobcontainer.jobs.job import Job
-    from jobcontainer.jobs.scheduler import Scheduler
+class Scheduler(Protocol):
+    """Whoever has jobs that are not finished."""
 
-_schedulers: weakref.WeakSet[Scheduler] = weakref.WeakSet()
+    def shutdown(self) -> None:
+        """Take no more jobs, and return when all have ended."""
+        ...
+
+    def end(self) -> None:
+        """End every job."""
+        ...
+
+
+_schedulers: weakref.WeakKeyDictionary[Scheduler, int] = weakref.WeakKeyDictionary()  # and the process of each
 
 
 def add(scheduler: Scheduler) -> None:
     """Note a scheduler for as long as somebody holds it."""
-    _schedulers.add(scheduler)
-
-
-def live_jobs(store: Path) -> dict[str, Job[Any]]:
-    """Return the jobs of a store that are queued or running in this process, by id."""
-    return {
-        job.id: job
-        for scheduler in list(_schedulers)
-        if scheduler.submitter.store.path == store
-        for job in scheduler.unfinished()
-    }
+    _schedulers[scheduler] = os.getpid()
 
 
 def finish_at_exit() -> None:
-    """See to it, once, that no job is forgotten when the interpreter exits."""
+    """Register, once per process, what happens to jobs when the interpreter exits."""
     call_at_exit(_at_exit)
 
 
 def _at_exit() -> None:
     """Wait for the jobs of a script, as the standard library's executors do; end those of an interactive session."""
     interactive = hasattr(sys, "ps1")  # set by the plain prompt and by IPython, in a terminal or a kernel
-    for scheduler in list(_schedulers):
+    for scheduler in [one for one, pid in _schedulers.items() if pid == os.getpid()]:  # not those of a parent
         try:
             scheduler.end() if interactive else scheduler.shutdown()
         except KeyboardInterrupt:

@@ -1,7 +1,6 @@
 """Every private name of CPython that a worker or an engine needs, and why no public one does.
 
-The rest of the package imports functions from here. A name that a later Python no longer has shows in the tests that run
-on the newest one.
+The rest of the package imports functions from here. The tests that run on the newest Python show where a name is gone.
 """
 
 from __future__ import annotations
@@ -28,8 +27,7 @@ def call_at_exit(call: Callable[[], object], *, last: bool = False) -> None:
     """Have something called when this process exits, before its threads are joined; once, however often it is asked.
 
     Functions of :mod:`atexit` are called too late: the interpreter has joined loky's threads by then, which last as
-    long as keepers do. Loky registers its own function anew with every executor, and the latest comes first; so this is
-    called after each. A forked child does not make the calls of its parent.
+    long as keepers do. A forked child does not make the calls of its parent.
 
     Args:
         call: what to call.
@@ -37,6 +35,14 @@ def call_at_exit(call: Callable[[], object], *, last: bool = False) -> None:
     """
     if (os.getpid(), call) not in _exit_calls:
         _exit_calls.insert(len(_exit_calls) if last else 0, (os.getpid(), call))
+        come_first_at_exit()
+
+
+def come_first_at_exit() -> None:
+    """Have the calls of :func:`call_at_exit` made before what others have registered so far.
+
+    What was registered last is called first, and loky registers its own function anew with every executor.
+    """
     with contextlib.suppress(RuntimeError):  # the interpreter exits already
         getattr(threading, "_register_atexit", atexit.register)(_make_exit_calls)
 
@@ -67,7 +73,7 @@ def children_allowed() -> Iterator[None]:
     :mod:`multiprocessing` forbids it, as nobody ends the children of a process that is simply terminated. Keepers end
     by themselves.
     """
-    config = _process.current_process()._config  # noqa: SLF001 -- told above
+    config = _process.current_process()._config  # noqa: SLF001 -- as its docstring says
     before = config.get("daemon", False)
     config["daemon"] = False
     try:
@@ -76,12 +82,17 @@ def children_allowed() -> Iterator[None]:
         config["daemon"] = before
 
 
+def forget_siblings() -> None:
+    """In a forked child: have multiprocessing not wait for its parent's children when it exits, which fails."""
+    _process._children = set()  # noqa: SLF001 -- as its docstring says
+
+
 def become_main_process() -> None:
     """Make this a main process in multiprocessing's eyes, so that it works inside ``run()`` as in a script.
 
     What this process has inherited of its parents, their children, finalizers and resource tracker, is not its own.
     """
-    _util._finalizer_registry.clear()  # noqa: SLF001 -- told above, as below
+    _util._finalizer_registry.clear()  # noqa: SLF001 -- as its docstring says
     current = _process.current_process()
     current.name, current._identity, current._parent_pid = "MainProcess", (), None  # noqa: SLF001
     current._config = {"authkey": current.authkey, "semprefix": "/mp"}  # noqa: SLF001 -- as a main process has it

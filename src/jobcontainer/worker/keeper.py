@@ -1,9 +1,10 @@
 """The keeper: a process that runs no user code, makes one fresh process for each job, and supervises it.
 
-It is the one worker of a loky executor, whose only call, :func:`serve`, lasts as long as the keeper. States: *starting*,
-from :func:`begin`, the executor's initializer, to :func:`serve`; *idle*, waiting for an order, with a spare process
-ready; *busy*, with one job; *ending*, when :func:`serve` has returned and loky ends its worker. One thread, always: a
-process that has several can't be forked safely. Where a preloaded module starts some, jobs get new interpreters instead.
+It is the one worker of a loky executor, whose only call, :func:`serve`, lasts as long as the keeper. States:
+*starting*, from :func:`begin`, the executor's initializer, to :func:`serve`; *idle*, waiting for an order, with a spare
+process ready; *busy*, with one job; *ending*, when :func:`serve` has returned and loky ends its worker. One thread,
+always: a process that has several can't be forked safely. Where a preloaded module starts some, jobs get new
+interpreters instead.
 
 The lifeline, a socket to the engine, brings orders and cancels, and takes the ends of jobs; the messages are in
 :mod:`jobcontainer.worker.keeper_protocol`. When it ends without a message to end, the engine's process is dead: the
@@ -98,7 +99,7 @@ class Keeper:
             watched.register(lifeline.fileno(), select.POLLIN)
         signal.signal(signal.SIGIO, self._exit_if_lifeline_ended)
         fcntl.fcntl(lifeline.fileno(), fcntl.F_SETOWN, os.getpid())
-        self._signal_lifeline(True)
+        self._signal_lifeline(on=True)
 
     def prepare(self) -> None:
         """Load what jobs will need, and have a spare process ready."""
@@ -117,7 +118,7 @@ class Keeper:
 
     def serve(self) -> None:
         """Run one order after another, until the message to end."""
-        self._signal_lifeline(False)
+        self._signal_lifeline(on=False)
         while not self._is_to_end:
             self._read_lifeline(wait=self._order is None)
             if self._order is not None:
@@ -131,7 +132,7 @@ class Keeper:
                 process.kill()
                 process.reap()
         process_tree.end_children()
-        self._signal_lifeline(True)
+        self._signal_lifeline(on=True)
         self._lifeline.send(KeeperEnded())
 
     def run(self, order: Order) -> Outcome:
@@ -213,7 +214,7 @@ class Keeper:
             case EndKeeper():
                 self._is_to_end = True
 
-    def _signal_lifeline(self, on: bool) -> None:  # noqa: FBT001 -- a switch
+    def _signal_lifeline(self, *, on: bool) -> None:
         """Have SIGIO sent, or not, when something comes over the lifeline, its end included."""
         descriptor = self._lifeline.fileno()
         flags = fcntl.fcntl(descriptor, fcntl.F_GETFL)

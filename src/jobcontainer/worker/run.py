@@ -18,7 +18,6 @@ import traceback
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from jobcontainer.events import JobState
-from jobcontainer.jobfile.identity import FileIdentity
 from jobcontainer.jobfile.loading import load_in_job
 from jobcontainer.storage.folder import LOG, PROCESS, RESULT, JobFolder
 from jobcontainer.storage.result import qualified_name, write_raised, write_returned
@@ -92,7 +91,7 @@ def run_order(order: Order, channel: Connection) -> None:
             channel.send_bytes(json.dumps(facts | ending).encode())
 
     try:
-        carry_out(folder, prepare, tell)
+        carry_out(folder, prepare, tell, load=lambda path: load_in_job(path, order.identity))
     except JobStopped as error:  # it came while an earlier end was being written
         tell(_ending(folder, error))
 
@@ -123,8 +122,7 @@ def carry_out(
         finally:
             vars(builtins).update(_BUILTINS)  # what user code did to them shall not keep its result from being written
             display.finish()
-        write_returned(folder.file(RESULT), value)
-        identity = FileIdentity.of(folder.file(RESULT))
+        identity = write_returned(folder.file(RESULT), value)
         ending: dict[str, Any] = {"state": JobState.SUCCEEDED, "result_identity": identity}
     except BaseException as error:  # noqa: BLE001 -- whatever run() raises is its end
         ending = _ending(folder, error)
@@ -169,8 +167,7 @@ def _exited(error: SystemExit) -> dict[str, Any]:
         with contextlib.suppress(Exception):
             print(code, file=sys.stderr)  # noqa: T201 -- as the interpreter does it
         code = 1
-    reason = f"It called sys.exit({_text_of(error)}) before run() returned."
-    return {"state": JobState.CRASHED, "exit_code": (code or 0) & 0xFF, "reason": reason}
+    return {"state": JobState.CRASHED, "exit_code": (code or 0) & 0xFF, "exit_argument": _text_of(error)}
 
 
 def _text_of(error: BaseException) -> str:

@@ -27,7 +27,7 @@ from multiprocessing import resource_tracker
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from jobcontainer.worker import MARK, keeper, limits, process_tree
-from jobcontainer.worker.cpython_internals import call_at_exit, children_allowed
+from jobcontainer.worker.cpython_internals import call_at_exit, children_allowed, come_first_at_exit, forget_siblings
 from jobcontainer.worker.keeper_protocol import CancelJob, EndKeeper, JobEnded, RunJob, SetEnvironment
 
 if TYPE_CHECKING:
@@ -114,7 +114,6 @@ class KeeperProcess:
         Raises:
             RuntimeError: no thread can be started, as the interpreter exits.
         """
-        self._at_exit = at_exit
         call_at_exit(at_exit, last=True)
         try:
             self._thread.start()
@@ -229,7 +228,7 @@ class KeeperProcess:
                 raise RuntimeError("the engine was closed")
             call: Future[None] = executor.submit(keeper.serve)
         self.was_made = True
-        call_at_exit(self._at_exit, last=True)  # anew, as loky has just registered its own
+        come_first_at_exit()
         return call
 
     def _receive(self) -> bool:
@@ -252,8 +251,8 @@ class KeeperProcess:
             error = None
         how = "" if error is None else f" ({' '.join(str(error).split())})"
         return (
-            f"The process that kept the job died, and the job with it{how}. If the machine ran out of memory, run fewer "
-            "jobs at a time, or submit it again."
+            f"The process that kept the job died, and the job with it{how}. If the machine ran out of memory, run "
+            "fewer jobs at a time, or submit it again."
         )
 
     def _kill_strays(self) -> None:
@@ -281,7 +280,9 @@ def _sigint_blocked() -> Iterator[None]:
 
 
 def _give_up_lifelines() -> None:
-    """In a forked child: let the parent's keepers notice when the parent ends."""
+    """In a forked child: let the parent's keepers notice when the parent ends, and don't wait for them."""
+    if _lifelines:
+        forget_siblings()
     for lifeline in _lifelines:
         lifeline.close()
     _lifelines.clear()

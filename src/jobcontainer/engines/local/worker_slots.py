@@ -9,8 +9,8 @@ that nobody holds any more.
 
 Who ends what: ``close`` cancels what runs, waits for it, and ends the keepers, all of them at once. An engine that is
 garbage collected lets its jobs run to their end first. At the interpreter's exit every engine is closed before loky
-joins its threads, which would wait for running jobs. Where none of it comes to pass, because this process is killed, the
-keepers see the end of their lifelines.
+joins its threads, which would wait for running jobs. When this process is killed, the keepers see the end of their
+lifelines.
 
 A process may have one spare keeper, started before any engine needs it; the first engine without modules to preload
 takes it.
