@@ -36,7 +36,7 @@ def test_a_captured_global_is_named_once_for_each_class(cell, path):
     with pytest.warns(UserWarning, match="The file of Train has 37") as caught:
         write_file(names["Train"](), path, kind="process")
     [warning] = caught
-    assert "help() -> global table 24.0 MB, process.data['train'] 8.0 MB, process.text 5.0 MB" in str(warning.message)
+    assert "help() -> global table 24 MB, process.data['train'] 8 MB, process.text 5 MB" in str(warning.message)
     assert warning.filename == __file__
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -12,6 +12,7 @@ from jobcontainer.pickling.object_graph import parts_of
 from jobcontainer.pickling.pickler import Nowhere, Pickler
 from jobcontainer.pickling.source_code import definition_of
 from jobcontainer.pickling.warning import warn
+from jobcontainer.process import memory_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -39,9 +40,9 @@ def warn_if_large(obj: object, size: int, left_out: Mapping[str, Mapping[str, st
     if size <= _LARGE or definition in _warned:
         return
     _warned.add(definition)
-    parts = ", ".join(f"{words} {_in_words(weight)}" for words, weight in largest_parts(obj, "process", left_out))
+    parts = ", ".join(f"{words} {memory_text(weight)}" for words, weight in largest_parts(obj, "process", left_out))
     warn(
-        f"The file of {definition.__qualname__} has {_in_words(size)}: {parts}. Each job writes and reads all of it; "
+        f"The file of {definition.__qualname__} has {memory_text(size)}: {parts}. Each job writes and reads all of it; "
         "what run() can load or make itself need not travel."
     )
 
@@ -104,7 +105,3 @@ def _weight(obj: object, left_out: Mapping[str, Mapping[str, str]]) -> int:
     except Exception:  # noqa: BLE001 -- what goes only within its module, as a lock, weighs nothing
         return 0
     return nowhere.size + sum(map(len, scales.buffers))
-
-
-def _in_words(size: int) -> str:
-    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"  # noqa: PLR2004 -- a billion bytes

@@ -20,10 +20,9 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from jobcontainer.engines import engine_named
-from jobcontainer.jobs.control import SchedulerControl
+from jobcontainer.jobs.control import start_scheduler
 from jobcontainer.jobs.detached import wire
-from jobcontainer.jobs.scheduler import Scheduler
-from jobcontainer.jobs.submission import Submission, Submitter
+from jobcontainer.jobs.submission import Submission
 from jobcontainer.process import Environment, JobOptions
 from jobcontainer.storage.folder import StoreFolder
 from jobcontainer.storage.owner import this_process
@@ -76,8 +75,8 @@ class Host:
         """Start with no job; workers start with the first."""
         self._store = store
         self._taken: set[str] = set()
-        self._scheduler = Scheduler(engine_named("loky", None), Submitter(store))
-        self._control = SchedulerControl(self._scheduler)
+        self._control = start_scheduler(engine_named("loky", None), store)
+        self._scheduler = self._control.scheduler
 
     def serve(self, listener: socket.socket, can_be_reached: Callable[[], bool]) -> None:
         """Answer requests until there has been nothing to do for a while, or nobody can come any more.
