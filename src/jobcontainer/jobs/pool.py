@@ -42,7 +42,6 @@ class Sender(Protocol):
 
     def submit(self, submissions: Sequence[Submission]) -> list[Job[Any]]:
         """Take jobs whose folders are written, and return their handles."""
-        ...
 
 
 class JobPool(Executor):
@@ -59,7 +58,7 @@ class JobPool(Executor):
         store: the folder for the jobs' files, or a :class:`JobStore`; None for ``JOBCONTAINER_HOME``, or
             ``.jobcontainer`` in the working directory.
         preload: modules that are imported once per slot, before any job.
-        **options: what every job gets unless told otherwise, see :class:`jobcontainer.process.JobOptions`.
+        **options: the options of every job, see :class:`jobcontainer.process.JobOptions`.
 
     Raises:
         ValueError: an argument is out of range.

@@ -66,8 +66,8 @@ class Submitter:
 
         Args:
             process: the process.
-            options: what is asked for it.
-            environment: what follows it, where several share them; None for those of this process now.
+            options: its options.
+            environment: the environment that several processes share; None for that of this process now.
             shared: what several have in common, where they are submitted together.
 
         Raises:
@@ -157,7 +157,7 @@ def as_process(work: object, args: tuple[Any, ...], kwargs: dict[str, Any]) -> P
                 f"run() takes no arguments: give them to the constructor, {type(work).__name__}(...), "
                 "and submit the object alone."
             )
-        return work  # type: ignore[return-value]  # it was just asked for run()
+        return work  # type: ignore[return-value]  # it has run(), as was just seen
     if callable(work):
         return Call(work, args, kwargs)
     raise TypeError(f"{work!r} has no run() method and is no function: there is nothing to run.")

@@ -56,7 +56,7 @@ def main(arguments: Sequence[str]) -> int:
     try:
         host.serve(listener, can_be_reached=lambda: _identity(store) == socket_made)
     finally:
-        if _identity(store) == socket_made:  # else the store was deleted, and what stands there is another's
+        if _identity(store) == socket_made:  # else the store was deleted, and the socket there is another's
             store.host_socket_file.unlink(missing_ok=True)  # before the lock goes: the next host makes its own
         listener.close()
         host.end()
@@ -142,7 +142,7 @@ def _listen(store: StoreFolder) -> socket.socket:
 
 
 def _identity(store: StoreFolder) -> tuple[int, int] | None:
-    """Return what tells the socket in the store from any other; None where there is none."""
+    """Return device and inode of the socket in the store; None where there is none."""
     try:
         found = store.host_socket_file.stat()
     except OSError:
