@@ -50,7 +50,7 @@ class Call:
     args: tuple[Any, ...]
     kwargs: Mapping[str, Any]
 
-    def run(self) -> Any:  # noqa: ANN401 -- whatever the function returns
+    def run(self) -> Any:
         """Call the function."""
         return self.function(*self.args, **self.kwargs)
 
@@ -148,7 +148,7 @@ class JobOptions:
         if not holds:
             raise ValueError(f"{option}={getattr(self, option)!r}: it takes {allowed}.")
 
-    def updated(self, **changes: Any) -> JobOptions:  # noqa: ANN401 -- one of each option's types
+    def updated(self, **changes: Any) -> JobOptions:
         """Return these options with some changed.
 
         Raises:

@@ -138,17 +138,12 @@ class JobPool(Executor):
         """
         from jobcontainer.jobs.group import JobGroup
         from jobcontainer.jobs.submission import as_process
-        from jobcontainer.pickling.shared_prefix import Shared
 
         sender, options = self._sender(), self._for_jobs()
         submissions: list[Submission] = []
         try:
             here = sender.submitter.here()
-            # What makes processes as it goes may change their class as well.
-            shared = Shared() if isinstance(processes, (list, tuple)) else None
-            submissions.extend(
-                sender.submitter.of_process(as_process(one, (), {}), options, here, shared) for one in processes
-            )
+            submissions.extend(sender.submitter.of_process(as_process(one, (), {}), options, here) for one in processes)
         except BaseException:
             for submission in submissions:
                 sender.submitter.discard(submission)
