@@ -195,7 +195,7 @@ class DaskEngine:
         return asyncio.ensure_future(_result_of(task)), task.release
 
 
-def _connected(client: Any) -> Any:  # noqa: ANN401 -- a client, or any of what names one
+def _connected(client: Any) -> Any:
     """Return a client of our own, for an address or for where another client is connected."""
     security = None
     if client is None:
@@ -222,7 +222,7 @@ def _connected(client: Any) -> Any:  # noqa: ANN401 -- a client, or any of what 
     return _dask.Client(address, security=security, timeout=_CONNECT_SECONDS, set_as_default=False, name="jobcontainer")
 
 
-async def _knock(address: str, security: Any) -> None:  # noqa: ANN401 -- as above
+async def _knock(address: str, security: Any) -> None:
     """Connect to a scheduler, and leave.
 
     Raises:
@@ -245,7 +245,7 @@ def _run(data: bytes) -> dict[str, Any]:
     return worker_side.run(errand, is_wanted)
 
 
-async def _result_of(task: Any) -> dict[str, Any]:  # noqa: ANN401 -- as above
+async def _result_of(task: Any) -> dict[str, Any]:
     """Wait for a task.
 
     Raises:
