@@ -555,6 +555,7 @@ FUNCTIONS = {
 @pytest.mark.parametrize("function", FUNCTIONS.values(), ids=FUNCTIONS)
 def test_functions_of_all_kinds_run_in_a_fresh_process(path, run_in_job, function):
     """A process that has never seen the notebook runs them."""
+
     class Call:
         def run(self):
             return function()
