@@ -422,6 +422,22 @@ def test_an_object_that_is_its_own_culprit():
     assert [culprit.path for culprit in diagnose(threading.Lock())] == ["obj"]
 
 
+class SaysAName:
+    """Something that goes by a name under which there is something else."""
+
+    def __init__(self, name):
+        self.name = name
+
+    def __reduce__(self):
+        return self.name
+
+
+def test_a_name_that_leads_elsewhere_is_named():
+    """Each object that says so, whether the name is taken or missing; and nothing beside them."""
+    holder = {"taken": SaysAName("SaysAName"), "kinds": [type(None), 5], "missing": [SaysAName("no_such_name")]}
+    assert [culprit.path for culprit in diagnose(holder)] == ["obj['taken']", "obj['missing'][0]"]
+
+
 def test_a_chain_that_is_too_long_is_named():
     """Pickle goes down into it until the stack is full."""
     chain = None
