@@ -31,7 +31,7 @@ def test_flags_end_where_the_expression_begins(line, expression, given):
     "line", ["--name 'open f()", "--name a'b f()", "--unknown f()", "--timeout", "--timeout x f()"]
 )
 def test_a_line_that_can_not_be_parsed_is_an_error_with_the_usage(line):
-    """An open quote, an unknown flag, a missing value and a wrong value are all said."""
+    """An open quote, an unknown flag, a missing value and a wrong value are all reported."""
     with pytest.raises(ArgumentsError, match=r"usage: %jobcontainer \[--help\]"):
         submit_parser("%jobcontainer").parse_before_expression(line)
 

@@ -121,7 +121,7 @@ def test_the_value_of_the_last_expression_is_displayed_as_usual(run, capsys):
 
 
 @pytest.mark.parametrize(
-    ("cell", "said"),
+    ("cell", "message"),
     [
         ("x = 1", "looked for an object with a run() method as the cell's last expression, a list of such objects, or"),
         ("import subprocess\nsubprocess", "nothing to run"),
@@ -129,11 +129,11 @@ def test_the_value_of_the_last_expression_is_displayed_as_usual(run, capsys):
         (f"{TASK}[Task(), 5]", "Item 1 of the last expression, of type int, has no run()"),
     ],
 )
-def test_the_error_of_a_cell_without_a_process_is_one_sentence(run, tmp_path, cell, said):
+def test_the_error_of_a_cell_without_a_process_is_one_sentence(run, tmp_path, cell, message):
     """It says what was looked for, which arguments are missing, or which item has no run(); nothing is submitted."""
     result = run(f"%%jobcontainer\n{cell}")
     assert isinstance(result.error_in_exec, UsageError)
-    assert said in str(result.error_in_exec)
+    assert message in str(result.error_in_exec)
     assert str(result.error_in_exec).count(". ") == 0
     assert jobs(tmp_path) == []
 

@@ -1,4 +1,4 @@
-"""What stands under a cell: a static card, a live panel, the jobs' rich outputs and the result.
+"""The outputs under a cell: a static card, a live panel, the jobs' rich outputs and the result.
 
 The static card is the first output. While jobs run it is a dated snapshot, for a notebook that is saved meanwhile; in
 the end it is the final card. The panel (a widget) is the second output; it hides the snapshot while it exists, and at

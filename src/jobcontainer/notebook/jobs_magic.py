@@ -91,7 +91,7 @@ def unsuccessful(jobs: Job[Any] | JobGroup[Any]) -> Iterator[tuple[BaseException
 
 
 def completions(line: str, store: JobStore) -> list[str]:
-    """Return what may stand at the end of a line that begins with one of the magics.
+    """Return the completions of the last word of a line that begins with one of the magics.
 
     Args:
         line: the line up to the cursor.
@@ -123,6 +123,6 @@ def _prune(given: argparse.Namespace, store: JobStore) -> None:
         deleted = store.prune(older_than=older_than, keep=given.keep, states=states)
     except ValueError:
         raise ArgumentsError(
-            "%jobs prune deletes nothing without a condition: give --older-than DAYS, --keep N or --all."
+            "%jobs prune deletes nothing without a condition: add --older-than DAYS, --keep N or --all."
         ) from None
     sys.stdout.write(f"{len(deleted)} jobs deleted\n")

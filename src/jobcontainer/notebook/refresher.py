@@ -12,7 +12,10 @@ from __future__ import annotations
 
 import logging
 import threading
-from typing import Protocol
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from jobcontainer.notebook.card import CellCard, TerminalCard
 
 INTERVAL = 0.25
 """Seconds between two refreshes."""
@@ -20,29 +23,12 @@ INTERVAL = 0.25
 _log = logging.getLogger(__name__)
 
 
-class Refreshable(Protocol):
-    """A card, as the refresher uses it."""
-
-    @property
-    def needs_polling(self) -> bool:
-        """Whether it has to be refreshed though nothing wakes the refresher."""
-        ...
-
-    def refresh(self) -> bool:
-        """Bring the card up to date; return False when nothing can change any more."""
-        ...
-
-    def close(self) -> None:
-        """Stop: the card is not refreshed any more."""
-        ...
-
-
 class Refresher:
     """Keeps cards up to date in one thread."""
 
     def __init__(self) -> None:
         """Begin without cards and without a thread."""
-        self._cards: list[Refreshable] = []
+        self._cards: list[CellCard | TerminalCard] = []
         self._lock = threading.Lock()
         self._wake = threading.Event()
         self._closing = threading.Event()
@@ -52,7 +38,7 @@ class Refresher:
         """Have the cards refreshed soon; may be called from any thread, and returns at once."""
         self._wake.set()
 
-    def add(self, card: Refreshable) -> None:
+    def add(self, card: CellCard | TerminalCard) -> None:
         """Keep a card up to date from now on."""
         with self._lock:
             self._cards.append(card)
