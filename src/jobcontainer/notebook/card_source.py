@@ -1,7 +1,7 @@
 """Where a card gets its content: from one job, or from a group of jobs.
 
-Both read as little as possible: a job through its follower; a group by counting changes of state, and through the
-followers of its running jobs.
+Both read as little as possible: a job through its reader; a group by counting changes of state, and through the
+readers of its running jobs.
 
 Threads: ``_add_change`` is called by whichever thread changes a job's state; everything else belongs to the refresher.
 """
@@ -17,13 +17,14 @@ from jobcontainer.jobs.group import JobGroup
 from jobcontainer.notebook.cell_outputs import MOST_OUTPUTS, MimeBundle, display_bundle
 from jobcontainer.views import units
 from jobcontainer.views.card import Card, job_card
-from jobcontainer.views.group_card import Tally
-from jobcontainer.views.snapshot import Follower
+from jobcontainer.views.group_card import GroupSummary
+from jobcontainer.views.snapshot import SnapshotReader
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from jobcontainer.jobs.job import Job
+    from jobcontainer.views.snapshot import JobView
 
 MOST_RESULTS = 50
 """The largest group whose results are shown; reading those of a larger one would take long."""
@@ -43,10 +44,10 @@ class JobSource:
     def __init__(
         self, job: Job[Any], on_change: Callable[[], None], position: Callable[[Job[Any]], int | None] = lambda _: None
     ) -> None:
-        """Follow the job."""
+        """Read nothing yet."""
         self.handle = job
         self._on_change, self._position = on_change, position
-        self._follower = Follower(job, MOST_OUTPUTS)
+        self._reader = SnapshotReader(job, MOST_OUTPUTS)
         job.on_change(lambda _: on_change())
 
     @property
@@ -62,12 +63,12 @@ class JobSource:
     def card(self, now: float) -> Card:
         """Return the job's card."""
         queued = self.handle.state is JobState.QUEUED
-        return job_card(self._follower.look(self._position(self.handle) if queued else None), now)
+        return job_card(self._reader.look(self._position(self.handle) if queued else None), now)
 
     def outputs(self) -> list[MimeBundle]:
         """Return its outputs, and a note where there are too many."""
-        bundles = [display_bundle(display) for display in self._follower.outputs()]
-        return bundles + _more_outputs(self._follower.more_outputs)
+        bundles = [display_bundle(display) for display in self._reader.outputs()]
+        return bundles + _more_outputs(self._reader.more_outputs)
 
     def result(self) -> object:
         """Return what ``run()`` returned."""
@@ -95,40 +96,40 @@ class GroupSource:
         self.handle = group
         self._on_change = on_change
         self._changes: deque[Job[Any]] = deque()
-        self._followers: dict[str, Follower] = {}
+        self._readers: dict[str, SnapshotReader] = {}
         self._outputs: dict[str, list[MimeBundle]] = {}
         self._unread = 0
         for job in group:
             job.on_change(self._add_change)
-        self._tally = Tally(group)  # after the callbacks are added, so that no change is missed in between
-        self._follow(list(group))
+        self._summary = GroupSummary(group)  # after the callbacks are added, so that no change is missed in between
+        self._read_changed(list(group))
 
     @property
     def ended(self) -> bool:
         """Whether every job has ended."""
         self._process_changes()
-        return self._tally.ended
+        return self._summary.ended
 
     @property
     def running(self) -> bool:
         """Whether a job runs."""
-        return bool(self._tally.running)
+        return bool(self._summary.running)
 
     def card(self, now: float) -> Card:
         """Return the group's card."""
         self._process_changes()
-        return self._tally.card(now, lambda job: self._follower(job).look())
+        return self._summary.card(now, lambda job: self._reader(job).look())
 
     def outputs(self) -> list[MimeBundle]:
         """Return the outputs of all jobs, in the order of the jobs, each job's after a line with its name."""
         self._process_changes()
-        for follower in self._followers.values():
-            self._read_outputs(follower)
-        numbers = self._tally.numbers
+        for reader in self._readers.values():
+            self._read_outputs(reader)
+        numbers = self._summary.numbers
         shown: list[MimeBundle] = []
         more = 0
         for job_id in sorted(self._outputs, key=numbers.__getitem__):
-            label = _note(self._tally.label(self.handle[numbers[job_id] - 1]))
+            label = _note(self._summary.label(self.handle[numbers[job_id] - 1]))
             room = max(MOST_OUTPUTS - len(shown) - 1, 0)
             bundles = self._outputs[job_id]
             shown += [label, *bundles[:room]] if room else []
@@ -165,29 +166,29 @@ class GroupSource:
         changed = []
         while self._changes:
             job = self._changes.popleft()
-            self._tally.note(job)
+            self._summary.note(job)
             changed.append(job)
-        self._follow(changed)
+        self._read_changed(changed)
 
-    def _follow(self, jobs: list[Job[Any]]) -> None:
-        """Follow running jobs; read the outputs of ended ones, up to a number of jobs."""
+    def _read_changed(self, jobs: list[Job[Any]]) -> None:
+        """Make readers of running jobs; read the outputs of ended ones, up to a number of jobs."""
         for job in jobs:
             if job.state is JobState.RUNNING:
-                self._follower(job)
+                self._reader(job)
             elif job.state.ended:
-                follower = self._followers.pop(job.id, None)
-                if follower is None and len(self._outputs) >= MOST_OUTPUTS:
+                reader = self._readers.pop(job.id, None)
+                if reader is None and len(self._outputs) >= MOST_OUTPUTS:
                     self._unread += 1
                 else:
-                    self._read_outputs(follower or Follower(job, MOST_OUTPUTS))
+                    self._read_outputs(reader or SnapshotReader(job, MOST_OUTPUTS))
 
-    def _follower(self, job: Job[Any]) -> Follower:
-        return self._followers.setdefault(job.id, Follower(job, MOST_OUTPUTS))
+    def _reader(self, job: JobView) -> SnapshotReader:
+        return self._readers.setdefault(job.id, SnapshotReader(job, MOST_OUTPUTS))
 
-    def _read_outputs(self, follower: Follower) -> None:
-        bundles = [display_bundle(display) for display in follower.outputs()]
-        if bundles or follower.job.id in self._outputs:
-            self._outputs[follower.job.id] = bundles
+    def _read_outputs(self, reader: SnapshotReader) -> None:
+        bundles = [display_bundle(display) for display in reader.outputs()]
+        if bundles or reader.job.id in self._outputs:
+            self._outputs[reader.job.id] = bundles
 
 
 CardSource: TypeAlias = JobSource | GroupSource
