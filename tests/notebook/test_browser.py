@@ -312,6 +312,6 @@ class Chatty:
     tab.page.wait_for_function("before => document.querySelector('[role=log]').innerText !== before", arg=before)
     assert log.evaluate("box => box.scrollTop") == 5
     assert tab.page.evaluate("() => document.activeElement.dataset.action") == "cancel"
-    assert re.search(r"Log, last 40 lines of \d+ k?B", panel(tab.cell(1)).inner_text())
+    assert re.search(r"Log, last 40 lines of [\d.]+ k?B", panel(tab.cell(1)).inner_text())
     panel(tab.cell(1)).get_by_role("button", name="Cancel").click()
     final(tab.cell(1), "cancelled")
