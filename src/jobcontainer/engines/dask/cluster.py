@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from jobcontainer.engines.dask import worker_side
 from jobcontainer.jobfile import signing
 from jobcontainer.pickling import cloudpickle_internals
-from jobcontainer.pickling.warning import warn
+from jobcontainer.errors import warn
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -37,8 +37,7 @@ except ModuleNotFoundError as missing:
 from jobcontainer.engines.dask import worker_side
 from jobcontainer.engines.dask.attempts import Attempts, ClusterAttempt
 from jobcontainer.engines.dask.cluster import Cluster
-from jobcontainer.errors import JobContainerError
-from jobcontainer.pickling.warning import warn
+from jobcontainer.errors import JobContainerError, warn
 from jobcontainer.worker.order import Order
 
 if TYPE_CHECKING:
