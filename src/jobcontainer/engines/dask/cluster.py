@@ -16,9 +16,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from jobcontainer.engines.dask import worker_side
+from jobcontainer.errors import warn
 from jobcontainer.jobfile import signing
 from jobcontainer.pickling import cloudpickle_internals
-from jobcontainer.errors import warn
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
