@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 from jobcontainer.errors import UntrustedFileError
 from jobcontainer.jobfile import signing
 from jobcontainer.worker import isolation, limits
-from jobcontainer.worker.reporting import display
 
 if TYPE_CHECKING:
     from jobcontainer.process import Environment
@@ -45,7 +44,6 @@ def take_over(environment: Environment, threads: int | None) -> None:
         limits.forget_cap()
         if threads is not None:
             limits.announce_cap(threads)
-        display.choose_backend()
         signing.hold_key()  # a job that sets HOME shall not sign its result with another key
         _put = environment, threads, dict(_environ)
     sys.path[:] = environment.sys_path

@@ -33,7 +33,6 @@ from jobcontainer.events import Started, event_line
 from jobcontainer.storage.folder import LOG, JobFolder
 from jobcontainer.worker import isolation, limits, process_tree
 from jobcontainer.worker.outcome import DECIDED, ExitFacts, classify
-from jobcontainer.worker.reporting import display, progress
 
 if TYPE_CHECKING:
     from jobcontainer.events import Usage
@@ -94,8 +93,6 @@ class State:
         """Remember it, before anything is done to it for one of them."""
         global _base  # noqa: PLW0603 -- of the process
         _base = process_tree.memory_of([os.getpid()])
-        progress.unprepare()
-        display.unprepare()
         import decimal  # noqa: PLC0415 -- a fresh process has no use for it
 
         self._sys = {name: getattr(sys, name) for name in _SYS_NAMES}
