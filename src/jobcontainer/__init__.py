@@ -102,7 +102,7 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:  # noqa: ANN401 -- one of the public objects
+def __getattr__(name: str) -> Any:
     """Look a public name up where it lives, once."""
     if name not in _HOME:
         raise AttributeError(f"module 'jobcontainer' has no attribute {name!r}")
@@ -116,11 +116,11 @@ def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
 
 
-def load_ipython_extension(shell: Any) -> None:  # noqa: ANN401 -- IPython is not imported here
+def load_ipython_extension(shell: Any) -> None:
     """Register the magics; called by ``%load_ext jobcontainer``."""
     importlib.import_module("jobcontainer.notebook.magics").load(shell)
 
 
-def unload_ipython_extension(shell: Any) -> None:  # noqa: ANN401 -- IPython is not imported here
+def unload_ipython_extension(shell: Any) -> None:
     """Take the magics away again; called by ``%unload_ext jobcontainer``."""
     importlib.import_module("jobcontainer.notebook.magics").unload(shell)

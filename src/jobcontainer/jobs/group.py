@@ -52,7 +52,7 @@ class JobGroup(Sequence[Job[R]], Generic[R]):
         return f"<JobGroup of {len(self)}: {counts or 'no jobs'}>"
 
     def _repr_html_(self) -> str:
-        """Show one card of all jobs as they stand; with the extension loaded, a notebook shows a live one."""
+        """Show one card of all jobs as they are now; with the extension loaded, a notebook shows a live one."""
         from jobcontainer.views.render import group_html  # noqa: PLC0415 -- scripts show none
 
         return group_html(self)
@@ -85,7 +85,7 @@ class JobGroup(Sequence[Job[R]], Generic[R]):
             return not concurrent.futures.wait(self._jobs, timeout).not_done
         from jobcontainer.views.console import watch  # noqa: PLC0415 -- rich takes its time
 
-        return watch(self._jobs, timeout=timeout)
+        return watch(self, self.wait, timeout=timeout)
 
     def as_completed(self, timeout: float | None = None) -> Iterator[Job[R]]:
         """Go through the jobs as they end.
@@ -101,7 +101,7 @@ class JobGroup(Sequence[Job[R]], Generic[R]):
         for job in self._jobs:
             controls.setdefault(id(job._control), (job._control, []))[1].append(job)
         for control, jobs in controls.values():
-            control.cancel_all(jobs)
+            control.cancel(jobs)
 
     def rerun_failed(self) -> JobGroup[R]:
         """Run every job again that ended and did not succeed.
@@ -123,8 +123,8 @@ class JobGroup(Sequence[Job[R]], Generic[R]):
         return {state: counts[state] for state in JobState if counts[state]}
 
 
-def _result_or_error(job: Job[Any]) -> Any:  # noqa: ANN401 -- one of the job's results
+def _result_or_error(job: Job[Any]) -> Any:
     try:
         return job.result()
-    except (Exception, concurrent.futures.CancelledError) as error:  # noqa: BLE001 -- it is what was asked for
+    except (Exception, concurrent.futures.CancelledError) as error:  # noqa: BLE001 -- errors are wanted as values
         return error

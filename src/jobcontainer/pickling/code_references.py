@@ -1,4 +1,4 @@
-"""Code: what functions refer to by name, where cloudpickle does not look.
+"""What functions refer to by name, where cloudpickle does not look.
 
 cloudpickle finds the globals that a function and those nested in it use, and of the submodules those that the function
 itself names. It misses what is named in the body of a class that is made in a function (``@functools.cached_property``
@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import contextlib
 import dis
+import functools
 import importlib.util
 import itertools
 import opcode
 import sys
 import types
-import weakref
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
@@ -23,28 +23,23 @@ if TYPE_CHECKING:
 _IMPORT_NAME: Final = opcode.opmap["IMPORT_NAME"]
 _IN_CLASS_BODIES: Final = frozenset({"LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS"})
 
-_imports: weakref.WeakKeyDictionary[types.CodeType, tuple[tuple[str, int, tuple[str, ...]], ...]] = (
-    weakref.WeakKeyDictionary()
-)
-_class_names: weakref.WeakKeyDictionary[types.CodeType, tuple[str, ...]] = weakref.WeakKeyDictionary()
-
 
 def named_in_classes(function: types.FunctionType) -> dict[str, Any]:
     """Find the globals that the bodies of classes use that a function makes when it is called."""
-    code = function.__code__
-    names = _class_names.get(code)
-    if names is None:
-        used = (step for nested in _nested_in(code) for step in dis.get_instructions(nested))
-        names = _class_names[code] = tuple(
-            {s.argval: None for s in used if s.opname in _IN_CLASS_BODIES and s.argval != "__name__"}
-        )
+    names = _names_in_class_bodies(function.__code__)
     return {name: function.__globals__[name] for name in names if name in function.__globals__}
+
+
+@functools.lru_cache(maxsize=1024)
+def _names_in_class_bodies(code: types.CodeType) -> tuple[str, ...]:
+    used = (step for nested in _nested_in(code) for step in dis.get_instructions(nested))
+    return tuple({s.argval: None for s in used if s.opname in _IN_CLASS_BODIES and s.argval != "__name__"})
 
 
 def submodules_named(function: types.FunctionType, used: Iterable[object]) -> Iterator[types.ModuleType]:
     """Find the submodules that code nested in a function reaches through its package, as in ``package.submodule.name``.
 
-    Only those are found that are imported in this process already.
+    Modules that this process has not imported are left out.
 
     Args:
         function: the function.
@@ -75,9 +70,9 @@ def _nested_in(code: types.CodeType) -> Iterator[types.CodeType]:
 
 
 def imported_by(function: types.FunctionType) -> Iterator[str]:
-    """Tell the modules that a function imports when it is called, by full name, packages first.
+    """Yield the modules that a function imports when it is called, by full name, packages first.
 
-    Only those are told that are imported in this process already.
+    Modules that this process has not imported are left out.
     """
     package = function.__globals__.get("__package__")
     for name, level, wanted in _imports_in(function.__code__):
@@ -91,12 +86,10 @@ def imported_by(function: types.FunctionType) -> Iterator[str]:
         yield from (candidate for candidate in candidates if candidate in sys.modules)
 
 
+@functools.lru_cache(maxsize=1024)
 def _imports_in(code: types.CodeType) -> tuple[tuple[str, int, tuple[str, ...]], ...]:
     """Find each ``import`` in a code object and those nested in it: name, level, and what is imported from there."""
-    known = _imports.get(code)
-    if known is None:
-        known = _imports[code] = tuple(_find_imports(code))
-    return known
+    return tuple(_find_imports(code))
 
 
 def _find_imports(code: types.CodeType) -> Iterator[tuple[str, int, tuple[str, ...]]]:

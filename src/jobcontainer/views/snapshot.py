@@ -1,34 +1,75 @@
-"""What was read of a job at one moment, and how it is read without reading anything twice.
+"""A snapshot of a job: what was read of it at one moment, and how it is read without reading anything twice.
 
-A :class:`Follower` belongs to one job and to one thread. It stands between the files of the job folder and everything
-that shows a job: it reads the events from where it stopped, the log only after it grew, the progress record only while
-the job runs, and of a job that is queued or has ended and was read once, nothing.
+A :class:`SnapshotReader` belongs to one job and to one thread. It is between the files of the job folder and
+everything that shows a job: it reads the events from where it stopped, the log only after it grew, the progress only
+while the job runs. A queued job is not read at all, and one that has ended only once.
+
+The views see jobs through :class:`JobView` alone.
 """
 
 from __future__ import annotations
 
-import socket
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from jobcontainer.errors import JobFailedError, JobFileError
 from jobcontainer.events import Display, JobState, Outcome, Progress, Started, fold
+from jobcontainer.storage.owner import host_name
 from jobcontainer.storage.result import RemoteTraceback
 from jobcontainer.worker import process_tree
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from jobcontainer.events import Bar
-    from jobcontainer.jobs.job import Job
+    from jobcontainer.events import Bar, Usage
+    from jobcontainer.storage.folder import JobFolder
+    from jobcontainer.storage.record import JobRecord
 
 LOG_LINES = 40
 _LOAD_SECONDS = 1.0
 
 
+class JobView(Protocol):
+    """What the views read of a job; see :class:`jobcontainer.Job`, which has it all."""
+
+    name: str
+    submitted: float
+    folder: JobFolder
+
+    @property
+    def id(self) -> str:
+        """The job's id."""
+
+    @property
+    def state(self) -> JobState:
+        """Where it is in its life."""
+
+    @property
+    def outcome(self) -> Outcome | None:
+        """How it ended; None until it has."""
+
+    @property
+    def usage(self) -> Usage:
+        """What it has used."""
+
+    @property
+    def progress(self) -> tuple[Bar, ...]:
+        """Its progress bars as they are now."""
+
+    @property
+    def record(self) -> JobRecord:
+        """What was written down of it when it was submitted."""
+
+    def tail(self, lines: int = 10) -> list[str]:
+        """Return the last lines of its log."""
+
+    def exception(self) -> BaseException | None:
+        """Return what an ended job raised."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
-class JobFacts:
+class JobSnapshot:
     """What was read of one job at one moment.
 
     Attributes:
@@ -40,13 +81,13 @@ class JobFacts:
         options: the job's options, as ``job.json`` holds them.
         memory: what its processes hold while it runs, in bytes; 0 where that can't be seen from here.
         load: how many CPUs they have lately kept busy; None where that can't be seen, or not yet.
-        bars: the progress bars as they stand.
+        bars: the progress bars as they are now.
         log: the last lines of its log, as printed.
         log_size: of the whole log, in bytes.
         log_file: where the whole log is.
         outcome: how it ended; None until it has.
         traceback: of what ``run()`` raised, as text; empty where there is none.
-        ahead: how many queued jobs start before this one; None where it is not known.
+        position: how many queued jobs start before this one; None where it is not known.
         notes: sentences that the card shows beside its own.
     """
 
@@ -64,12 +105,12 @@ class JobFacts:
     log_file: Path | None = None
     outcome: Outcome | None = None
     traceback: str = ""
-    ahead: int | None = None
+    position: int | None = None
     notes: tuple[str, ...] = ()
 
 
-class Follower:
-    """Reads what changed of one job since it last looked.
+class SnapshotReader:
+    """Reads what has changed of one job since it last looked.
 
     Args:
         job: the job.
@@ -79,11 +120,11 @@ class Follower:
         more_outputs: how many outputs there are beyond ``most_outputs``.
     """
 
-    def __init__(self, job: Job[Any], most_outputs: int = 0) -> None:
+    def __init__(self, job: JobView, most_outputs: int = 0) -> None:
         """Start at the beginning of the job's files; nothing is read yet."""
         self.job = job
         self.more_outputs = 0
-        self._standing: list[Display] = []
+        self._displays: list[Display] = []
         self._most_outputs = most_outputs
         self._offset = 0
         self._bars: tuple[Bar, ...] = ()
@@ -93,13 +134,13 @@ class Follower:
         self._options: dict[str, Any] | None = None
         self._load: float | None = None
         self._cpu: tuple[float, float] | None = None  # when it was read, and CPU seconds used by then
-        self._last: JobFacts | None = None
+        self._last: JobSnapshot | None = None
 
-    def look(self, ahead: int | None = None) -> JobFacts:
-        """Read what there is to know now.
+    def look(self, position: int | None = None) -> JobSnapshot:
+        """Read the job as it is now.
 
         Args:
-            ahead: how many queued jobs start before this one, where the caller knows.
+            position: how many queued jobs start before this one, where the caller knows.
         """
         if self._last is not None and self._last.state.ended:
             return self._last
@@ -109,7 +150,7 @@ class Follower:
             self._read_log()
             self._bars = self.job.progress or self._bars
         below = self._processes() if state is JobState.RUNNING else []
-        self._last = JobFacts(
+        self._last = JobSnapshot(
             id=self.job.id,
             name=self.job.name,
             state=state,
@@ -124,14 +165,14 @@ class Follower:
             log_file=self.job.folder.log_file,
             outcome=outcome,
             traceback=traceback_text(self.job) if state is JobState.FAILED else "",
-            ahead=ahead,
+            position=position,
         )
         return self._last
 
     def outputs(self) -> list[Display]:
-        """Read the last attempt's rich outputs as they stand, updated and cleared as the job asked."""
+        """Read the last attempt's rich outputs, updated and cleared as the job did."""
         self._read_events()
-        return [display for display in self._standing if display.data]
+        return [display for display in self._displays if display.data]
 
     def _read_events(self) -> None:
         events, self._offset = self.job.folder.read_events(self._offset)
@@ -140,7 +181,7 @@ class Follower:
                 case Started():
                     self._started, self._bars = event, ()
                     self._load = self._cpu = None
-                    self._standing, self.more_outputs = [], 0
+                    self._displays, self.more_outputs = [], 0
                 case Progress(bars=bars):
                     self._bars = bars
                 case Display():
@@ -149,11 +190,11 @@ class Follower:
     def _show(self, display: Display) -> None:
         if display.clear:
             self.more_outputs = 0
-        standing = fold(self._standing, display)
-        if len(standing) > max(self._most_outputs, len(self._standing)):
+        displays = fold(self._displays, display)
+        if len(displays) > max(self._most_outputs, len(self._displays)):
             self.more_outputs += 1
         else:
-            self._standing = standing
+            self._displays = displays
 
     def _read_log(self) -> None:
         try:
@@ -165,7 +206,7 @@ class Follower:
 
     def _processes(self) -> list[int]:
         """Return the job's processes that can be seen from here."""
-        if self._started is None or self._started.host != socket.gethostname():
+        if self._started is None or self._started.host != host_name():
             return []
         return [self._started.pid, *process_tree.descendants_of(self._started.pid)]
 
@@ -185,12 +226,12 @@ class Follower:
         return self._options
 
 
-def facts_of(job: Job[Any]) -> JobFacts:
+def snapshot_of(job: JobView) -> JobSnapshot:
     """Read a job once."""
-    return Follower(job).look()
+    return SnapshotReader(job).look()
 
 
-def traceback_text(job: Job[Any]) -> str:
+def traceback_text(job: JobView) -> str:
     """Return the traceback of what a failed job raised, as printed in the job; empty where there is none."""
     try:
         error = job.exception()

@@ -99,7 +99,7 @@ def run_order(order: Order, environment: Environment | None, channel: Connection
             channel.send_bytes(told)
 
     try:
-        carry_out(folder, prepare, tell, load=lambda path: load_in_job(path, order.content))
+        carry_out(folder, prepare, tell, load=lambda path: load_in_job(path, order.identity))
     except JobStopped as error:  # it came while an earlier end was being written
         tell(_ending(folder, error))
 

@@ -105,6 +105,7 @@ def test_a_job_runs_the_class_as_it_was_at_submit(path, run_in_job):
 
 
 def test_enums_are_the_live_ones(path):
+    """A loaded member is the member that the notebook has."""
     Serializer.serialize_to_file([Colour.RED, Colour], path)
     member, cls = Serializer.deserialize_from_file(path)
     assert member is Colour.RED
@@ -178,7 +179,7 @@ def _tracker_id(obj):
 
 def _restore_tracker():
     """Let the live class be the tracked one again."""
-    cloudpickle_internals.make_known([(_tracker_id(Counter()), Counter)], anew=True)
+    cloudpickle_internals.track([(_tracker_id(Counter()), Counter)], anew=True)
 
 
 def test_a_foreign_pickle_does_not_change_live_classes_either(path):
