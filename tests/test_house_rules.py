@@ -66,14 +66,19 @@ def test_imports_only_go_down(module):
 
 
 def test_each_third_party_library_is_imported_in_one_module():
-    """Replacing a library, or its next major version, touches one file."""
+    """Replacing a library, or its next major version, touches one file.
+
+    IPython has two users that nothing connects: the magics of a notebook, and the formatters in a job.
+    """
     users = defaultdict(set)
     for module in MODULES:
         for name in imported(module):
             top = name.split(".")[0]
             if top not in sys.stdlib_module_names and top != "jobcontainer":
                 users[top].add(names(module))
-    assert {top: where for top, where in users.items() if len(where) > 1} == {}
+    assert {top: where for top, where in users.items() if len(where) > 1} == {
+        "IPython": {"notebook/magics.py", "worker/reporting/mime_bundle.py"}
+    }
 
 
 @pytest.mark.parametrize("module", MODULES, ids=names)

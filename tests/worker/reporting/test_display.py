@@ -164,7 +164,7 @@ def forever():
         lambda: ((), (), ()),
     ],
 )
-def test_a_broken_form_is_told_in_the_log_and_the_plain_form_shown(job, capsys, answer):
+def test_a_broken_form_is_in_the_log_and_the_plain_form_shown(job, capsys, answer):
     """Whatever a ``_repr_*_`` does, the job goes on, its traceback is in the log, and the object is shown."""
     display(Hostile(answer))
     (output,) = displays(job)
@@ -173,7 +173,7 @@ def test_a_broken_form_is_told_in_the_log_and_the_plain_form_shown(job, capsys, 
     assert "Traceback" in capsys.readouterr().err
 
 
-def test_a_broken_repr_is_told_and_replaced(job, capsys):
+def test_a_broken_repr_is_in_the_log_and_replaced(job, capsys):
     """Even an object that can't say what it is can be displayed."""
 
     class Mute:
@@ -259,7 +259,7 @@ def test_clear_output_takes_all_away_at_once_or_with_the_next(job):
 
 @pytest.mark.usefixtures("job")
 def test_an_update_without_a_name_is_refused():
-    """The mistake is told where it is made."""
+    """The mistake is reported where it is made."""
     with pytest.raises(TypeError, match="display_id"):
         display("what", update=True)
 
@@ -404,7 +404,7 @@ def test_outputs_beyond_the_total_are_dropped_with_one_note(job, capsys):
 
 
 def test_outputs_that_can_not_be_written_cost_no_job(job, capsys):
-    """A full disk or a lost folder is told once, and the job goes on."""
+    """A full disk or a lost folder is reported once, and the job goes on."""
     job.path.rename(job.path.with_name("elsewhere"))
     display("one")
     display("two")

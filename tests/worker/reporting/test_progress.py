@@ -103,7 +103,7 @@ def test_a_seventh_bar_at_the_same_time_waits_for_a_place(job):
 
 
 def test_each_report_is_written_before_it_returns(job):
-    """Whatever happens next, the last report stands; what is not told again stays."""
+    """Whatever happens next, the last report stands; what is not reported again stays."""
     report(1, total=4, message="loading")
     assert read_bars(job.progress_file)[0].message == "loading"
     for done in (2, 3.5):
@@ -205,7 +205,7 @@ def test_a_new_attempt_forgets_the_bars_of_the_last(folder):
     worker_progress.finish()
 
 
-def test_events_are_few_and_the_last_one_tells_the_end(folder, monkeypatch):
+def test_events_are_few_and_the_last_one_holds_the_end(folder, monkeypatch):
     """However often a bar moves, the events grow a few times a minute, and at the end."""
     now = [1e9]
     monkeypatch.setattr("time.time", lambda: now[0])
@@ -321,7 +321,7 @@ def test_nested_tqdm_bars_have_levels_and_inner_ones_take_turns(in_job):
     assert [(bar.label, bar.done) for bar in ran.bars] == [("outer", 2), ("inner", 3)]
 
 
-def test_tqdm_tells_what_it_knows(in_job):
+def test_what_tqdm_knows_is_on_the_card(in_job):
     """Description, counts, where it began, since when, and the postfix are on the card while the loop runs."""
     ran = in_job("""
         import time
@@ -341,7 +341,7 @@ def test_tqdm_tells_what_it_knows(in_job):
     assert ran.log == ""
 
 
-def test_tqdm_that_was_told_where_to_write_still_does(in_job, tmp_path):
+def test_tqdm_with_a_file_of_its_own_still_writes_there(in_job, tmp_path):
     """A bar with a file of the user's own is written there, and shown on the card as well; a disabled one is not."""
     ran = in_job(f"""
         from tqdm import tqdm

@@ -77,12 +77,9 @@ def display(  # noqa: PLR0913 -- IPython's own signature
     if _outputs is None:
         print(*map(repr, objs), sep="\n")  # noqa: T201 -- outside of a job
         return None
-    # A job that shows nothing does not pay for IPython.
-    from IPython.display import DisplayHandle  # noqa: PLC0415
+    from jobcontainer.worker.reporting import mime_bundle  # noqa: PLC0415 -- imports IPython: who shows nothing has none
 
-    from jobcontainer.worker.reporting import mime_bundle  # noqa: PLC0415
-
-    handle = DisplayHandle(None if display_id is True else display_id) if display_id else None
+    handle = mime_bundle.DisplayHandle(None if display_id is True else display_id) if display_id else None
     name = handle.display_id if handle else (transient or {}).get("display_id")
     if update and not name:
         raise TypeError("An update needs the display_id of what it updates.")

@@ -1,6 +1,7 @@
 """The MIME bundle of an object, from IPython's own formatters; imported at a job's first ``display()``.
 
-Beside a formatter that IPython makes for itself, there is one for figures of matplotlib, as in a notebook.
+Beside those that IPython has for itself, there is one for figures of matplotlib, as in a notebook. All that a job takes
+from IPython is imported here.
 """
 
 from __future__ import annotations
@@ -13,12 +14,15 @@ from weakref import WeakSet
 
 from IPython.core.formatters import DisplayFormatter
 from IPython.core.pylabtools import print_figure
+from IPython.display import DisplayHandle
 from IPython.utils.dir2 import get_real_method
 
 from jobcontainer.worker.reporting.log import note, note_exception
 
 if TYPE_CHECKING:
     from collections.abc import Collection
+
+__all__ = ["DisplayHandle", "drawn", "encoded", "encoded_metadata", "forms_of"]
 
 drawn: Final[WeakSet[Any]] = WeakSet()
 """The figures that were shown."""

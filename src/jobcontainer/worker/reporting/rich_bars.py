@@ -72,9 +72,7 @@ def _show(bars: Bars, progress: Any, number: int, task: Any) -> None:
 
 @functools.lru_cache(maxsize=64)
 def _label(description: str) -> str:
-    from rich.text import Text  # noqa: PLC0415 -- loaded already, as user code has a Progress
-
     try:
-        return Text.from_markup(description).plain
+        return str(sys.modules["rich.text"].Text.from_markup(description).plain)
     except Exception:  # noqa: BLE001 -- rich would not show it at all
         return description
