@@ -1,7 +1,7 @@
 """JobPool: the executor whose every call has a process of its own.
 
-A pool that is made has the interpreter of its first keeper start before anything else. What writes jobs and queues them
-is loaded meanwhile, which is why functions import it here.
+A pool starts its first worker in the background. What writes jobs and queues them is loaded meanwhile, which is why
+functions import it here.
 """
 
 from __future__ import annotations
@@ -12,8 +12,7 @@ from concurrent.futures import Executor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar, overload
 
-from jobcontainer.engines import engine_named
-from jobcontainer.engines.local import ahead
+from jobcontainer.engines import StartsInBackground, engine_named
 from jobcontainer.process import JobOptions
 from jobcontainer.storage.folder import store_folder
 
@@ -80,14 +79,15 @@ class JobPool(Executor):
         preload: Sequence[str] = (),
         **options: Any,
     ) -> None:
-        """Make the store; but for the interpreter of the first keeper, workers start with the first job."""
+        """Make the store, and start the first worker in the background; the others start with their first jobs."""
         if max_workers is not None and (not isinstance(max_workers, int) or max_workers < 1):
             raise ValueError(f"max_workers={max_workers!r}: it takes a whole number from 1 up, or None for all CPUs.")
-        with ahead.expecting(engine == "loky"):
-            self._options, folder = JobOptions().updated(**options), store_folder(store)
-            folder.create()
-            made = engine_named(engine, max_workers, preload) if isinstance(engine, str) else engine
-            self._control = _start_scheduler(made, folder)
+        self._options, folder = JobOptions().updated(**options), store_folder(store)
+        folder.create()
+        made = engine_named(engine, max_workers, preload) if isinstance(engine, str) else engine
+        if isinstance(made, StartsInBackground):
+            made.warm_up()
+        self._control = _start_scheduler(made, folder)
         self._root = self  # what a view keeps alive
         self._may_detach = engine == "loky"
         weakref.finalize(self, _shut_down_soon, self._control.scheduler).atexit = False
@@ -220,6 +220,13 @@ class JobPool(Executor):
         if self._options.threads is not None:
             return self._options
         return self._options.updated(threads=self._control.scheduler.engine.threads)
+
+
+def warm_up() -> None:
+    """Load loky and start a worker in the background, for the first pool that is made; return at once."""
+    from jobcontainer.engines.local.worker_slots import start_spare_keeper
+
+    start_spare_keeper()
 
 
 def shared_pool() -> JobPool:

@@ -17,13 +17,13 @@ import time
 import traceback
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from jobcontainer.events import JobState, Usage
+from jobcontainer.events import JobState
 from jobcontainer.jobfile.loading import load_in_job
 from jobcontainer.storage.folder import LOG, PROCESS, RESULT, JobFolder
 from jobcontainer.storage.result import qualified_name, write_raised, write_returned
 from jobcontainer.worker import isolation, limits, process_tree, reused_process
+from jobcontainer.worker.cpython_internals import run_exit_functions
 from jobcontainer.worker.environment import take_over
-from jobcontainer.worker.order import Order
 from jobcontainer.worker.reporting import display, log, progress
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from multiprocessing.connection import Connection
     from types import FrameType, TracebackType
 
-    from jobcontainer.process import Environment
+    from jobcontainer.worker.order import Order
 
 _BUILTINS = dict(vars(builtins))
 _stopped = False
@@ -42,45 +42,41 @@ class JobStopped(KeyboardInterrupt):
     """Raised inside ``run()`` when the job is cancelled or out of time; ``finally`` blocks see it."""
 
 
-def live(channel: Connection, environment: Environment | None) -> NoReturn:
-    """Wait for an order, carry it out, tell how it ended, and end; or go on, where orders say so.
+def live(channel: Connection) -> NoReturn:
+    """Wait for an order, carry it out, report how it ended, and end; or go on, where orders say so.
 
     Args:
         channel: to the keeper; its end while no order has come is the end of this process.
-        environment: what the order means if it names none.
     """
     state = None
     while True:
         try:
-            order = Order.unpacked(channel.recv_bytes())
+            order: Order = channel.recv()
         except (EOFError, OSError):
             os._exit(0)
-        environment = order.environment or environment
         if not order.reuses:
-            run_order(order, environment, channel)
+            run_order(order, channel)
             end()
         state = state or reused_process.State()
-        reused_process.begin(order)
-        run_order(order, environment, channel)
+        run_order(order, channel)
         state.restore()
 
 
-def run_order(order: Order, environment: Environment | None, channel: Connection) -> None:
+def run_order(order: Order, channel: Connection) -> None:
     """Carry one order out, with the log as standard output and error.
 
     Args:
         order: what to do.
-        environment: what to take over first, where it is not done yet.
-        channel: where to tell how it ended.
+        channel: where to report how it ended.
     """
     folder, options = JobFolder(order.folder), order.options
-    used, begun = _cpu_seconds(), time.monotonic()
+    used = _cpu_seconds()
 
     def prepare() -> None:
         isolation.accept_stop(_raise_stopped)
         log.redirect(folder.file(LOG), attempt=order.attempt)
-        if environment is not None:
-            take_over(environment, options["threads"])
+        if order.environment is not None:
+            take_over(order.environment, options["threads"], anew=order.reuses)
         if options["threads"] is not None:
             limits.cap_threads(options["threads"])
         if options["env"]:
@@ -90,13 +86,9 @@ def run_order(order: Order, environment: Environment | None, channel: Connection
 
     def tell(ending: dict[str, Any]) -> None:
         isolation.accept_stop(_ignore)
-        usage = Usage(time.monotonic() - begun, _cpu_seconds() - used, process_tree.peak_memory())
-        told = reused_process.told_by_itself(order, ending, usage) if order.reuses and not _stopped else None
-        if told is None:
-            facts = {"cpu": usage.cpu, "peak_memory": usage.peak_memory, "stopped": _stopped}
-            told = json.dumps(facts | ending).encode()
+        facts = {"cpu": _cpu_seconds() - used, "peak_memory": process_tree.peak_memory(), "stopped": _stopped}
         with contextlib.suppress(OSError):  # user code closed it; the keeper finds the result file
-            channel.send_bytes(told)
+            channel.send_bytes(json.dumps(facts | ending).encode())
 
     try:
         carry_out(folder, prepare, tell, load=lambda path: load_in_job(path, order.identity))
@@ -130,8 +122,8 @@ def carry_out(
         finally:
             vars(builtins).update(_BUILTINS)  # what user code did to them shall not keep its result from being written
             display.finish()
-        write_returned(folder.file(RESULT), value)
-        ending: dict[str, Any] = {"state": JobState.SUCCEEDED}
+        identity = write_returned(folder.file(RESULT), value)
+        ending: dict[str, Any] = {"state": JobState.SUCCEEDED, "result_identity": identity}
     except BaseException as error:  # noqa: BLE001 -- whatever run() raises is its end
         ending = _ending(folder, error)
     with contextlib.suppress(OSError):  # a full disk
@@ -142,7 +134,7 @@ def carry_out(
 def end() -> NoReturn:
     """Run the user's exit handlers, flush every stream, and leave without tearing the interpreter down."""
     try:
-        isolation.run_exit_functions()
+        run_exit_functions()
     finally:
         log.flush()
         os._exit(0)

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 
     from jobcontainer.engines.dask.worker_side import JobTask
     from jobcontainer.events import Outcome
+    from jobcontainer.jobfile.identity import FileIdentity
     from jobcontainer.process import Environment, JobOptions
     from jobcontainer.storage.folder import JobFolder
 
@@ -112,7 +113,13 @@ class DaskEngine:
         self._call_on_growth = call
 
     def submit(
-        self, folder: JobFolder, options: JobOptions, environment: Environment, *, attempt: int = 1
+        self,
+        folder: JobFolder,
+        options: JobOptions,
+        environment: Environment,
+        *,
+        attempt: int = 1,
+        identity: FileIdentity | None = None,  # noqa: ARG002 -- it may be another machine's file
     ) -> Future[Outcome]:
         """Run the process of a folder; see :class:`jobcontainer.engines.Engine`.
 

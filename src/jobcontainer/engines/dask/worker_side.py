@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from jobcontainer.engines.dask import remote_folders
 from jobcontainer.engines.local.engine import LokyEngine
-from jobcontainer.engines.local.slot import available_cpus
+from jobcontainer.engines.local.keeper_process import available_cpus
 from jobcontainer.errors import UntrustedFileError
 from jobcontainer.events import Outcome
 from jobcontainer.jobfile import signing
