@@ -19,7 +19,7 @@ import jobcontainer
 from hostile import TABLE
 from jobcontainer import JobPool, JobState
 from jobcontainer.engines import engine_named
-from jobcontainer.engines.dask import remote_folders, worker_side
+from jobcontainer.engines.dask import transfer, worker_side
 from jobcontainer.engines.dask.cluster import why_unfit
 from jobcontainer.engines.dask.engine import DaskEngine
 from jobcontainer.errors import JobCrashedError, JobMemoryError
@@ -295,7 +295,7 @@ def test_large_files_go_far_and_come_back_in_pieces(far_pool, dask_cluster):
         job = far_pool.submit(Doubles(array))
     assert np.array_equal(job.result(60), 2 * array)
     assert len(job.log) == 9_000_001
-    assert job.folder.result_file.stat().st_size > remote_folders.PIECE
+    assert job.folder.result_file.stat().st_size > transfer.PIECE
     assert not list(dask_cluster.folder.rglob("jobcontainer-*"))
 
 

@@ -8,17 +8,14 @@ second, and everyone who waits for a slot is woken when it has changed.
 from __future__ import annotations
 
 import asyncio
-import importlib.metadata
-import platform
 import secrets
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from jobcontainer.engines.dask import worker_side
-from jobcontainer.jobfile import signing
-from jobcontainer.pickling import cloudpickle_internals
 from jobcontainer.errors import warn
+from jobcontainer.jobfile import signing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -33,15 +30,16 @@ class Worker:
 
     Attributes:
         address: of the worker.
-        instance: its process; another one may get the same address later.
+        instance: its process; another may get the same address later.
         slots: how many jobs it runs at the same time.
         host: its machine.
         cpus: how many CPUs it may use there.
         memory: bytes that it may use; 0 for no limit.
-        running: how many jobs run there.
+        taken: how many of the slots are in use.
+        tasks: what waits for its tasks; cancelled when it is gone.
+        is_gone: whether it is gone.
         inaccessible: stores that it has no access to.
         compared: distributions whose versions were compared.
-        gone: set once it is gone.
     """
 
     address: str
@@ -50,10 +48,11 @@ class Worker:
     host: str
     cpus: int
     memory: int
-    running: int = 0
+    taken: int = 0
+    tasks: set[asyncio.Future[Any]] = field(default_factory=set)
+    is_gone: bool = False
     inaccessible: set[str] = field(default_factory=set)
     compared: set[str] = field(default_factory=set)
-    gone: asyncio.Event = field(default_factory=asyncio.Event)
 
     def has_memory_for(self, memory: int | None) -> bool:
         """Whether a job with that memory limit can run there."""
@@ -164,16 +163,16 @@ class Cluster:
                 if self._fit and not able:
                     most = max(worker.memory for worker in self._fit.values())
                     raise MemoryError(f"memory={memory} bytes, and the largest worker of the cluster has {most}.")
-                worker = max(able, key=lambda one: one.slots - one.running, default=None)
-                if worker is not None and worker.running < worker.slots:
-                    worker.running += 1
+                worker = max(able, key=lambda one: one.slots - one.taken, default=None)
+                if worker is not None and worker.taken < worker.slots:
+                    worker.taken += 1
                     return worker
                 await self._changed.wait()
         return None
 
     async def release(self, worker: Worker) -> None:
         """Free a slot."""
-        worker.running -= 1
+        worker.taken -= 1
         await self.wake()
 
     async def wake(self) -> None:
@@ -200,7 +199,9 @@ class Cluster:
             warn(f"The worker {worker.address} has {listed}: jobs may fail or differ there. Install the same versions.")
 
     def _remove(self, worker: Worker) -> None:
-        worker.gone.set()
+        worker.is_gone = True
+        for task in worker.tasks:
+            task.cancel()
         if self._fit.get(worker.address) is worker:
             del self._fit[worker.address]
 
@@ -228,11 +229,7 @@ def why_unfit(known: Mapping[str, Any], challenge: bytes) -> str:
         known: what :func:`jobcontainer.engines.dask.worker_side.introduce` returned there.
         challenge: what it had to sign.
     """
-    here = {
-        "python": platform.python_version(),
-        "jobcontainer": importlib.metadata.version("jobcontainer"),
-        "cloudpickle": cloudpickle_internals.VERSION,
-    }
+    here = worker_side.versions()
     relevant = {"python": 2, "jobcontainer": 2, "cloudpickle": 1}
     for name, length in relevant.items():
         if known[name].split(".")[:length] != here[name].split(".")[:length]:

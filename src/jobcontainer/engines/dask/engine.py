@@ -2,11 +2,8 @@
 
 Each attempt of a job is one Dask task, bound to one worker and never repeated by Dask: when a worker dies, only our own
 retries may run a job again. The task just waits for a keeper below the worker, so that a crash, a limit or a cancel of
-the job is an outcome, and the worker lives on. :mod:`jobcontainer.engines.dask.worker_side` describes what happens on
-the worker. This module alone imports ``distributed``.
-
-States of an attempt: *waiting* for a free slot of a fit worker; *running*; *leaving*, when its worker is gone, for as
-long as the job may take to end with it; *ended*.
+the job is an outcome, and the worker lives on; see :mod:`jobcontainer.engines.dask.worker_side`. This module alone
+imports ``distributed``.
 
 Threads: one runs an event loop with an asynchronous Dask client of our own, so that it does not matter what becomes of
 the user's client. In the loop there is a coroutine for each attempt, and one that refreshes the list of workers.
@@ -84,12 +81,11 @@ class DaskEngine:
         self._slots = 1
         self._lock = threading.Lock()
         self._loop = asyncio.new_event_loop()
+        self._client: Any = None
         self._thread = threading.Thread(target=self._loop.run_forever, name="jobcontainer-dask", daemon=True)
         self._thread.start()
         try:
             reasons = self._in_loop(self._connect(address, security, tuple(preload)))
-            if self._cluster.is_unfit:
-                raise JobContainerError(reasons)
         except BaseException:
             self._leave()
             raise
@@ -152,7 +148,7 @@ class DaskEngine:
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
 
     async def _connect(self, address: str, security: Any, preload: tuple[str, ...]) -> str:
-        """Connect to the scheduler, and return why workers are unfit."""
+        """Connect to the scheduler, and return why some of the workers are unfit."""
         try:
             self._client = await _dask.Client(
                 address,
@@ -169,7 +165,10 @@ class DaskEngine:
             ) from error
         self._cluster = Cluster(self._client, TaskWatch, self._count)
         self._runner = Attempts(self._cluster, self._submit, preload)
-        return await self._cluster.refresh()
+        reasons = await self._cluster.refresh()
+        if self._cluster.is_unfit:
+            raise JobContainerError(reasons)
+        return reasons
 
     def _leave(self) -> None:
         """End every coroutine, the client, the loop and its thread."""
@@ -179,16 +178,15 @@ class DaskEngine:
         self._loop.close()
 
     async def _stop(self) -> None:
-        client = getattr(self, "_client", None)  # none could be made where nobody answers
-        if client is not None and client.status == "running":
+        if self._client is not None and self._client.status == "running":
             with contextlib.suppress(OSError):
-                await asyncio.wait_for(client.run(worker_side.leave, on_error="ignore"), _CLOSE_SECONDS)
+                await asyncio.wait_for(self._client.run(worker_side.leave, on_error="ignore"), _CLOSE_SECONDS)
         left = list(self._coroutines)
         for task in left:
             task.cancel()
         await asyncio.gather(*left, return_exceptions=True)
-        if client is not None:
-            await client.close()
+        if self._client is not None:
+            await self._client.close()
 
     def _start(self, function: Callable[..., Coroutine[Any, Any, None]], *args: ClusterAttempt) -> None:
         def start() -> None:
