@@ -115,21 +115,18 @@ class Cluster:
             Why new ones get no jobs, a line for each that is unfit.
         """
         known = set(self._unfit)
-        threads: dict[str, int] = {}
-        if self._client.status == "running":
-            try:
-                threads = await self._client.nthreads()
-            except OSError:  # the client's status shows it before long
-                return ""
+        try:
+            threads = await self._client.nthreads() if self._client.status == "running" else {}
+            new = threads.keys() - self._fit.keys() - self._unfit.keys()
+            described = (await self._client.scheduler.identity())["workers"] if new else {}
+        except OSError:  # the client's status shows it before long
+            return ""
         gone = [worker for address, worker in self._fit.items() if address not in threads]
         for worker in gone:
             self._remove(worker)
         self._unfit = {address: reason for address, reason in self._unfit.items() if address in threads}
-        new = threads.keys() - self._fit.keys() - self._unfit.keys()
-        if new:
-            described = (await self._client.scheduler.identity())["workers"]
-            limits = {address: described[address]["memory_limit"] for address in new if address in described}
-            await asyncio.gather(*(self._add(address, threads[address], limit) for address, limit in limits.items()))
+        limits = {address: described[address]["memory_limit"] for address in new if address in described}
+        await asyncio.gather(*(self._add(address, threads[address], limit) for address, limit in limits.items()))
         if gone or new or self.is_lost:
             self._on_change()
             await self.wake()
