@@ -48,7 +48,7 @@ def pool(engine, tmp_path):
 
 
 @pytest.fixture
-def third(dask_cluster, engine, pool):
+def third(dask_cluster, engine):
     """One more worker, that a test may do away with."""
     worker = dask_cluster.start_worker()
     wait_for(lambda: engine.slots == 3, within=60)

@@ -12,7 +12,7 @@ import socket
 import time
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from jobcontainer.engines.attempt import Attempt
 from jobcontainer.engines.dask import worker_side
@@ -24,8 +24,6 @@ from jobcontainer.jobfile.serializer import packages_of
 from jobcontainer.storage.ending import write_end
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
-
     from jobcontainer.engines.dask.cluster import Cluster, Worker
 
 
@@ -54,18 +52,12 @@ class Attempts:
 
     Args:
         cluster: the workers.
-        submit: runs a task on the worker with an address, and returns its result; when cancelled, it gives up the task.
         preload: names of modules that keepers import before any job.
     """
 
-    def __init__(
-        self,
-        cluster: Cluster,
-        submit: Callable[[str, JobTask], Coroutine[Any, Any, Outcome | str]],
-        preload: tuple[str, ...],
-    ) -> None:
+    def __init__(self, cluster: Cluster, preload: tuple[str, ...]) -> None:
         """Run nothing yet."""
-        self._cluster, self._submit, self._preload = cluster, submit, preload
+        self._cluster, self._preload = cluster, preload
         self._host = socket.gethostname()
 
     async def run(self, attempt: ClusterAttempt) -> Outcome:
@@ -133,7 +125,7 @@ class Attempts:
             return worker_side.CANCELLED
         attempt.key = f"{worker_side.KEY_PREFIX}{attempt.folder.id}-{attempt.number}-{secrets.token_hex(4)}"
         task = JobTask(attempt.key, worker.instance, self._host, worker.slots, self._preload, is_remote, attempt.order)
-        running = asyncio.ensure_future(self._submit(worker.address, task))
+        running = asyncio.ensure_future(self._cluster.run(worker.address, task))
         attempt.worker, attempt.running = worker, running
         worker.tasks.add(running)
         try:

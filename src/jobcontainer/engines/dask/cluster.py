@@ -8,10 +8,12 @@ second, and everyone who waits for a slot is woken when it has changed.
 from __future__ import annotations
 
 import asyncio
+import pickle
 import secrets
 from collections import Counter
+from concurrent.futures import CancelledError
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from jobcontainer.engines.dask import worker_side
 from jobcontainer.errors import warn
@@ -19,6 +21,9 @@ from jobcontainer.jobfile import signing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+
+    from jobcontainer.engines.dask.worker_side import JobTask
+    from jobcontainer.events import Outcome
 
 _REFRESH_SECONDS = 0.5
 _ANSWER_SECONDS = 30.0  # in which a new worker imports this package
@@ -108,6 +113,23 @@ class Cluster:
         answers = await self._client.run(function, *args, workers=[address], **kwargs)
         return answers[address]
 
+    async def run(self, address: str, task: JobTask) -> Outcome | str:
+        """Run a Dask task on a worker, and return its result; when cancelled, give the task up.
+
+        Raises:
+            ConnectionError: Dask has given it up.
+        """
+        data = pickle.dumps(task)
+        future = self._client.submit(
+            worker_side.run, data, key=task.key, workers=[address], allow_other_workers=False, retries=0, pure=False
+        )
+        try:
+            return cast("Outcome | str", await future)
+        except CancelledError as error:
+            raise ConnectionError(f"Dask has given up its task: {error}") from error
+        finally:
+            future.release()
+
     async def refresh(self) -> str:
         """Look which workers there are.
 
@@ -123,7 +145,7 @@ class Cluster:
             return ""
         gone = [worker for address, worker in self._fit.items() if address not in threads]
         for worker in gone:
-            self._remove(worker)
+            await self.remove(worker)
         self._unfit = {address: reason for address, reason in self._unfit.items() if address in threads}
         limits = {address: described[address]["memory_limit"] for address in new if address in described}
         await asyncio.gather(*(self._add(address, threads[address], limit) for address, limit in limits.items()))
@@ -178,8 +200,12 @@ class Cluster:
             self._changed.notify_all()
 
     async def remove(self, worker: Worker) -> None:
-        """Remove a worker whose address another process has now."""
-        self._remove(worker)
+        """Remove a worker that is gone, and cancel what waits for its tasks."""
+        worker.is_gone = True
+        for task in worker.tasks:
+            task.cancel()
+        if self._fit.get(worker.address) is worker:
+            del self._fit[worker.address]
         await self.wake()
 
     async def compare(self, worker: Worker, packages: Mapping[str, tuple[str, str]]) -> None:
@@ -194,13 +220,6 @@ class Cluster:
         if unknown:
             listed = ", ".join(f"{name} {there or 'none'} (here {here})" for name, (here, there) in unknown.items())
             warn(f"The worker {worker.address} has {listed}: jobs may fail or differ there. Install the same versions.")
-
-    def _remove(self, worker: Worker) -> None:
-        worker.is_gone = True
-        for task in worker.tasks:
-            task.cancel()
-        if self._fit.get(worker.address) is worker:
-            del self._fit[worker.address]
 
     async def _add(self, address: str, slots: int, memory: int | None) -> None:
         challenge = secrets.token_bytes(32)

@@ -19,7 +19,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import pickle
 import threading
 from concurrent.futures import Future, wait
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -40,7 +39,6 @@ from jobcontainer.worker.order import Order
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
 
-    from jobcontainer.engines.dask.worker_side import JobTask
     from jobcontainer.events import Outcome
     from jobcontainer.process import Environment, JobOptions
     from jobcontainer.storage.folder import JobFolder
@@ -164,7 +162,7 @@ class DaskEngine:
                 "Is it running, and can it be reached from here?"
             ) from error
         self._cluster = Cluster(self._client, TaskWatch, self._count)
-        self._runner = Attempts(self._cluster, self._submit, preload)
+        self._runner = Attempts(self._cluster, preload)
         reasons = await self._cluster.refresh()
         if self._cluster.is_unfit:
             raise JobContainerError(reasons)
@@ -209,29 +207,6 @@ class DaskEngine:
             if self._attempts.get(attempt.folder.id) is attempt:
                 del self._attempts[attempt.folder.id]
         self._loop.run_in_executor(None, attempt.future.set_result, outcome)
-
-    async def _submit(self, address: str, task: JobTask) -> Outcome | str:
-        """Run a task on a worker.
-
-        Raises:
-            ConnectionError: Dask has given it up.
-        """
-        future = self._client.submit(
-            worker_side.run,
-            pickle.dumps(task),
-            key=task.key,
-            workers=[address],
-            allow_other_workers=False,
-            retries=0,
-            pure=False,
-        )
-        try:
-            result: Outcome | str = await future
-        except distributed.CancelledError as error:
-            raise ConnectionError(f"Dask has given up its task: {error}") from error
-        finally:
-            future.release()
-        return result
 
 
 class TaskWatch(distributed.WorkerPlugin):
