@@ -111,7 +111,7 @@ def test_a_worker_that_is_cut_off_costs_its_own_jobs_only(pool, engine, relay, t
     worker.wait(60)
 
 
-def test_a_notebook_that_is_cut_off_is_told_and_leaves_no_job_behind(relay, tmp_path):
+def test_a_notebook_that_is_cut_off_gets_an_outcome_and_leaves_no_job_behind(relay, tmp_path):
     """The network between it and the scheduler fails: its jobs are lost, and end on the cluster."""
     with JobPool(engine=relay.address, store=tmp_path / "store", grace=0.2) as pool:
         job = pool.submit(Waits(tmp_path, 1))
@@ -146,7 +146,7 @@ def test_a_worker_that_joins_takes_jobs_that_wait(pool, tmp_path, request):
     assert jobs.results() == [0, 1, 2]
 
 
-def test_without_its_scheduler_every_job_is_told_as_lost(dask_class, tmp_path):
+def test_without_its_scheduler_every_job_is_lost(dask_class, tmp_path):
     """Those that run and those that come later, and no process of theirs is left."""
     dask = dask_class(tmp_path / "dask")
     try:

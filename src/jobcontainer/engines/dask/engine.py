@@ -218,7 +218,7 @@ class TaskWatch(distributed.WorkerPlugin):
         """See no task yet."""
         self._executing: set[str] = set()
 
-    def transition(self, key: Any, start: str, finish: str, **kwargs: Any) -> None:  # noqa: ARG002 -- Dask's signature
+    def transition(self, key: Any, start: str, finish: str, **_: Any) -> None:
         """Follow the states of our tasks; Dask calls this in the worker's event loop."""
         if not str(key).startswith(worker_side.KEY_PREFIX):
             return
@@ -231,7 +231,7 @@ class TaskWatch(distributed.WorkerPlugin):
         if finish == "forgotten":
             worker_side.forget(key)
 
-    def teardown(self, worker: Any) -> None:  # noqa: ARG002 -- as above
+    def teardown(self, worker: Any) -> None:  # noqa: ARG002 -- the name is part of the interface
         """Cancel what runs, as the worker closes."""
         for key in self._executing:
             worker_side.cancel(key)
