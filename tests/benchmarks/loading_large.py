@@ -2,7 +2,7 @@
 
 A load maps the file where its content is known to be whole. On a local file system its writer has seen to that; else
 the first load, a while after the writing, checks all of it: here that of a copy. Every figure is of a fresh process;
-the kinds take turns, so that they see the same weather, and the files are in the page cache for all. Memory is the
+the kinds take turns, so that they meet the same conditions, and the files are in the page cache for all. Memory is the
 proportional share (PSS) of two readers at the same time, each of which has read every number of the array.
 
 Run it alone::
@@ -70,7 +70,7 @@ def seconds_of(kind, path):
 
 
 def shares_of(kind, path):
-    """Load in two processes at once, and tell their shares of memory in kilobytes."""
+    """Load in two processes at once, and return their shares of memory in kilobytes."""
     with started(kind, path) as first, started(kind, path) as second:
         readers = (first, second)
         for reader in readers:
