@@ -113,10 +113,10 @@ def _nothing_is_left(request, _nothing_is_left_by_a_module):
 
 
 def end_shared_pools():
-    """Shut down the pools that jobs without a pool of their own use; they live as long as the process."""
-    pools = sys.modules.get("jobcontainer.jobs.pool")
-    while pools is not None and pools._shared:
-        pools._shared.popitem()[1].shutdown()
+    """Shut down the schedulers of jobs that have no pool of their own; they live as long as the process."""
+    control = sys.modules.get("jobcontainer.jobs.control")
+    while control is not None and control._shared:
+        control._shared.popitem()[1].scheduler.shutdown()
 
 
 def shares_something(request):

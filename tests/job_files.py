@@ -46,7 +46,6 @@ def key_file(tmp_path_factory, monkeypatch):
     folder = tmp_path_factory.mktemp("keys")
     monkeypatch.setattr(signing, "_own_key_file", lambda: str(folder / "key"))
     monkeypatch.setattr(signing, "_cached", None)
-    monkeypatch.setattr(signing, "cache_folder", lambda: folder / "cache")
     monkeypatch.delenv(signing.KEY_VARIABLE, raising=False)
     monkeypatch.setattr(package_versions, "_compared", set())
     return folder / "key"

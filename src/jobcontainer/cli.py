@@ -1,6 +1,6 @@
 """The command line: ``jobcontainer run · list · show · log · cancel · rerun · inspect · trust · prune``.
 
-``run`` and ``rerun`` end with an exit code that tells how the job ended, see :data:`EXIT_CODES`; the other commands
+``run`` and ``rerun`` end with an exit code that says how the job ended, see :data:`EXIT_CODES`; the other commands
 with 0, or 2 where they could not do what was asked.
 """
 
@@ -21,6 +21,7 @@ from jobcontainer.events import JobState
 from jobcontainer.jobfile.serializer import Serializer, trust_file
 from jobcontainer.jobs.cancel_on_interrupt import InterruptCancels
 from jobcontainer.jobs.container import JobContainer, LogCopy
+from jobcontainer.jobs.group import JobGroup
 from jobcontainer.jobs.option_flags import add_option_flags, options_given
 from jobcontainer.jobs.store import JobStore
 from jobcontainer.process import memory_in_bytes
@@ -83,11 +84,11 @@ def _rerun(given: argparse.Namespace) -> int:
 
 def _follow(job: Job[Any]) -> int:
     """Copy the log to standard output and draw progress on standard error, until the job has ended."""
-    from jobcontainer.views.console import watch  # noqa: PLC0415 -- rich takes its time, and only this needs it
+    from jobcontainer.views.console import watch  # noqa: PLC0415 -- rich takes long to import, and only this needs it
 
     copy = LogCopy(job)
     with InterruptCancels(job):
-        watch([job], meanwhile=copy.step)
+        watch([job], JobGroup([job]).wait, meanwhile=copy.step)
     copy.step()
     if job.state is not JobState.SUCCEEDED:
         print(f"jobcontainer: {_end(job)}", file=sys.stderr)
@@ -95,12 +96,12 @@ def _follow(job: Job[Any]) -> int:
 
 
 def _end(job: Job[Any]) -> str:
-    """Tell how a job ended that did not succeed."""
+    """Return how a job ended that did not succeed."""
     try:
         error = job.exception()
     except CancelledError as cancelled:
         return str(cancelled)
-    return f"{type(error).__name__}: {error}\njobcontainer: `jobcontainer show {job.id}` tells more."
+    return f"{type(error).__name__}: {error}\njobcontainer: `jobcontainer show {job.id}` says more."
 
 
 def _list(given: argparse.Namespace) -> int:
@@ -109,7 +110,7 @@ def _list(given: argparse.Namespace) -> int:
     if given.json:
         print(json.dumps([_facts(job) for job in jobs]))
     else:
-        from jobcontainer.views.console import print_jobs  # noqa: PLC0415 -- rich takes its time
+        from jobcontainer.views.console import print_jobs  # noqa: PLC0415 -- as above
 
         print_jobs(jobs)
         if advice := store.advice():
@@ -171,7 +172,7 @@ def _prune(given: argparse.Namespace) -> int:
 
 
 def _facts(job: Job[Any]) -> dict[str, Any]:
-    """Tell a job as plain data."""
+    """Return a job as plain data."""
     return {
         "id": job.id,
         "name": job.name,
@@ -197,7 +198,7 @@ def _parser() -> argparse.ArgumentParser:
         made.set_defaults(command=call)
         return made
 
-    run = command("run", _run, "Run a process file; the exit code tells how it ended.", "file")
+    run = command("run", _run, "Run a process file; the exit code says how it ended.", "file")
     run.add_argument("--trusted", action="store_true", help="load it though it is not signed by a key of yours")
     add_option_flags(run)
     command("rerun", _rerun, "Run a job's process again, as a new job.", "id")

@@ -21,11 +21,16 @@ Every message says what happened and what to do next. A cancelled job raises
 
 from __future__ import annotations
 
+import inspect
+import warnings
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+_OWN_FOLDER = str(Path(__file__).parent)
 
 
 class JobContainerError(Exception):
@@ -132,3 +137,17 @@ class JobMemoryError(JobError, MemoryError):
 
 class JobLostError(JobError):
     """The worker's machine, its keeper or the kernel that owned the job went away."""
+
+
+def warn(message: str) -> None:
+    """Warn about something; the line shown is the innermost one outside of this package.
+
+    Args:
+        message: what happened and what to do next.
+    """
+    level = 1
+    frame = inspect.currentframe()
+    while frame is not None and frame.f_code.co_filename.startswith(_OWN_FOLDER):
+        frame = frame.f_back
+        level += 1
+    warnings.warn(message, UserWarning, stacklevel=level)

@@ -50,7 +50,7 @@ class Call:
     args: tuple[Any, ...]
     kwargs: Mapping[str, Any]
 
-    def run(self) -> Any:  # noqa: ANN401 -- whatever the function returns
+    def run(self) -> Any:
         """Call the function."""
         return self.function(*self.args, **self.kwargs)
 
@@ -79,6 +79,20 @@ def memory_in_bytes(text: str | float) -> int:
         if amount > 0:
             return amount
     raise ValueError(f'memory={text!r}: give bytes as a number above 0, or a text such as "2GB" or "512MiB".')
+
+
+def memory_text(amount: float) -> str:
+    """Write an amount of memory with three figures, in powers of ten as in the options.
+
+    Example:
+        >>> [memory_text(amount) for amount in (812, 53_400_000, 2_000_000_000)]
+        ['812 B', '53.4 MB', '2 GB']
+    """
+    units = ["B", "kB", "MB", "GB", "TB"]
+    while amount >= 999.5 and len(units) > 1:  # noqa: PLR2004 -- what rounds to a thousand
+        amount /= 1000
+        del units[0]
+    return f"{amount:.3g} {units[0]}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,7 +148,7 @@ class JobOptions:
         if not holds:
             raise ValueError(f"{option}={getattr(self, option)!r}: it takes {allowed}.")
 
-    def updated(self, **changes: Any) -> JobOptions:  # noqa: ANN401 -- one of each option's types
+    def updated(self, **changes: Any) -> JobOptions:
         """Return these options with some changed.
 
         Raises:

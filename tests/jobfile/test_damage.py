@@ -70,7 +70,8 @@ def _loader(path, monkeypatch):
         path.write_bytes(data)
         with pytest.raises((CorruptFileError, UntrustedFileError)) as caught:
             Serializer.deserialize_from_file(path)
-        assert loading.read_ahead(path) is None  # nor does a keeper hand it to a job
+        with pytest.raises((CorruptFileError, UntrustedFileError)):
+            loading.load_in_job(path)
         return caught.value
 
     return load

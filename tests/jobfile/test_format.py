@@ -273,6 +273,7 @@ def test_whatever_fails_while_writing_leaves_the_old_file_and_no_other(path, mon
     setattr(broken, at, fail_to_close if at == "close" else fail)
     with monkeypatch.context() as patch:
         patch.setattr(writer, "os", broken)
+        patch.setattr(writer.Path, "replace", fail if at == "replace" else writer.Path.replace)
         with pytest.raises((OSError, KeyboardInterrupt)):
             Serializer.serialize_to_file(np.ones(10**6), path)
     assert Serializer.deserialize_from_file(path) == "old"
@@ -283,7 +284,7 @@ def test_whatever_fails_while_writing_leaves_the_old_file_and_no_other(path, mon
 def test_only_a_regular_file_is_replaced(tmp_path, make):
     """Root who writes to /dev/null by mistake must still have one afterwards."""
     make(tmp_path / "there")
-    with pytest.raises(OSError, match="no regular file"):
+    with pytest.raises(OSError, match="not a regular file"):
         Serializer.serialize_to_file(1, tmp_path / "there")
     assert [entry.name for entry in tmp_path.iterdir()] == ["there"]
 

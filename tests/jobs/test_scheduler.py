@@ -9,13 +9,16 @@ from concurrent.futures import CancelledError, Future, wait
 import pytest
 
 from jobcontainer.events import JobState, Outcome, Started
+from jobcontainer.jobs.control import SchedulerControl, StoreControl
 from jobcontainer.jobs.group import JobGroup
+from jobcontainer.jobs.job import Job
 from jobcontainer.jobs.scheduler import Scheduler
 from jobcontainer.jobs.submission import Submitter
 from jobcontainer.process import JobOptions
 from jobcontainer.storage.folder import StoreFolder
 from jobcontainer.storage.jsonl import read_lines
 from jobcontainer.storage.result import write_returned
+from waiting import wait_for
 
 
 class HandEngine:
@@ -66,10 +69,11 @@ def submit(engine, tmp_path):
     store = StoreFolder(tmp_path / "store")
     store.create()
     scheduler = Scheduler(engine, Submitter(store))
+    control = SchedulerControl(scheduler)
 
     def submit(name, **options):
         submission = scheduler.submitter.of_process(_Nothing(), JobOptions(name=name, **options))
-        return scheduler.submit([submission])[0]
+        return control.submit([submission])[0]
 
     submit.scheduler = scheduler
     yield submit
@@ -162,6 +166,19 @@ def test_cancelling_a_group_starts_none_of_it(submit, engine):
     ended = [line for line in read_lines(submit.scheduler.submitter.store.journal_file)[0] if line["event"] == "ended"]
     assert {line["id"] for line in ended} == {job.id for job in jobs}
     engine.end(other)
+
+
+def test_another_process_cancels_a_queued_job_while_all_slots_are_busy(submit, engine):
+    """By the file in its folder alone, and within a second or so."""
+    jobs = [submit(f"job{number}") for number in range(5)]
+    elsewhere = StoreControl(submit.scheduler.submitter.store)
+    for job in jobs[3:]:
+        assert elsewhere.cancel([Job(job.folder, name=job.name, submitted=job.submitted, control=elsewhere)])
+        wait_for(job.cancelled, within=2)
+    assert [job.state for job in jobs[:3]] == [JobState.RUNNING, JobState.RUNNING, JobState.QUEUED]
+    for job in jobs[:3]:
+        engine.end(job)
+    assert engine.started == ["job0", "job1", "job2"]
 
 
 def test_cancelling_a_running_job_succeeds(submit):

@@ -31,6 +31,11 @@ class Returns:
         return self.value
 
 
+class Sleeps:
+    def run(self):
+        time.sleep(600)
+
+
 @pytest.fixture
 def filled(tmp_path):
     """A store with four ended jobs: three that returned 0, 1, 2 and one that failed."""
@@ -223,6 +228,21 @@ def test_a_detached_job_is_cancelled_from_elsewhere(tmp_path):
     assert JobStore(tmp_path).open(job.id).cancel()
     wait_for(job.cancelled)
     _end_host(job)
+
+
+@pytest.mark.slow
+def test_a_detached_job_that_waits_is_cancelled_from_elsewhere(tmp_path):
+    """Though every slot of its host is busy."""
+    pool = JobPool(store=tmp_path, detach=True)
+    busy = pool.submit_all([Sleeps() for _ in range(os.cpu_count() + 1)])
+    wait_for(lambda: sum(job.state is JobState.RUNNING for job in busy) > 0)
+    queued = pool.submit(Sleeps())
+    assert JobStore(tmp_path).open(queued.id).cancel()
+    wait_for(queued.cancelled, within=5)
+    assert queued.attempts == 0
+    busy.cancel()
+    assert busy.wait(20)
+    _end_host(queued)
 
 
 @pytest.mark.slow

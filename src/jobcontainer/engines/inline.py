@@ -15,13 +15,16 @@ import time
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, TextIO
 
-from jobcontainer.events import Outcome, Started, Usage
+from jobcontainer.events import Started, Usage
 from jobcontainer.jobfile.serializer import Serializer
+from jobcontainer.storage.folder import LOG
+from jobcontainer.worker.outcome import ExitFacts, classify
 from jobcontainer.worker.run import carry_out
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from jobcontainer.events import Outcome
     from jobcontainer.process import Environment, JobOptions
     from jobcontainer.storage.folder import JobFolder
 
@@ -66,7 +69,7 @@ class InlineEngine:
                 load=Serializer.deserialize_from_file,
             )
         usage = Usage(wall=time.time() - begun, cpu=time.process_time() - cpu)
-        outcome = Outcome(at=time.time(), usage=usage, attempt=attempt, **ending)
+        outcome = classify(ExitFacts(reported=ending, log=folder.file(LOG)), usage, attempt)
         folder.append_event(outcome)
         future: Future[Outcome] = Future()
         future.set_result(outcome)

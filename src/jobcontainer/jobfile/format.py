@@ -1,8 +1,6 @@
-"""The bytes of a job file (``*.job``).
+"""The bytes of a job file (``*.job``), for :mod:`~jobcontainer.jobfile.writer` and :mod:`~jobcontainer.jobfile.reader`.
 
-Told once for :mod:`~jobcontainer.jobfile.writer` and :mod:`~jobcontainer.jobfile.reader`; none of the three knows
-pickle or
-keys.
+None of the three knows pickle or keys.
 
 Layout, format 1. All numbers are unsigned and little-endian; the parts follow each other without gaps except where
 zero bytes are named::
@@ -20,17 +18,17 @@ zero bytes are named::
             ...   header: JSON object, the last thing in the file
 
 The header holds ``stream`` = [size, digest], ``sources`` = [size, digest], ``buffers`` = [[size, digest], ...], and the
-facts that :mod:`jobcontainer.jobfile.info` writes (kind, class, created, versions). It stands at the end because its
-digests are known only then: so a stream of any size is written as it is made, and held nowhere.
+fields that :mod:`jobcontainer.jobfile.info` describes (kind, class, created, versions). It stands at the end because
+its digests are known only then: so a stream of any size is written while it is made, and is never held in memory.
 
-Digests are BLAKE3, as hex. Those of stream and sources are taken over their bytes; that of a buffer over the digests of
-its pieces of 4 MiB each, so that several threads share the work. GiB/s measured on one core: sha256 1.4, blake2b 0.7,
-blake3 3.1, xxh3 16. xxh3 can't carry a signature: whoever may write to the file can make other data with the same xxh3.
-blake3's own threads are not used: they stay behind, and a process that is forked later hangs in them.
+Digests are BLAKE3, as hex. Those of stream and sources are computed over their bytes; that of a buffer over the digests
+of its pieces of 4 MiB each, so that several threads share the work. GiB/s measured on one core: sha256 1.4, blake2b
+0.7, blake3 3.1, xxh3 16. xxh3 can't carry a signature: whoever may write to the file can make other data with the same
+xxh3. blake3's own threads are not used: they outlive the call, and a process that is forked later hangs in them.
 
-Version rule. A reader refuses a format above its own :data:`FORMAT`. Facts may be added to the header without a new
-number, since readers pass over what they do not know; whatever an old reader would read wrongly needs a new one. The
-first 64 bytes mean the same in every version: so a newer file is told from a damaged one by its signature.
+Version rule. A reader refuses a format above its own :data:`FORMAT`. Fields may be added to the header without a new
+number, since readers ignore those that they do not know; whatever an old reader would read wrongly needs a new one. The
+first 64 bytes mean the same in every version: so the signature distinguishes a newer file from a damaged one.
 """
 
 from __future__ import annotations
@@ -80,10 +78,10 @@ _MOST_THREADS: Final = 8
 
 
 class Header(NamedTuple):
-    """What a job file says of itself.
+    """The header of a job file.
 
     Attributes:
-        facts: what its writer wanted known, as plain data.
+        fields: what the writer says of the object, as plain data.
         stream: size and digest of the pickle stream.
         sources: size and digest of the sources; no digest where there are none.
         buffers: size and digest of each out-of-band buffer.
@@ -94,26 +92,26 @@ class Header(NamedTuple):
         True
     """
 
-    facts: Mapping[str, Any]
+    fields: Mapping[str, Any]
     stream: tuple[int, str]
     sources: tuple[int, str]
     buffers: tuple[tuple[int, str], ...]
 
     def packed(self) -> bytes:
-        """Return the bytes."""
+        """Return the header as bytes."""
         parts = {"stream": self.stream, "sources": self.sources, "buffers": self.buffers}
-        return _ENCODER.encode({**self.facts, **parts}).encode()
+        return _ENCODER.encode({**self.fields, **parts}).encode()
 
     @classmethod
     def unpacked(cls, data: bytes) -> Header:
         """Read a header.
 
         Raises:
-            ValueError: it is none.
+            ValueError: it is not a header.
         """
         try:
-            facts = json.loads(data.decode())
-            parts = [facts.pop("stream"), facts.pop("sources"), *facts.pop("buffers")]
+            fields = json.loads(data.decode())
+            parts = [fields.pop("stream"), fields.pop("sources"), *fields.pop("buffers")]
             if len(parts) > MOST_BUFFERS + 2:
                 raise ValueError("too many buffers")
             stream, sources, *buffers = [(int(size), str(digest)) for size, digest in parts]
@@ -121,7 +119,7 @@ class Header(NamedTuple):
             raise ValueError("no header") from error
         if stream[0] < 0 or sources[0] < 0 or any(size < 0 for size, _ in buffers):
             raise ValueError("a size below zero")
-        return cls(facts, stream, sources, tuple(buffers))
+        return cls(fields, stream, sources, tuple(buffers))
 
     @property
     def sources_offset(self) -> int:
@@ -129,7 +127,7 @@ class Header(NamedTuple):
         return STREAM_OFFSET + self.stream[0]
 
     def buffer_spans(self) -> Iterator[tuple[int, int, int]]:
-        """Tell for each buffer where the zeros before it begin, where it begins, and where it ends."""
+        """Yield for each buffer where the zeros before it begin, where it begins, and where it ends."""
         end = self.sources_offset + self.sources[0]
         for size, _ in self.buffers:
             gap, start = end, end + padding(end)
@@ -139,14 +137,12 @@ class Header(NamedTuple):
     @property
     def content_end(self) -> int:
         """Where the last buffer ends, or the sources where there is none."""
-        end = self.sources_offset + self.sources[0]
-        for _, _, end in self.buffer_spans():  # noqa: B007 -- the last one counts
-            pass
+        *_, (_, _, end) = (0, 0, self.sources_offset + self.sources[0]), *self.buffer_spans()
         return end
 
 
 def padding(offset: int) -> int:
-    """Tell how many zeros stand between an offset and the buffer that follows it.
+    """Return how many zeros stand between an offset and the buffer that follows it.
 
     Example:
         >>> padding(4097), padding(8192)
@@ -156,25 +152,25 @@ def padding(offset: int) -> int:
 
 
 def pieces(view: memoryview) -> Iterator[memoryview]:
-    """Cut a buffer into the pieces that its digest is made of."""
+    """Cut a buffer into the pieces that its digest is computed from."""
     return (view[start : start + _PIECE] for start in range(0, len(view), _PIECE))
 
 
 def joined(digests: Iterable[bytes]) -> str:
-    """Make the digest of a buffer out of those of its pieces."""
+    """Return the digest of a buffer from those of its pieces."""
     return str(Digest(b"".join(digests)).hexdigest())
 
 
 @contextlib.contextmanager
 def digest_threads(size: int, spared: int = 0) -> Iterator[Callable[[memoryview], Callable[[], bytes]]]:
-    """Take digests of pieces in other threads, while this one writes or reads.
+    """Compute digests of pieces in other threads, while this one writes or reads.
 
     Args:
         size: how many bytes there will be; for few no thread is started.
         spared: how many cores are left to this thread.
 
     Yields:
-        A function that begins to take the digest of a piece, and returns a function that waits for it.
+        A function that begins to compute the digest of a piece, and returns a function that waits for it.
     """
     if size <= _PIECE:
         yield lambda piece: lambda: _digest(piece)

@@ -1,4 +1,4 @@
-"""The identity of a file on disk: whoever wrote it vouches for it, so that nobody need hash it again."""
+"""The identity of a file on disk: whoever wrote the file vouches for it, so that nobody needs to hash it again."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import NamedTuple
 
 
 class FileIdentity(NamedTuple):
-    """What tells one content of a file from another without reading it.
+    """What distinguishes one content of a file from another without reading it.
 
-    It is only worth what its channel is worth: a parent gives it to its keeper with the order, a job to its keeper
-    with the end. What lies in a folder beside the file vouches for nothing.
+    It is as trustworthy as the channel that it comes over: a parent sends it to its keeper with the order, a job to its
+    keeper with the outcome. One that lies in a folder beside the file vouches for nothing.
 
     Attributes:
         device: of the file system.
@@ -38,5 +38,9 @@ class FileIdentity(NamedTuple):
             >>> FileIdentity.of("/dev/null").size
             0
         """
-        found = os.stat(file)  # noqa: PTH116 -- takes descriptors too
-        return cls(found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
+        return cls.of_status(os.stat(file))  # noqa: PTH116 -- takes descriptors too
+
+    @classmethod
+    def of_status(cls, status: os.stat_result) -> FileIdentity:
+        """Return the identity that a status shows."""
+        return cls(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)

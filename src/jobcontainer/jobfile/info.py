@@ -1,4 +1,4 @@
-"""What a file tells of itself without being loaded."""
+"""What a file says of itself without being loaded."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ if TYPE_CHECKING:
 
 PYTHON: Final = platform.python_version()
 
-_UNSAID: Final = MAIN | {"builtins"}
+_UNNAMED_MODULES: Final = MAIN | {"builtins"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FileFacts:
-    """The facts of a file, as its writer put them down; only if ``signed`` are they known to be true.
+class FileInfo:
+    """What the writer of a file said of it; only if ``signed`` is it known to be true.
 
     Attributes:
-        kind: ``process``, ``result``, ``error``, ``object``; or ``pickle``, a plain one that tells nothing else.
+        kind: ``process``, ``result``, ``error``, ``object``; or ``pickle``, a plain one that says nothing else.
         class_name: the qualified name of the object's class, or of the function that it calls.
         source: the definition of that class or function, as it was in the notebook; only of a signed file, as the text
             of a foreign one proves nothing of the code that is in it.
@@ -60,14 +60,14 @@ class FileFacts:
     other_versions: Mapping[str, tuple[str, str | None]] = field(default_factory=dict)
 
 
-def facts_now(obj: object, kind: str, *, by_value: bool, modules: Collection[str]) -> dict[str, Any]:
-    """Return the facts that go into the header of an object's file, as plain data."""
+def header_fields(obj: object, kind: str, *, by_value: bool, modules: Collection[str]) -> dict[str, Any]:
+    """Return what goes into the header of an object's file, as plain data."""
     definition = definition_of(obj)
     installed = package_versions.installed_modules(modules) if modules else []
     return {
         "kind": kind,
         "class": definition.__qualname__,
-        "module": "" if definition.__module__ in _UNSAID else str(definition.__module__),
+        "module": "" if definition.__module__ in _UNNAMED_MODULES else str(definition.__module__),
         "created": time.time(),
         "python": PYTHON,
         "cloudpickle": cloudpickle_internals.VERSION,
@@ -77,44 +77,44 @@ def facts_now(obj: object, kind: str, *, by_value: bool, modules: Collection[str
     }
 
 
-def packages_of(file: FileReader, header: Header) -> dict[str, Distribution]:
+def packages_in(file: FileReader, header: Header) -> dict[str, Distribution]:
     """Return the packages that a header names, with cloudpickle where there is code in the stream.
 
     Raises:
         CorruptFileError: they are not written as they should be.
     """
-    facts = header.facts
+    fields = header.fields
     try:
         packages = {
-            str(top): Distribution(str(name), str(version)) for top, (name, version) in facts["packages"].items()
+            str(top): Distribution(str(name), str(version)) for top, (name, version) in fields["packages"].items()
         }
-        if facts["by_value"]:
-            packages["cloudpickle"] = Distribution("cloudpickle", str(facts["cloudpickle"]))
+        if fields["by_value"]:
+            packages["cloudpickle"] = Distribution("cloudpickle", str(fields["cloudpickle"]))
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise file.corrupt("its header can't be read") from error
     return packages
 
 
-def facts_of(file: FileReader) -> FileFacts:
-    """Return the facts of a job file.
+def read_info(file: FileReader) -> FileInfo:
+    """Return what a job file says of itself.
 
     Raises:
-        CorruptFileError: it is damaged where they stand.
+        CorruptFileError: its header is damaged.
     """
     header = file.header()
-    facts = header.facts
+    fields = header.fields
     signed = signing.is_signed(file.signed, file.signature)
+    packages = packages_in(file, header)
     try:
-        packages = packages_of(file, header)
-        return FileFacts(
-            kind=str(facts["kind"]),
-            class_name=".".join(filter(None, (str(facts["module"]), str(facts["class"])))),
-            source=definition_in(file.sources(header), str(facts["class"])) if signed else "",
-            created=float(facts["created"]),
-            python=str(facts["python"]),
-            cloudpickle=str(facts["cloudpickle"]),
-            by_value=bool(facts["by_value"]),
-            modules=tuple(map(str, facts["modules"])),
+        return FileInfo(
+            kind=str(fields["kind"]),
+            class_name=".".join(filter(None, (str(fields["module"]), str(fields["class"])))),
+            source=definition_in(file.sources(header), str(fields["class"])) if signed else "",
+            created=float(fields["created"]),
+            python=str(fields["python"]),
+            cloudpickle=str(fields["cloudpickle"]),
+            by_value=bool(fields["by_value"]),
+            modules=tuple(map(str, fields["modules"])),
             packages=packages,
             size=file.status.st_size,
             buffers=tuple(size for size, _ in header.buffers),

@@ -1,94 +1,76 @@
-"""From a file to its object: first everything is checked, then the stream is unpickled.
+"""From a file to its object: everything is checked first, then the stream is unpickled.
 
-The two may be apart: a keeper, which has all that is needed for it at hand, checks a small file for the job that it
-starts, and hands over what it has read. So a new process need not find its way through keys, digests and headers first.
+Hashing a gigabyte takes as long as everything else, so the large buffers of one content are hashed once. Whoever wrote
+a file vouches for its identity (device, inode, size, time of modification) and need not hash it, nor need those that
+receive the identity over a channel of the writer. Everybody else hashes it, once in each process.
 """
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from jobcontainer.errors import IncompatibleFileError, JobFileError, UntrustedFileError
-from jobcontainer.jobfile import info, signing, verified
+from jobcontainer.errors import IncompatibleFileError, UntrustedFileError
+from jobcontainer.jobfile import info, signing
 from jobcontainer.jobfile.plain_pickle import check_plain, load_plain
 from jobcontainer.jobfile.reader import FileReader
 from jobcontainer.pickling import package_versions, source_code
 from jobcontainer.pickling.unpickler import load
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Mapping
 
     from jobcontainer.jobfile.format import Header
+    from jobcontainer.jobfile.identity import FileIdentity
     from jobcontainer.pickling.package_versions import Distribution
 
-_HANDED_OVER: Final = 64 * 2**10  # bytes of the largest file that is read for another process
+_REMEMBERED_FROM: Final = 2**20  # bytes; smaller files are hashed each time, in less than a millisecond
+_MOST_REMEMBERED: Final = 1000
+
+_whole: set[tuple[FileIdentity, bytes]] = set()  # identity and signature
 
 
-class Content(NamedTuple):
-    """What a file holds, whole and of this user.
-
-    Attributes:
-        stream: the pickle.
-        text: the sources.
-        packages: the packages that it needs.
-        buffers: the out-of-band buffers.
-    """
+class _Content(NamedTuple):
+    """What a file holds, checked."""
 
     stream: bytes | bytearray
-    text: bytes | bytearray
+    sources: bytes | bytearray
+    buffers: list[memoryview]
     packages: Mapping[str, Distribution]
-    buffers: tuple[memoryview, ...] = ()
 
 
-def load_file(file_path: str | os.PathLike[str], *, trusted: bool = False) -> Any:  # noqa: ANN401 -- what was put in
-    """Load an object; see :meth:`jobcontainer.Serializer.deserialize_from_file`."""
-    with FileReader(file_path) as file:
-        if not file.is_job_file:
-            return load_plain(file, trusted=trusted)
-        content = _checked(file, trusted=trusted)
-    return _loaded(file.path, content, own_process=False)
-
-
-def load_in_job(file_path: str | os.PathLike[str], content: Content | None = None) -> Any:  # noqa: ANN401 -- as above
-    """Load a process in the process that is its own.
-
-    Unlike :meth:`jobcontainer.Serializer.deserialize_from_file`, classes are made as they were when the file was
-    written, modules that travelled are what ``import`` finds, tracebacks show their source, and ``inspect.getsource``
-    finds classes.
+def load_file(file_path: str | os.PathLike[str], *, trusted: bool = False, identity: FileIdentity | None = None) -> Any:
+    """Load an object; see :meth:`jobcontainer.Serializer.deserialize_from_file`.
 
     Args:
         file_path: the file.
-        content: what :func:`read_ahead` gave for it.
+        trusted: load it although it is not signed by this user's key.
+        identity: what the writer of the file vouches for; large buffers of a file that has it are not hashed.
     """
-    if content is None:
-        with FileReader(file_path) as file:
-            if not file.is_job_file:
-                return load_plain(file, trusted=False)
-            content = _checked(file)
-    return _loaded(os.fspath(file_path), content, own_process=True)
+    return _load(file_path, trusted=trusted, identity=identity, own_process=False)
 
 
-def read_ahead(file_path: str | os.PathLike[str]) -> Content | None:
-    """Read and check a file for the process that will load it; no code in it is run.
+def load_in_job(file_path: str | os.PathLike[str], identity: FileIdentity | None = None) -> Any:
+    """Load a process in the process that is its own.
+
+    Unlike :meth:`jobcontainer.Serializer.deserialize_from_file`, classes are made as they were when the file was
+    written, ``import`` finds the modules that travelled, tracebacks show their source, and ``inspect.getsource`` finds
+    classes.
+
+    Args:
+        file_path: the file.
+        identity: what the writer of the file vouches for; large buffers of a file that has it are not hashed.
+    """
+    return _load(file_path, trusted=False, identity=identity, own_process=True)
+
+
+def check_file(file_path: str | os.PathLike[str]) -> FileIdentity:
+    """Check that a file is whole and signed by this user's key, as a load does; nothing in it is run.
+
+    Unlike :meth:`jobcontainer.Serializer.verify`, it does not hash large buffers again that this process has checked.
 
     Returns:
-        The content; None where it is large, or something is wrong with it, which that process is to tell.
-    """
-    try:
-        with FileReader(file_path) as file:
-            if not file.is_job_file or file.status.st_size > _HANDED_OVER:
-                return None
-            content = _checked(file)
-    except (OSError, JobFileError):
-        return None
-    return None if content.buffers else content
-
-
-def check_file(file_path: str | os.PathLike[str]) -> None:
-    """Check that a file is whole and signed by this user's key, as a load would; nothing in it is run.
-
-    Unlike :meth:`jobcontainer.Serializer.verify`, it believes the record of large buffers that were checked before.
+        The identity of the file that was checked.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -99,9 +81,10 @@ def check_file(file_path: str | os.PathLike[str]) -> None:
     with FileReader(file_path) as file:
         if file.is_job_file:
             check_signature(file)
-            _read(file, file.header())
+            _read(file, file.header(), identity=None)
         else:
             check_plain(file)
+        return file.identity
 
 
 def check_signature(file: FileReader) -> None:
@@ -130,38 +113,50 @@ def check_content(file: FileReader) -> None:
     file.check_buffers(header, file.buffers(header))
 
 
-def _checked(file: FileReader, *, trusted: bool = False) -> Content:
-    if not trusted:
-        check_signature(file)
-    header = file.header()
-    _check_python(file, header)
-    return _read(file, header)
+def remember_whole(identity: FileIdentity, signature: bytes) -> None:
+    """Note that this process has written or checked every byte of a file.
+
+    Args:
+        identity: of the file.
+        signature: as it stands in the file; it covers the digests of all content.
+    """
+    if identity.size >= _REMEMBERED_FROM:
+        if len(_whole) >= _MOST_REMEMBERED:
+            _whole.clear()
+        _whole.add((identity, signature))
 
 
-def _read(file: FileReader, header: Header) -> Content:
-    """Read the stream, the sources and the buffers, and check them."""
-    stream, text = file.stream(header), file.sources(header)
-    buffers = file.buffers(header)
-    if buffers:
-        verified.check_buffers_once(file, header, buffers)
-    return Content(stream, text, info.packages_of(file, header), tuple(buffers))
-
-
-def _loaded(path: str, content: Content, *, own_process: bool) -> Any:  # noqa: ANN401 -- as above
-    package_versions.learn(content.packages)
-    source_code.learn(content.text, own_process=own_process)
+def _load(file_path: str | os.PathLike[str], *, trusted: bool, identity: FileIdentity | None, own_process: bool) -> Any:
+    with FileReader(file_path) as file:
+        if not file.is_job_file:
+            return load_plain(file, trusted=trusted)
+        if not trusted:
+            check_signature(file)
+        header = file.header()
+        _check_python(file, header)
+        content = _read(file, header, identity)
+    source_code.remember(content.sources, own_process=own_process)
     try:
         obj = load(content.stream, content.buffers, anew=own_process)
     except Exception as error:
-        error.add_note(f"Raised while {path} was loaded, which is whole and signed.")
+        error.add_note(f"Raised while {file.path} was loaded, which is whole and signed.")
         raise
-    package_versions.warn_of_other_versions(path, content.packages)
+    package_versions.compare(file.path, content.packages)
     return obj
 
 
+def _read(file: FileReader, header: Header, identity: FileIdentity | None) -> _Content:
+    """Read and check the content of a file; buffers only if nobody has vouched for them."""
+    stream, sources, buffers = file.stream(header), file.sources(header), file.buffers(header)
+    if file.identity != identity and (file.identity, file.signature) not in _whole:
+        file.check_buffers(header, buffers)
+        remember_whole(file.identity, file.signature)
+    return _Content(stream, sources, buffers, info.packages_in(file, header))
+
+
 def _check_python(file: FileReader, header: Header) -> None:
-    written = str(header.facts.get("python"))
-    if header.facts.get("by_value") and written.split(".")[:2] != info.PYTHON.split(".")[:2]:
+    written = str(header.fields.get("python"))
+    if header.fields.get("by_value") and written.split(".")[:2] != info.PYTHON.split(".")[:2]:
         raise IncompatibleFileError(
             f"{file.path} holds code of Python {written}, and this is Python {info.PYTHON}: bytecode does not survive "
             "that. Load it there, or put the object into a new file from here."

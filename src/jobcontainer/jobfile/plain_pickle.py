@@ -1,16 +1,15 @@
 r"""Plain pickles, made by others: loaded only on purpose, and signed without being changed.
 
-A pickle ends with its STOP opcode, and whoever loads it passes over what stands behind. So a signature can stand there:
-``pickle.load`` goes on reading the file, and here it counts as this user's own::
+A pickle ends with its STOP opcode, and ``pickle.load`` ignores what stands behind it. So a signature can stand there:
+``pickle.load`` still reads the file, and here it counts as this user's own::
 
     the pickle
     16 bytes  "\njobcontainer-1\n"
-    32 bytes  HMAC-SHA256 over "plain pickle" and the BLAKE3 digest of all that stands before
+    32 bytes  HMAC-SHA256 over "plain pickle" and the BLAKE3 digest of everything before
 """
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from jobcontainer.errors import CorruptFileError, UntrustedFileError
@@ -27,7 +26,7 @@ _TRAILER_SIZE: Final = len(_MARK) + SIGNATURE_SIZE
 _BEGINNINGS: Final = tuple(bytes((0x80, protocol)) for protocol in range(2, 6))
 
 
-def load_plain(file: FileReader, *, trusted: bool) -> Any:  # noqa: ANN401 -- what was put in
+def load_plain(file: FileReader, *, trusted: bool) -> Any:
     """Load a plain pickle, if it is signed or trusted.
 
     Raises:
@@ -35,6 +34,7 @@ def load_plain(file: FileReader, *, trusted: bool) -> Any:  # noqa: ANN401 -- wh
         CorruptFileError: it is no pickle, or not a whole one.
     """
     content = _content(file) if trusted else _signed_content(file)
+    file.close()
     try:
         return load_foreign(content)
     except (ImportError, AttributeError) as error:
@@ -66,7 +66,7 @@ def sign_plain(file: FileReader) -> None:
     """
     _check_beginning(file)
     content = _content(file)
-    write_whole(Path(file.path), content + _MARK + signing.sign(_what_is_signed(content)))
+    write_whole(file.path, content + _MARK + signing.sign(_signed_bytes(content)))
 
 
 def _content(file: FileReader) -> bytes:
@@ -78,7 +78,7 @@ def _signed_content(file: FileReader) -> bytes:
     signature = _signature(file)
     if signature:
         content = _content(file)
-        if signing.is_signed(_what_is_signed(content), signature):
+        if signing.is_signed(_signed_bytes(content), signature):
             return content
     _check_beginning(file)
     raise UntrustedFileError(
@@ -94,7 +94,7 @@ def _signature(file: FileReader) -> bytes:
     return trailer[len(_MARK) :] if trailer.startswith(_MARK) else b""
 
 
-def _what_is_signed(content: bytes) -> bytes:
+def _signed_bytes(content: bytes) -> bytes:
     return b"plain pickle" + Digest(content).digest()
 
 

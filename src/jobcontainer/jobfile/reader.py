@@ -1,7 +1,8 @@
-"""Reads a job file, and believes nothing that has not been checked.
+"""Reads a job file and trusts nothing in it that has not been checked.
 
-The file is opened once, and all is judged by that descriptor: nothing that is put in its place later is read. The
-stream is read into memory of this process before it is checked, so that nobody can change it between check and use.
+The file is opened once, and everything is read through that descriptor: a file that is put in its place later is not
+read. The stream is read into memory of this process before it is checked, so that nobody can change it between check
+and use.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from jobcontainer.jobfile.format import (
     joined,
     pieces,
 )
+from jobcontainer.jobfile.identity import FileIdentity
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -49,9 +51,9 @@ class FileReader:
     Attributes:
         path: the file.
         status: of the open file.
-        is_job_file: whether it begins as a job file does; where not, only :meth:`read` is of use.
+        is_job_file: whether it begins as a job file does; if not, only :meth:`read` and :meth:`copy_to` work.
         signed: the bytes that the signature is over.
-        signature: as it stands in the file; whoever knows the key must compare it.
+        signature: as it stands in the file; it is not compared here.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -82,7 +84,7 @@ class FileReader:
             raise
 
     def __enter__(self) -> Self:
-        """Give itself."""
+        """Return this reader."""
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -96,9 +98,9 @@ class FileReader:
             self._descriptor = -1
 
     @property
-    def descriptor(self) -> int:
-        """Of the open file; whatever is put in its place later, this is the file that was read."""
-        return self._descriptor
+    def identity(self) -> FileIdentity:
+        """The identity that the file had when it was opened."""
+        return FileIdentity.of_status(self.status)
 
     def _read_head(self) -> None:
         if not stat.S_ISREG(self.status.st_mode):
@@ -160,9 +162,9 @@ class FileReader:
         return data
 
     def buffers(self, header: Header) -> list[memoryview]:
-        """Map the buffers copy-on-write: they can be written to, and share their pages with all who read the file.
+        """Map the buffers copy-on-write: they can be written to, and share their pages with every reader of the file.
 
-        Small ones are read. Nothing is checked here; that is :meth:`check_buffers`.
+        Small ones are read. Nothing is checked here: see :meth:`check_buffers`.
         """
         spans = list(header.buffer_spans())
         if not spans:
@@ -179,11 +181,11 @@ class FileReader:
         return [whole[start - first : end - first] for _, start, end in spans]
 
     def check_buffers(self, header: Header, views: Sequence[memoryview]) -> None:
-        """Take the digests of the buffers, in several threads, and look at the zeros between them.
+        """Compare the digests of the buffers, in several threads, and check the zeros between them.
 
         Args:
             header: the header, whose signature has been checked.
-            views: what :meth:`buffers` gave.
+            views: what :meth:`buffers` returned.
 
         Raises:
             CorruptFileError: a buffer was altered.
@@ -219,11 +221,11 @@ class FileReader:
         return data
 
     def copy_to(self, target: BinaryIO) -> None:
-        """Write all of the file into another one."""
+        """Write the whole file into another one."""
         with io.FileIO(self._descriptor, closefd=False) as file:
             file.seek(0)
             shutil.copyfileobj(file, target, _COPIED_AT_ONCE)
 
     def corrupt(self, what: str) -> CorruptFileError:
-        """Make the error that says what is wrong with the file."""
+        """Return the error that says what is wrong with the file."""
         return CorruptFileError(f"{self.path} is damaged: {what}. Nothing of it was loaded. Make or copy it again.")

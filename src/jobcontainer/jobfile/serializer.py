@@ -1,8 +1,8 @@
-"""Serializer: object ⇄ file, whole, signed and fast at any size.
+"""Serializer: object to file and back, whole, signed and fast at any size.
 
 A file is loaded only if it is whole and signed by a key of this user: loading runs code, so nothing in a damaged or
-foreign file is unpickled. How the bytes lie is told in :mod:`jobcontainer.jobfile.format`, who may be loaded in
-:mod:`jobcontainer.jobfile.signing`, how code travels in :mod:`jobcontainer.pickling.pickler`.
+foreign file is unpickled. :mod:`jobcontainer.jobfile.format` describes the bytes, :mod:`jobcontainer.jobfile.signing`
+the key, :mod:`jobcontainer.pickling.pickler` how code travels.
 """
 
 from __future__ import annotations
@@ -10,23 +10,23 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Literal
 
 from jobcontainer.errors import UntrustedFileError
-from jobcontainer.jobfile import info, signing, verified
-from jobcontainer.jobfile.loading import check_content, check_signature, load_file
+from jobcontainer.jobfile import info, signing
+from jobcontainer.jobfile.loading import check_content, check_signature, load_file, remember_whole
 from jobcontainer.jobfile.plain_pickle import check_plain, sign_plain
 from jobcontainer.jobfile.reader import FileReader
 from jobcontainer.jobfile.writer import FileWriter, write_signed
 from jobcontainer.pickling.diagnosis import explained
 from jobcontainer.pickling.pickler import Pickler, unfit_parts
-from jobcontainer.pickling.shared_prefix import Shared
 from jobcontainer.pickling.size_warning import warn_if_large
+from jobcontainer.pickling.source_code import carried_sources
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
-    from jobcontainer.jobfile.info import FileFacts
-    from jobcontainer.pickling import package_versions
-    from jobcontainer.pickling.shared_prefix import Head
+    from jobcontainer.jobfile.identity import FileIdentity
+    from jobcontainer.jobfile.info import FileInfo
+    from jobcontainer.pickling.package_versions import Distribution
 
 __all__ = ["Kind", "Serializer", "packages_of", "trust_file", "write_file"]
 
@@ -59,10 +59,10 @@ class Serializer:
         write_file(obj, file_path, kind="process" if is_process else "object")
 
     @staticmethod
-    def deserialize_from_file(file_path: str | os.PathLike[str], *, trusted: bool = False) -> Any:  # noqa: ANN401
+    def deserialize_from_file(file_path: str | os.PathLike[str], *, trusted: bool = False) -> Any:
         """Get an object back.
 
-        Large arrays are mapped copy-on-write: they are there at once, can be written to, and share their memory with
+        Large arrays are mapped copy-on-write: they load at once, can be written to, and share their memory with
         other processes that read the file. Classes that are alive in this process are left as they are.
 
         Args:
@@ -79,8 +79,8 @@ class Serializer:
         return load_file(file_path, trusted=trusted)
 
     @staticmethod
-    def inspect(file_path: str | os.PathLike[str]) -> FileFacts:
-        """Read what a file tells of itself; none of its content is loaded, and no code in it is run.
+    def inspect(file_path: str | os.PathLike[str]) -> FileInfo:
+        """Read what a file says of itself; none of its content is loaded, and no code in it is run.
 
         Raises:
             FileNotFoundError: there is no such file.
@@ -89,12 +89,12 @@ class Serializer:
         """
         with FileReader(file_path) as file:
             if file.is_job_file:
-                return info.facts_of(file)
+                return info.read_info(file)
             try:
                 check_plain(file)
             except UntrustedFileError:
-                return info.FileFacts(kind="pickle", size=file.status.st_size)
-            return info.FileFacts(kind="pickle", size=file.status.st_size, signed=True)
+                return info.FileInfo(kind="pickle", size=file.status.st_size)
+            return info.FileInfo(kind="pickle", size=file.status.st_size, signed=True)
 
     @staticmethod
     def verify(file_path: str | os.PathLike[str]) -> None:
@@ -114,30 +114,31 @@ class Serializer:
                 check_plain(file)
 
 
-def write_file(obj: object, file_path: str | os.PathLike[str], *, kind: Kind, shared: Shared | None = None) -> None:
+def write_file(obj: object, file_path: str | os.PathLike[str], *, kind: Kind) -> FileIdentity:
     """Put an object into a file and say what it is; see :meth:`Serializer.serialize_to_file`.
 
     Args:
         obj: what goes in.
         file_path: where to.
         kind: what it is to a job.
-        shared: what is known from the files of other objects that are written together with it.
+
+    Returns:
+        The identity of the file, for those who trust this process that it is whole.
     """
     unfit: dict[str, dict[str, str]] = {}
-    pickler, done = _write(
-        obj, file_path, kind, unfit, shared or Shared(), head=None if shared is None else shared.head_of(obj)
-    )
+    pickler, done = _write(obj, file_path, kind, unfit)
     if isinstance(done, Exception) and pickler.travelling:
         unfit = unfit_parts(pickler.travelling)
         if unfit:
-            pickler, done = _write(obj, file_path, kind, unfit, Shared())
+            pickler, done = _write(obj, file_path, kind, unfit)
     if isinstance(done, Exception):
         raise explained(obj, done, is_result=kind == "result") from done
     if kind == "process":
-        warn_if_large(obj, done, unfit)
+        warn_if_large(obj, done.size, unfit)
+    return done
 
 
-def packages_of(file_path: str | os.PathLike[str]) -> Mapping[str, package_versions.Distribution]:
+def packages_of(file_path: str | os.PathLike[str]) -> Mapping[str, Distribution]:
     """Return the distributions that a file refers to, by their top-level packages; empty where it names none.
 
     Raises:
@@ -145,7 +146,7 @@ def packages_of(file_path: str | os.PathLike[str]) -> Mapping[str, package_versi
         CorruptFileError: it is damaged where they stand.
     """
     with FileReader(file_path) as file:
-        return info.packages_of(file, file.header()) if file.is_job_file else {}
+        return info.packages_in(file, file.header()) if file.is_job_file else {}
 
 
 def trust_file(file_path: str | os.PathLike[str]) -> None:
@@ -169,40 +170,27 @@ def trust_file(file_path: str | os.PathLike[str]) -> None:
 
 
 def _write(
-    obj: object,
-    file_path: str | os.PathLike[str],
-    kind: Kind,
-    left_out: Mapping[str, Mapping[str, str]],
-    shared: Shared,
-    *,
-    head: Head | None = None,
-) -> tuple[Pickler, int | Exception]:
-    """Write a file, and return its size, or why the object can't be pickled."""
+    obj: object, file_path: str | os.PathLike[str], kind: Kind, left_out: Mapping[str, Mapping[str, str]]
+) -> tuple[Pickler, FileIdentity | Exception]:
+    """Write a file, and return its identity, or why the object can't be pickled."""
     writer = FileWriter(file_path)
     pickler = Pickler(writer, left_out)
     try:
         try:
-            if head is not None:
-                head.begin(pickler, writer.write)
             pickler.dump(obj)
         except Exception as error:
             if error is writer.failure or isinstance(error, MemoryError):
                 raise
             writer.discard()
             return pickler, error
-        said = info.facts_now(obj, kind, by_value=pickler.by_value, modules=pickler.modules)
-        text = shared.text_of(head, pickler)
-        return pickler, _finish(writer, said, text, pickler.buffers)
+        fields = info.header_fields(obj, kind, by_value=pickler.by_value, modules=pickler.modules)
+        sources = carried_sources(pickler.files, pickler.classes)
+        identity, signature = writer.finish(fields, sources, pickler.buffers, signing.sign)
     except BaseException:
         writer.discard()
         raise
     finally:  # a pickler is part of a cycle; what it has seen shall not wait for the garbage collector
         pickler.clear_memo()
         pickler.buffers.clear()
-
-
-def _finish(writer: FileWriter, said: Mapping[str, Any], text: bytes, buffers: Sequence[memoryview]) -> int:
-    size = writer.finish(said, text, buffers, signing.sign)
-    if writer.written is not None:
-        verified.record_written(writer.written)
-    return size
+    remember_whole(identity, signature)
+    return pickler, identity

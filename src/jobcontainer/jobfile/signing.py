@@ -1,4 +1,4 @@
-"""Who may be loaded: the user's key, and signatures made with it.
+"""The user's key, and signatures made with it, which decide what may be loaded.
 
 The key is 32 random bytes as hex in ``jobcontainer/key`` of the user's configuration folder, made on first use and
 readable by the user alone. ``JOBCONTAINER_KEY_FILE`` names another file, so that all machines of a cluster share one.
@@ -22,7 +22,7 @@ KEY_VARIABLE: Final = "JOBCONTAINER_KEY_FILE"
 
 _SHORTEST: Final = 32
 
-# A digest that has taken the key in already; copies of it sign.
+# An HMAC that was made with the key; copies of it sign.
 _cached: tuple[str, tuple[int, ...], hmac.HMAC] | None = None
 _held: hmac.HMAC | None = None
 
@@ -39,7 +39,7 @@ def sign(data: bytes) -> bytes:
 
 
 def is_signed(data: bytes, signature: bytes) -> bool:
-    """Tell whether a signature is one of this user's for these bytes; it takes as long for each wrong one.
+    """Return whether a signature is one of this user's for these bytes. Compares in constant time.
 
     Raises:
         UntrustedFileError: there is no usable key; the message says what to do.
@@ -48,10 +48,10 @@ def is_signed(data: bytes, signature: bytes) -> bool:
 
 
 def hold_key() -> None:
-    """Keep to the present key in this process, whatever becomes of the environment and the file.
+    """Keep using the present key in this process, whatever happens to the environment and the file.
 
-    A job calls this before it takes over environment variables of the user's choice: one that sets ``HOME`` would
-    otherwise sign its result with another key.
+    A job calls this before it sets environment variables of the user's choice: one that sets ``HOME`` would otherwise
+    sign its result with another key.
 
     Raises:
         UntrustedFileError: there is no usable key; the message says what to do.
@@ -62,7 +62,7 @@ def hold_key() -> None:
 
 
 def key_file() -> str:
-    """Tell where the key lies, or will lie."""
+    """Return the path of the key, which need not exist yet."""
     return os.environ.get(KEY_VARIABLE) or _own_key_file()
 
 
@@ -75,18 +75,18 @@ def cache_folder() -> Path:
 
 def _key() -> hmac.HMAC:
     """Read the key, once for each state of its file."""
-    global _cached  # noqa: PLW0603 -- the process has one key, whatever thread asks
+    global _cached  # noqa: PLW0603 -- the process has one key, whichever thread asks
     if _held is not None:
         return _held
     path = key_file()
     try:
-        status = os.stat(path)  # noqa: PTH116 -- each file that is written or read asks
+        status = Path(path).stat()
     except FileNotFoundError:
         _create(Path(path))
-        status = os.stat(path)  # noqa: PTH116 -- as above
+        status = Path(path).stat()
     except OSError as error:
         raise _unusable(path, f"can't be read ({error.strerror})") from error
-    identity = (*status[:7], status.st_mtime_ns)  # all but the time of the last reading
+    identity = (*status[:7], status.st_mtime_ns)  # everything but the time of the last access
     cached = _cached
     if cached is None or cached[:2] != (path, identity):
         _cached = cached = path, identity, hmac.new(_read(path), digestmod="sha256")
@@ -96,8 +96,7 @@ def _key() -> hmac.HMAC:
 def _read(path: str) -> bytes:
     try:
         with open(path, "rb", opener=_open) as file:
-            status = os.fstat(file.fileno())
-            _check(path, status)
+            _check(path, os.fstat(file.fileno()))
             key = file.read(4096).strip()
     except OSError as error:
         raise _unusable(path, f"can't be read ({error.strerror})") from error
@@ -126,7 +125,7 @@ def _check(path: str, status: os.stat_result) -> None:
 
 
 def _create(path: Path) -> None:
-    """Make a key, unless somebody else is faster: then theirs it is."""
+    """Make a key, unless another process is faster: then its key is used."""
     if os.environ.get(KEY_VARIABLE):
         raise UntrustedFileError(
             f"{KEY_VARIABLE} names {path}, and there is no such file. Copy the key of your other machines there, "
@@ -158,6 +157,6 @@ def _unusable(path: str | Path, what: str) -> UntrustedFileError:
 
 @functools.cache
 def _own_key_file() -> str:
-    from platformdirs import user_config_path  # noqa: PLC0415 -- not where KEY_VARIABLE tells
+    from platformdirs import user_config_path  # noqa: PLC0415 -- not needed where KEY_VARIABLE is set
 
     return str(user_config_path("jobcontainer", appauthor=False) / "key")

@@ -1,18 +1,25 @@
-"""Living: the schedulers of this process, and what becomes of their jobs when it exits."""
+"""What becomes of the jobs of this process when it exits: a script waits for them, an interactive session ends them."""
 
 from __future__ import annotations
 
 import sys
 import weakref
-from typing import TYPE_CHECKING, Any
+from typing import Protocol
 
 from jobcontainer.engines.local import exiting
 
-if TYPE_CHECKING:
-    from pathlib import Path
 
-    from jobcontainer.jobs.job import Job
-    from jobcontainer.jobs.scheduler import Scheduler
+class Scheduler(Protocol):
+    """Whoever has jobs that are not finished."""
+
+    def shutdown(self) -> None:
+        """Take no more jobs, and return when all have ended."""
+        ...
+
+    def end(self) -> None:
+        """End every job."""
+        ...
+
 
 _schedulers: weakref.WeakSet[Scheduler] = weakref.WeakSet()
 _exit_registered = False
@@ -23,18 +30,8 @@ def add(scheduler: Scheduler) -> None:
     _schedulers.add(scheduler)
 
 
-def live_jobs(store: Path) -> dict[str, Job[Any]]:
-    """Return the jobs of a store that are queued or running in this process, by id."""
-    return {
-        job.id: job
-        for scheduler in list(_schedulers)
-        if scheduler.submitter.store.path == store
-        for job in scheduler.unfinished()
-    }
-
-
 def finish_at_exit() -> None:
-    """See to it, once, that no job is forgotten when the interpreter exits."""
+    """Register, once per process, what happens to jobs when the interpreter exits."""
     global _exit_registered  # noqa: PLW0603 -- once per process
     if not _exit_registered:
         _exit_registered = True

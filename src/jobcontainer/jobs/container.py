@@ -44,10 +44,10 @@ class JobContainer:
         process_file_path: str | os.PathLike[str],
         *,
         trusted: bool = False,
-        **options: Any,  # noqa: ANN401 -- one of each option's types
+        **options: Any,
     ) -> None:
         """Check that there is such a file."""
-        JobOptions().updated(**options)  # a wrong option is told before a file that is not there
+        JobOptions().updated(**options)  # a wrong option is reported before a file that is not there
         self.path = Path(process_file_path)
         if not self.path.exists():
             raise FileNotFoundError(
@@ -64,7 +64,7 @@ class JobContainer:
         """
         return self._pool.submit_file(self.path, trusted=self._trusted)
 
-    def execute(self) -> Any:  # noqa: ANN401 -- what run() returned
+    def execute(self) -> Any:
         """Run the process, copy its log to this process's standard output as it comes, and return its result.
 
         An interrupt ends the job, as it would end a function that was called.

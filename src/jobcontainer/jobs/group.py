@@ -85,7 +85,7 @@ class JobGroup(Sequence[Job[R]], Generic[R]):
             return not concurrent.futures.wait(self._jobs, timeout).not_done
         from jobcontainer.views.console import watch  # noqa: PLC0415 -- rich takes its time
 
-        return watch(self._jobs, timeout=timeout)
+        return watch(self, self.wait, timeout=timeout)
 
     def as_completed(self, timeout: float | None = None) -> Iterator[Job[R]]:
         """Go through the jobs as they end.
@@ -101,7 +101,7 @@ class JobGroup(Sequence[Job[R]], Generic[R]):
         for job in self._jobs:
             controls.setdefault(id(job._control), (job._control, []))[1].append(job)
         for control, jobs in controls.values():
-            control.cancel_all(jobs)
+            control.cancel(jobs)
 
     def rerun_failed(self) -> JobGroup[R]:
         """Run every job again that ended and did not succeed.
@@ -123,7 +123,7 @@ class JobGroup(Sequence[Job[R]], Generic[R]):
         return {state: counts[state] for state in JobState if counts[state]}
 
 
-def _result_or_error(job: Job[Any]) -> Any:  # noqa: ANN401 -- one of the job's results
+def _result_or_error(job: Job[Any]) -> Any:
     try:
         return job.result()
     except (Exception, concurrent.futures.CancelledError) as error:  # noqa: BLE001 -- it is what was asked for

@@ -1,11 +1,11 @@
-"""Job and JobGroup: what a person holds of work that runs elsewhere.
+"""Job: what a person holds of work that runs elsewhere.
 
 A :class:`Job` is a :class:`concurrent.futures.Future` that reads its state, progress, log and result from its folder.
 Nothing but the outcome is kept in memory until it is asked for, so that ten thousand handles cost little.
 
-States: ``queued → running → ended``; a retry goes back from running to queued. Only the job's keeper (a scheduler, or
-a watch on a foreign job) moves it, by :meth:`Job._dispatched`, :meth:`Job._requeued` and :meth:`Job._settle`; it does
-so under its own lock and calls them once each. A handle may be read from any thread.
+States: ``queued → running → ended``; a retry goes back from running to queued. Only one of two moves a handle: the
+scheduler that owns the job or, where another process runs it, the watcher. They do so by :meth:`Job._dispatched`,
+:meth:`Job._requeued` and :meth:`Job._settle`, which they call once each. A handle may be read from any thread.
 """
 
 from __future__ import annotations
@@ -19,29 +19,29 @@ from jobcontainer.errors import JobError
 from jobcontainer.events import Display, JobState, Outcome, Started, Usage, folded
 from jobcontainer.jobfile.serializer import Serializer
 from jobcontainer.storage.ending import error_of
-from jobcontainer.storage.folder import JobFolder
 from jobcontainer.storage.progress_file import read_bars
 from jobcontainer.storage.result import read_result
 
 if TYPE_CHECKING:
-    import os
     from collections.abc import Callable, Generator, Sequence
 
     from jobcontainer.events import Bar
+    from jobcontainer.storage.folder import JobFolder
     from jobcontainer.storage.record import JobRecord
 
 R = TypeVar("R")
 
 
 class Control(Protocol):
-    """Whoever may end a job or run it again: the scheduler that owns it, or the store it was found in."""
+    """Whoever may end jobs, run them again and find them again."""
 
-    def cancel(self, job: Job[Any]) -> bool:
-        """End the job; False where it has ended already."""
+    @property
+    def reopen(self) -> Callable[[str], Job[Any]]:
+        """A function of a module that finds a job again from the path of its folder."""
         ...
 
-    def cancel_all(self, jobs: Sequence[Job[Any]]) -> None:
-        """End each of several jobs that has not ended; none that is queued starts meanwhile."""
+    def cancel(self, jobs: Sequence[Job[Any]]) -> bool:
+        """End each of these jobs that has not ended, and start none of them meanwhile; False where all had ended."""
         ...
 
     def rerun(self, job: Job[R]) -> Job[R]:
@@ -141,7 +141,7 @@ class Job(Future[R], Generic[R]):
         return self.record.source
 
     @property
-    def process(self) -> Any:  # noqa: ANN401 -- whatever the user's process is
+    def process(self) -> Any:
         """The process itself, loaded from its file: a copy of what was submitted."""
         return Serializer.deserialize_from_file(self.folder.process_file)
 
@@ -162,7 +162,7 @@ class Job(Future[R], Generic[R]):
         Returns:
             False if the job had ended already in another way, else True.
         """
-        return self._control.cancel(self)
+        return self._control.cancel([self]) or self.cancelled()
 
     def cancelled(self) -> bool:
         """Whether the job ended by being cancelled."""
@@ -181,7 +181,7 @@ class Job(Future[R], Generic[R]):
         Raises:
             TimeoutError: the job has not ended within ``timeout``; it goes on.
             concurrent.futures.CancelledError: the job was cancelled.
-            JobError: the job crashed, timed out, ran out of memory or was lost; the message tells more.
+            JobError: the job crashed, timed out, ran out of memory or was lost; the message says more.
             Exception: whatever ``run()`` raised.
         """
         error = self.exception(timeout)
@@ -203,7 +203,7 @@ class Job(Future[R], Generic[R]):
             TimeoutError: the job has not ended within ``timeout``.
             concurrent.futures.CancelledError: the job was cancelled.
         """
-        with contextlib.suppress(CancelledError):  # of a job that never started; told with its id below
+        with contextlib.suppress(CancelledError):  # of a job that never started; raised with its id below
             super().exception(timeout)
         if self.cancelled():
             raise CancelledError(f"The job {self.id} was cancelled; job.rerun() runs it again.")
@@ -231,7 +231,7 @@ class Job(Future[R], Generic[R]):
 
     def __reduce__(self) -> tuple[Callable[[str], Job[Any]], tuple[str]]:
         """Travel as a handle: the folder's path."""
-        return _reopen, (str(self.folder.path),)
+        return self._control.reopen, (str(self.folder.path),)
 
     def _load(self) -> tuple[Any, BaseException | None]:
         """Read the result file once, on first use; name the end where there is none to read."""
@@ -266,7 +266,7 @@ class Job(Future[R], Generic[R]):
         self._settle_as(outcome.state)
 
     def _settle_as(self, state: JobState) -> None:
-        """Note an end whose outcome is in the folder, to be read when it is asked for."""
+        """Note an end whose outcome is read from the folder when it is asked for."""
         self._phase = state
         if state is JobState.SUCCEEDED:
             self.set_result(None)  # type: ignore[arg-type]  # result() reads the file
@@ -278,17 +278,9 @@ class Job(Future[R], Generic[R]):
 
     def _read_outcome(self) -> Outcome:
         outcomes = [event for event in self.folder.read_events()[0] if isinstance(event, Outcome)]
-        unknown = Outcome(state=self._phase, at=self.submitted, reason="Its folder does not tell more.")
+        unknown = Outcome(state=self._phase, at=self.submitted, reason="Its folder says no more.")
         return outcomes[-1] if outcomes and outcomes[-1].state is self._phase else unknown
 
     def _changed(self) -> None:
         for call in tuple(self._on_change):
             call(self)
-
-
-def _reopen(path: str | os.PathLike[str]) -> Job[Any]:
-    """Find a job again from the path of its folder; what a pickled handle becomes."""
-    from jobcontainer.jobs.store import JobStore  # noqa: PLC0415 -- the store opens jobs: it stands above this module
-
-    folder = JobFolder(path)
-    return JobStore(folder.path.parent).open(folder.id)

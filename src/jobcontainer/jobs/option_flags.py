@@ -20,7 +20,7 @@ def add_option_flags(parser: argparse.ArgumentParser) -> None:
     """
     group = parser.add_argument_group("options of the job")
 
-    def flag(name: str, **facts: Any) -> None:  # noqa: ANN401 -- what add_argument takes
+    def flag(name: str, **facts: Any) -> None:
         group.add_argument(f"--{name}", default=argparse.SUPPRESS, **facts)
 
     flag("timeout", type=float, metavar="SECONDS", help="end an attempt that runs longer")

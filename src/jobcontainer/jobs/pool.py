@@ -1,12 +1,7 @@
-"""JobPool: the executor whose every call has a process of its own.
-
-A pool that is made has the interpreter of its first keeper start before anything else. What writes jobs and queues them
-is loaded meanwhile, which is why functions import it here.
-"""
+"""JobPool: the executor whose every call has a process of its own."""
 
 from __future__ import annotations
 
-import os
 import threading
 import weakref
 from concurrent.futures import Executor
@@ -15,35 +10,34 @@ from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar, overload
 
 from jobcontainer.engines import engine_named
 from jobcontainer.engines.local import ahead
+from jobcontainer.jobs.control import SchedulerControl, shared_control
+from jobcontainer.jobs.detached.client import DetachedJobs
+from jobcontainer.jobs.group import JobGroup
+from jobcontainer.jobs.scheduler import Scheduler
+from jobcontainer.jobs.submission import Submission, Submitter, as_process
+from jobcontainer.process import JobOptions
+from jobcontainer.storage.folder import store_folder
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Callable, Iterable, Sequence
 
     from jobcontainer.engines import Engine
-    from jobcontainer.jobs.group import JobGroup
     from jobcontainer.jobs.job import Job
-    from jobcontainer.jobs.scheduler import Scheduler
-    from jobcontainer.jobs.submission import Submission, Submitter
-    from jobcontainer.process import JobOptions, Process
-    from jobcontainer.storage.folder import StoreFolder
+    from jobcontainer.process import Process
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
-_shared: dict[Path, JobPool] = {}
-_shared_lock = threading.Lock()
-
 
 class Sender(Protocol):
-    """Takes jobs whose folders it has written."""
+    """Takes jobs: this process's scheduler, or the host of detached ones."""
 
-    @property
-    def submitter(self) -> Submitter:
-        """Writes their folders."""
-        ...
+    submitter: Submitter
+    """Writes the jobs' folders."""
 
-    def submit(self, submissions: list[Submission]) -> list[Job[Any]]:
-        """Take them."""
+    def submit(self, submissions: Sequence[Submission]) -> list[Job[Any]]:
+        """Take jobs whose folders are written, and return their handles."""
         ...
 
 
@@ -81,24 +75,25 @@ class JobPool(Executor):
         engine: str | Engine = "loky",
         store: str | os.PathLike[str] | None = None,
         preload: Sequence[str] = (),
-        **options: Any,  # noqa: ANN401 -- one of each option's types
+        **options: Any,
     ) -> None:
         """Make the store; but for the interpreter of the first keeper, workers start with the first job."""
         if max_workers is not None and (not isinstance(max_workers, int) or max_workers < 1):
             raise ValueError(f"max_workers={max_workers!r}: it takes a whole number from 1 up, or None for all CPUs.")
         with ahead.expecting(engine == "loky"):
-            self._options, folder = _options(options), store_folder(store)
+            self._options, folder = JobOptions().updated(**options), store_folder(store)
             folder.create()
             made = engine_named(engine, max_workers, preload) if isinstance(engine, str) else engine
-            self._scheduler = _scheduler(made, folder)
+            scheduler = Scheduler(made, Submitter(folder))
+        self._control = SchedulerControl(scheduler)
         self._root = self  # what a view keeps alive
         self._may_detach = engine == "loky"
-        weakref.finalize(self, _shut_down_soon, self._scheduler).atexit = False
+        weakref.finalize(self, _shut_down_soon, scheduler).atexit = False
 
     @property
     def store(self) -> Path:
         """The folder in which the jobs' folders lie."""
-        return self._scheduler.submitter.store.path
+        return self._control.store.path
 
     @overload
     def submit(self, work: Process[R], /) -> Job[R]: ...
@@ -121,8 +116,6 @@ class JobPool(Executor):
             >>> pool.submit(pow, 2, 10).result()      # doctest: +SKIP
             1024
         """
-        from jobcontainer.jobs.submission import as_process  # noqa: PLC0415 -- see above
-
         process = as_process(work, args, kwargs)
         sender = self._sender()
         return sender.submit([sender.submitter.of_process(process, self._for_jobs())])[0]
@@ -139,19 +132,11 @@ class JobPool(Executor):
         Raises:
             SerializationError: one of them can't go into a file.
         """
-        from jobcontainer.jobs.group import JobGroup  # noqa: PLC0415 -- see above
-        from jobcontainer.jobs.submission import as_process  # noqa: PLC0415 -- see above
-        from jobcontainer.pickling.shared_prefix import Shared  # noqa: PLC0415 -- see above
-
         sender, options = self._sender(), self._for_jobs()
         submissions: list[Submission] = []
         try:
             here = sender.submitter.here()
-            # What makes processes as it goes may change their class as well.
-            shared = Shared() if isinstance(processes, (list, tuple)) else None
-            submissions.extend(
-                sender.submitter.of_process(as_process(one, (), {}), options, here, shared) for one in processes
-            )
+            submissions.extend(sender.submitter.of_process(as_process(one, (), {}), options, here) for one in processes)
         except BaseException:
             for submission in submissions:
                 sender.submitter.discard(submission)
@@ -172,7 +157,7 @@ class JobPool(Executor):
         sender = self._sender()
         return sender.submit([sender.submitter.of_file(Path(file), self._for_jobs(), trusted=trusted)])[0]
 
-    def with_options(self, **options: Any) -> JobPool:  # noqa: ANN401 -- one of each option's types
+    def with_options(self, **options: Any) -> JobPool:
         """Return a view on this pool: the same slots and queue, other options for its jobs.
 
         Raises:
@@ -182,9 +167,7 @@ class JobPool(Executor):
         Example:
             >>> pool.with_options(timeout=5).submit(Quick())      # doctest: +SKIP
         """
-        view = object.__new__(type(self))
-        view._options = self._options.updated(**options)
-        view._scheduler = self._scheduler
+        view = _view(self._control, self._options.updated(**options))
         view._root = self._root
         view._may_detach = self._may_detach
         return view
@@ -196,7 +179,7 @@ class JobPool(Executor):
             wait: whether to return only then.
             cancel_futures: whether jobs that have not started are cancelled.
         """
-        self._scheduler.shutdown(wait=wait, cancel_queued=cancel_futures)
+        self._control.scheduler.shutdown(wait=wait, cancel_queued=cancel_futures)
 
     def rerun(self, job: Job[R]) -> Job[R]:
         """Run the process file of any job again in this pool, as a new job with the same options.
@@ -204,61 +187,43 @@ class JobPool(Executor):
         Args:
             job: a job of this store or another.
         """
-        return self._scheduler.rerun(job)
+        return self._control.rerun(job)
 
     def position(self, job: Job[Any]) -> int | None:
-        """Tell how many queued jobs start before this one; None where it is not queued here."""
-        return self._scheduler.position(job)
+        """Return how many queued jobs start before this one; None where it is not queued here."""
+        return self._control.scheduler.position(job)
 
     def __repr__(self) -> str:
         """Show the slots and the store."""
-        return f"<JobPool of {self._scheduler.engine.slots} slots, store {self.store}>"
+        return f"<JobPool of {self._control.scheduler.engine.slots} slots, store {self.store}>"
 
     def _sender(self) -> Sender:
-        """Return who takes the jobs: this pool's scheduler, or the host of detached ones."""
-        self._scheduler.refuse_if_shut()
+        """Return where jobs go: to this pool's scheduler, or to the host of detached ones."""
+        self._control.scheduler.refuse_if_shut()
         if not self._options.detach:
-            return self._scheduler
+            return self._control
         if not self._may_detach:
             raise ValueError("detach=True: detached jobs run on this machine, by the store's host; leave engine out.")
-        from jobcontainer.jobs.detached.submitting import DetachedJobs  # noqa: PLC0415 -- the store it hands back opens pools
-
-        return DetachedJobs(self._scheduler.submitter.store)
+        return DetachedJobs(self._control.store)
 
     def _for_jobs(self) -> JobOptions:
         """Share the CPUs among the slots where nobody said how many threads a job may have."""
         if self._options.threads is not None:
             return self._options
-        return self._options.updated(threads=self._scheduler.engine.threads)
+        return self._options.updated(threads=self._control.scheduler.engine.threads)
 
 
-def store_folder(store: str | os.PathLike[str] | None) -> StoreFolder:
-    """Name the store: the one given, else ``JOBCONTAINER_HOME``, else ``.jobcontainer`` in the working directory."""
-    from jobcontainer.storage.folder import StoreFolder  # noqa: PLC0415 -- see above
-
-    return StoreFolder(store if store is not None else os.environ.get("JOBCONTAINER_HOME") or ".jobcontainer")
+def shared_pool() -> JobPool:
+    """Return this process's own pool for the default store; for jobs that come without a pool."""
+    return _view(shared_control(store_folder(None)), JobOptions())
 
 
-def shared_pool(store: str | os.PathLike[str] | None = None) -> JobPool:
-    """Return this process's own pool for a store, made on first use; for jobs that come without a pool."""
-    path = store_folder(store).path
-    with _shared_lock:
-        if path not in _shared:
-            _shared[path] = JobPool(store=path)
-        return _shared[path]
-
-
-def _options(given: dict[str, Any]) -> JobOptions:
-    from jobcontainer.process import JobOptions  # noqa: PLC0415 -- see above
-
-    return JobOptions().updated(**given)
-
-
-def _scheduler(engine: Engine, store: StoreFolder) -> Scheduler:
-    from jobcontainer.jobs.scheduler import Scheduler  # noqa: PLC0415 -- see above
-    from jobcontainer.jobs.submission import Submitter  # noqa: PLC0415 -- see above
-
-    return Scheduler(engine, Submitter(store))
+def _view(control: SchedulerControl, options: JobOptions) -> JobPool:
+    """Return a pool over a scheduler that somebody else shuts down."""
+    pool = object.__new__(JobPool)
+    pool._control, pool._options = control, options
+    pool._root, pool._may_detach = pool, True
+    return pool
 
 
 def _shut_down_soon(scheduler: Scheduler) -> None:

@@ -1,17 +1,17 @@
-"""Scheduler: the queue before an engine's slots, retries, and what of it is written down.
+"""Scheduler: the queue before an engine's slots, and retries.
 
 States of a job here: *queued* (in ``_queue`` and ``_waiting``), *running* (in ``_running``, one of the engine's slots
 is taken), *settled* (in neither; its handle has the outcome). A retry goes from running back to queued.
 
-Threads: there is none of its own. ``submit`` and ``cancel`` run in the caller's thread, ``_ended`` in whichever thread
-the engine completes its futures; both end by handing queued jobs to free slots. ``_lock`` guards the queue and the
-counts and is never held while an engine, a file or a user's callback is called, with one exception: a handle's
-``_dispatched`` and ``_settle`` are called outside of the lock, but only by whoever took the job out of its place under
-it, so each is called once.
+Threads: the scheduler has none of its own. ``submit`` and ``cancel`` run in the caller's thread, ``_ended`` in
+whichever thread the engine completes its futures; both end by handing queued jobs to free slots. ``_lock`` guards the
+queue and the counts and is never held while an engine, a file or a user's callback is called. A handle is moved (by
+``_dispatched`` and ``_settle``) without the lock, but only by whoever took the job out of its place under it, so each
+is called once.
 
-Who may end what: only the scheduler cancels jobs in its engine. It closes the engine once it was shut down and the last
-job has ended (in a thread of its own, since the last job ends in one of the engine's; in the thread that waits, where
-a script exits and no thread can start), or at once, jobs and all, when an interactive session exits.
+Only the scheduler cancels jobs in its engine. It closes the engine once it was shut down and the last job has ended, in
+a thread of its own, since the last job ends in one of the engine's threads; where a script exits and no thread can
+start, the thread that waits closes it. When an interactive session exits, it closes the engine at once, with its jobs.
 """
 
 from __future__ import annotations
@@ -20,31 +20,29 @@ import contextlib
 import heapq
 import itertools
 import threading
-import time
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from jobcontainer.engines import Growing, Hasty
-from jobcontainer.events import RETRIED, JobState, Outcome
+from jobcontainer.events import JobState, Outcome
 from jobcontainer.jobs import at_exit
-from jobcontainer.jobs.job import Job
-from jobcontainer.storage.jsonl import append_lines
+from jobcontainer.storage.ending import cancelled_before_start, may_be_retried, write_end
+from jobcontainer.storage.journal import Journal, JournalEntry
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Sequence
     from concurrent.futures import Future
 
     from jobcontainer.engines import Engine
+    from jobcontainer.jobs.job import Job
     from jobcontainer.jobs.submission import Submission, Submitter
 
-R = TypeVar("R")
-
-_TOLD_TOGETHER = 200  # cancelled jobs whose ends go into the journal at once
+_ENDS_AT_ONCE = 200  # cancelled jobs whose ends go into the journal in one write
 
 
 @dataclass(slots=True, order=True)
 class _Entry:
-    """A job on its way: sorted by priority, then by age."""
+    """A job that is queued or running: sorted by priority, then by age."""
 
     priority: int
     number: int
@@ -52,6 +50,11 @@ class _Entry:
     submission: Submission = field(compare=False)
     attempt: int = field(default=1, compare=False)
     cancelled: bool = field(default=False, compare=False)
+
+    @property
+    def begun(self) -> int:
+        """The number of the attempt that waits; 0 where none was made yet."""
+        return self.attempt if self.attempt > 1 else 0
 
 
 class Scheduler:
@@ -71,6 +74,7 @@ class Scheduler:
         self._idle = threading.Condition(self._lock)
         self._queue: list[_Entry] = []
         self._waiting: dict[str, _Entry] = {}
+        self._journal = Journal(submitter.store)
         self._running: dict[str, _Entry] = {}
         self._numbers = itertools.count()
         self._shut = False
@@ -85,41 +89,45 @@ class Scheduler:
         with self._lock:
             return not self._waiting and not self._running
 
-    def submit(self, submissions: Iterable[Submission]) -> list[Job[Any]]:
+    @property
+    def has_waiting(self) -> bool:
+        """Whether a job is queued."""
+        return bool(self._waiting)
+
+    @property
+    def is_shut(self) -> bool:
+        """Whether it takes no more jobs."""
+        return self._shut
+
+    def submit(self, jobs: Sequence[Job[Any]], submissions: Sequence[Submission]) -> None:
         """Queue jobs whose folders are ready.
+
+        Args:
+            jobs: their handles, which the scheduler moves from here on.
+            submissions: what each starts with, in the same order.
 
         Raises:
             RuntimeError: the scheduler was shut down.
         """
         self.refuse_if_shut()
-        entries = [self._entry(submission) for submission in submissions]
-        jobs = [entry.job for entry in entries]
+        entries = [
+            _Entry(-submission.options.priority, next(self._numbers), job, submission)
+            for job, submission in zip(jobs, submissions, strict=True)
+        ]
         owner = self.submitter.owner
-        self._journal("submitted", jobs, lambda job: {"name": job.name, "submitted": job.submitted, "owner": owner})
+        self._journal.add_submitted([JournalEntry(job.folder, job.name, job.submitted, owner) for job in jobs])
         with self._lock:
             self.refuse_if_shut()
             for entry in entries:
                 self._push(entry)
         self._dispatch()
-        return jobs
 
-    def cancel(self, job: Job[Any]) -> bool:
-        """End a job, queued or running; see :meth:`jobcontainer.Job.cancel`."""
-        with self._lock:
-            queued = self._waiting.pop(job.id, None)
-            running = self._running.get(job.id)
-            if running is not None:
-                running.cancelled = True
-        if queued is not None:
-            self._settle_unstarted(queued)
-            return True
-        if running is not None:
-            self.engine.cancel(job.id)
-            return True
-        return job.cancelled()
+    def cancel(self, jobs: Sequence[Job[Any]]) -> bool:
+        """End jobs, queued or running: all of them leave the queue before the end of the first one frees a slot.
 
-    def cancel_all(self, jobs: Sequence[Job[Any]]) -> None:
-        """End several jobs: all of them leave the queue before the end of the first one frees a slot."""
+        Returns:
+            Whether any of them was queued or running here.
+        """
         with self._lock:
             queued = [entry for job in jobs if (entry := self._waiting.pop(job.id, None)) is not None]
             running = [entry for job in jobs if (entry := self._running.get(job.id)) is not None]
@@ -127,17 +135,10 @@ class Scheduler:
                 entry.cancelled = True
         for entry in running:
             self.engine.cancel(entry.job.id)
-        for start in range(0, len(queued), _TOLD_TOGETHER):
-            self._settle_unstarted(*queued[start : start + _TOLD_TOGETHER])
+        for start in range(0, len(queued), _ENDS_AT_ONCE):
+            self._settle_unstarted(*queued[start : start + _ENDS_AT_ONCE])
         self._close_if_done()
-
-    def rerun(self, job: Job[R]) -> Job[R]:
-        """Run a job's process file again, as a new job with the same options."""
-        if self._shut:
-            from jobcontainer.jobs.pool import shared_pool  # noqa: PLC0415 -- pools are made of schedulers
-
-            return shared_pool(self.submitter.store.path).rerun(job)
-        return self.submit([self.submitter.of_job(job.folder)])[0]
+        return bool(queued or running)
 
     def shutdown(self, *, wait: bool = True, cancel_queued: bool = False) -> None:
         """Take no more jobs, and close the engine when the last has ended.
@@ -148,9 +149,8 @@ class Scheduler:
         """
         with self._lock:
             self._shut = True
-            waiting = [entry.job for entry in self._waiting.values()]
         if cancel_queued:
-            self.cancel_all(waiting)
+            self.cancel(self.waiting())
         self._close_if_done()
         if wait:
             with self._idle:
@@ -164,7 +164,7 @@ class Scheduler:
         """Cancel every job and close the engine at once."""
         with self._lock:
             self._shut = True
-        self.cancel_all(self.unfinished())
+        self.cancel(self.unfinished())
         self.engine.close()
         self.shutdown()
 
@@ -173,8 +173,13 @@ class Scheduler:
         with self._lock:
             return [entry.job for entry in (*self._running.values(), *self._waiting.values())]
 
+    def waiting(self) -> list[Job[Any]]:
+        """Return the jobs that are queued here."""
+        with self._lock:
+            return [entry.job for entry in self._waiting.values()]
+
     def position(self, job: Job[Any]) -> int | None:
-        """Tell how many queued jobs start before this one; None where it is not queued."""
+        """Return how many queued jobs start before this one; None where it is not queued."""
         with self._lock:
             entry = self._waiting.get(job.id)
             return None if entry is None else sum(other < entry for other in self._waiting.values())
@@ -188,10 +193,6 @@ class Scheduler:
         if self._shut:
             raise RuntimeError("cannot submit after shutdown: make a new JobPool.")
 
-    def _entry(self, submission: Submission) -> _Entry:
-        job: Job[Any] = Job(submission.folder, name=submission.name, submitted=submission.submitted, control=self)
-        return _Entry(-submission.options.priority, next(self._numbers), job, submission)
-
     def _push(self, entry: _Entry) -> None:
         self._waiting[entry.job.id] = entry
         heapq.heappush(self._queue, entry)
@@ -199,7 +200,7 @@ class Scheduler:
     def _dispatch(self) -> None:
         """Hand queued jobs to free slots."""
         while (entry := self._next()) is not None:
-            if entry.attempt == 1 and entry.submission.folder.is_asked_to_cancel():  # asked for by another process
+            if entry.submission.folder.is_asked_to_cancel():  # by another process
                 with self._lock:
                     del self._running[entry.job.id]
                 self._settle_unstarted(entry)
@@ -235,10 +236,9 @@ class Scheduler:
 
     def _ended(self, entry: _Entry, future: Future[Outcome]) -> None:
         outcome = future.result()
-        retry = outcome.state in RETRIED and entry.attempt <= entry.submission.options.retries
+        retry = may_be_retried(outcome, entry.submission.options.retries)
         if retry and entry.cancelled:  # it ended by itself just then; a watcher must not wait for another attempt
-            retry, outcome = False, replace(outcome, state=JobState.CANCELLED)
-            entry.job.folder.append_event(outcome)
+            retry, outcome = False, write_end(entry.job.folder, replace(outcome, state=JobState.CANCELLED))
         with self._lock:
             del self._running[entry.job.id]
             if retry:
@@ -247,25 +247,19 @@ class Scheduler:
         if retry:
             entry.job._requeued()
         else:
-            self._settle([entry.job], outcome)
+            self._settle([(entry.job, outcome)])
         self._dispatch()
 
     def _settle_unstarted(self, *entries: _Entry) -> None:
-        """Tell the end of jobs that were cancelled before they started, as no engine knows of them."""
-        outcome = Outcome(state=JobState.CANCELLED, at=time.time(), reason="It had not started.", attempt=0)
-        for entry in entries:
-            with contextlib.suppress(OSError):  # the folder was removed
-                entry.job.folder.append_event(outcome)
-        self._settle([entry.job for entry in entries], outcome)
+        """End jobs that were cancelled while they waited, as no engine knows of them."""
+        self._settle(
+            [(entry.job, write_end(entry.job.folder, cancelled_before_start(entry.begun))) for entry in entries]
+        )
 
-    def _settle(self, jobs: list[Job[Any]], outcome: Outcome) -> None:
-        self._journal("ended", jobs, lambda _: {"state": outcome.state, "ended": outcome.at})
-        for job in jobs:
+    def _settle(self, ends: list[tuple[Job[Any], Outcome]]) -> None:
+        self._journal.add_ended((job.folder, outcome.state) for job, outcome in ends)
+        for job, outcome in ends:
             job._settle(outcome)
-
-    def _journal(self, event: str, jobs: list[Job[Any]], facts: Callable[[Job[Any]], dict[str, Any]]) -> None:
-        lines = ({"event": event, "id": job.id} | facts(job) for job in jobs)
-        append_lines(self.submitter.store.journal_file, lines)
 
     def _close_if_done(self) -> None:
         with self._lock:

@@ -5,29 +5,24 @@ from __future__ import annotations
 import os
 import shutil
 import time
-import weakref
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from jobcontainer.events import JobState
-from jobcontainer.jobs.at_exit import live_jobs
-from jobcontainer.jobs.detached.client import HostClient
+from jobcontainer.jobs.control import StoreControl
 from jobcontainer.jobs.group import JobGroup
-from jobcontainer.jobs.job import Job
-from jobcontainer.jobs.pool import shared_pool, store_folder
-from jobcontainer.jobs.watcher import Watch
-from jobcontainer.storage.jsonl import append_lines, read_lines
+from jobcontainer.process import memory_text
+from jobcontainer.storage.folder import store_folder
+from jobcontainer.storage.journal import Journal
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection
     from pathlib import Path
 
+    from jobcontainer.jobs.job import Job
     from jobcontainer.storage.folder import JobFolder
-    from jobcontainer.storage.record import JobRecord
-
-R = TypeVar("R")
 
 LARGE = 5_000_000_000
-"""Bytes on disk from which a store's size is told."""
+"""Bytes on disk from which on a listing advises to prune the store."""
 
 _NAMES_IN_ERRORS = 5
 
@@ -48,7 +43,7 @@ class JobStore:
     def __init__(self, path: str | os.PathLike[str] | None = None) -> None:
         """Name the folder; it need not exist yet."""
         self._folder = store_folder(path)
-        self._watch = _watch(self._folder.journal_file)
+        self._control = StoreControl(self._folder)
 
     @property
     def path(self) -> Path:
@@ -66,15 +61,9 @@ class JobStore:
     def jobs(self) -> JobGroup[Any]:
         """Return every job of the store, oldest first.
 
-        Jobs that another live process runs are watched; those whose process is gone are told as lost.
+        Jobs that another live process runs are watched; those whose process is gone are shown as lost.
         """
-        if not self.path.is_dir():
-            return JobGroup([])
-        journal, live = self._journal(), live_jobs(self.path)
-        return JobGroup(
-            live.get(folder.id) or self._handle(folder, journal.get(folder.id, {}))
-            for folder in self._folder.job_folders(known=journal)
-        )
+        return JobGroup(self._control.jobs())
 
     def open(self, job_id: str) -> Job[Any]:
         """Find one job.
@@ -88,7 +77,7 @@ class JobStore:
         folder = self._folder.job(job_id)
         if os.sep in job_id or not folder.record_file.exists():
             folder = self._by_prefix(job_id)
-        return live_jobs(self.path).get(folder.id) or self._handle(folder, self._journal().get(folder.id, {}))
+        return self._control.open(folder)
 
     def prune(
         self,
@@ -131,69 +120,27 @@ class JobStore:
         ]
         for folder in gone:
             shutil.rmtree(folder.path, ignore_errors=True)
-        append_lines(self._folder.journal_file, ({"event": "pruned", "id": folder.id} for folder in gone))
-        return [folder.id for folder in gone]
+        ids = [folder.id for folder in gone]
+        if ids:
+            Journal(self._folder).forget(set(ids))
+        return ids
 
     def size(self) -> int:
         """Return the bytes that all jobs take on disk."""
-        return sum(folder.size() for folder in self._folder.job_folders()) if self.path.is_dir() else 0
+        return sum(folder.size() for folder in self._folder.job_folders())
 
     def advice(self) -> str:
-        """Tell that the store has grown large, and how to prune it; empty while it has not."""
+        """Return a sentence on how to prune the store once it has grown large; empty before."""
         size = self.size()
         if size < LARGE:
             return ""
         return (
-            f"The jobs in {self.path} take {size / 1e9:.1f} GB on disk. Nothing is deleted unasked: "
+            f"The jobs in {self.path} take {memory_text(size)} on disk. Nothing is deleted unasked: "
             "`jobcontainer prune --older-than 7`, or JobStore().prune(keep=100), deletes old ones."
         )
 
-    def cancel(self, job: Job[Any]) -> bool:
-        """End a job that was found here; see :meth:`Job.cancel`."""
-        live = live_jobs(self.path).get(job.id)
-        if live is not None:
-            return live.cancel()
-        if job.done():
-            return job.cancelled()
-        self._cancel_elsewhere([job])
-        return True
-
-    def cancel_all(self, jobs: Sequence[Job[Any]]) -> None:
-        """End jobs that were found here."""
-        here = live_jobs(self.path)
-        JobGroup(here[job.id] for job in jobs if job.id in here).cancel()
-        self._cancel_elsewhere([job for job in jobs if job.id not in here and not job.done()])
-
-    def _cancel_elsewhere(self, jobs: Sequence[Job[Any]]) -> None:
-        """Ask whoever owns them: the host of detached jobs, or another kernel, whose keepers look for a file."""
-        by_host = HostClient(self._folder).cancel([job.id for job in jobs])
-        for job in jobs:
-            if job.id not in by_host:
-                job.folder.ask_to_cancel()
-
-    def rerun(self, job: Job[R]) -> Job[R]:
-        """Run a job that was found here again; see :meth:`Job.rerun`."""
-        return shared_pool(self.path).rerun(job)
-
-    def _journal(self) -> dict[str, dict[str, Any]]:
-        """Read the index: of each job what its lines say, the later over the earlier."""
-        facts: dict[str, dict[str, Any]] = {}
-        for line in read_lines(self._folder.journal_file)[0]:
-            facts.setdefault(str(line.get("id")), {}).update(line)
-        return facts
-
-    def _handle(self, folder: JobFolder, facts: dict[str, Any]) -> Job[Any]:
-        if not {"name", "submitted", "owner"} <= facts.keys():  # the journal was deleted, or does not know the job
-            facts = facts | _facts(folder.read_record())
-        job: Job[Any] = Job(folder, name=facts["name"], submitted=facts["submitted"], control=self)
-        if "state" in facts:
-            job._settle_as(JobState(facts["state"]))
-        else:
-            self._watch.add(job, facts["owner"])
-        return job
-
     def _by_prefix(self, prefix: str) -> JobFolder:
-        folders = list(self._folder.job_folders()) if self.path.is_dir() else []
+        folders = list(self._folder.job_folders())
         matching = [folder for folder in folders if folder.id.startswith(prefix)]
         if len(matching) == 1:
             return matching[0]
@@ -201,18 +148,3 @@ class JobStore:
         if matching:
             raise KeyError(f"{len(matching)} jobs begin with {prefix!r}; give more of the id: {some}")
         raise KeyError(f"There is no job {prefix!r} in {self.path}. " + (f"The newest are: {some}" if some else ""))
-
-
-def _facts(record: JobRecord) -> dict[str, Any]:
-    return {"name": record.name, "submitted": record.submitted, "owner": record.owner}
-
-
-_watches: weakref.WeakValueDictionary[Path, Watch] = weakref.WeakValueDictionary()
-
-
-def _watch(journal: Path) -> Watch:
-    """Share one watch per journal, as a store is made anew for every look."""
-    watch = _watches.get(journal)
-    if watch is None:
-        watch = _watches[journal] = Watch(journal)
-    return watch

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from jobcontainer.jobfile.loading import check_file
 from jobcontainer.jobfile.serializer import Serializer, trust_file, write_file
-from jobcontainer.jobfile.verified import link
-from jobcontainer.pickling.shared_prefix import Shared
+from jobcontainer.pickling.source_code import source_of
 from jobcontainer.process import Call, Environment, JobOptions
 from jobcontainer.storage.folder import PROCESS
 from jobcontainer.storage.owner import this_process
@@ -21,19 +20,30 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from jobcontainer.jobfile.identity import FileIdentity
     from jobcontainer.process import Process
     from jobcontainer.storage.folder import JobFolder, StoreFolder
 
 
 @dataclass(frozen=True, slots=True)
 class Submission:
-    """A job folder that is ready to run, and what the job starts with."""
+    """A job folder that is ready to run, and what the job starts with.
+
+    Attributes:
+        folder: the folder.
+        name: what the job is called.
+        submitted: when, in seconds since the epoch.
+        options: what is asked for the job.
+        environment: of the submitting process.
+        identity: of the process file, which this process has written or checked; None where it has not.
+    """
 
     folder: JobFolder
     name: str
     submitted: float
     options: JobOptions
     environment: Environment
+    identity: FileIdentity | None = None
 
 
 class Submitter:
@@ -56,19 +66,14 @@ class Submitter:
         return self._environment
 
     def of_process(
-        self,
-        process: Process[Any],
-        options: JobOptions,
-        environment: Environment | None = None,
-        shared: Shared | None = None,
+        self, process: Process[Any], options: JobOptions, environment: Environment | None = None
     ) -> Submission:
         """Write the folder of a process.
 
         Args:
             process: the process.
             options: what is asked for it.
-            environment: what follows it, where several share them; None for those of this process now.
-            shared: what several have in common, where they are submitted together.
+            environment: of this process, where several submissions share it; None for that of now.
 
         Raises:
             SerializationError: the process can't go into a file; no folder is left.
@@ -76,9 +81,9 @@ class Submitter:
         """
         name = options.name or name_of(process)
         with self._new_folder(name) as folder:
-            write_file(process, folder.file(PROCESS), kind="process", shared=shared)
-            source = (shared or Shared()).source_of(process)
-            return self._recorded(folder, name, options, source, environment)
+            identity = write_file(process, folder.file(PROCESS), kind="process")
+            submission = self._recorded(folder, name, options, source_of(process), environment)
+            return replace(submission, identity=identity)
 
     def of_file(self, file: Path, options: JobOptions, *, trusted: bool = False) -> Submission:
         """Write the folder of a process that is in a file already; the file is linked, or copied where it can't be.
@@ -92,8 +97,9 @@ class Submitter:
             _snapshot(file, folder.process_file)
             if trusted:
                 trust_file(folder.process_file)
-            check_file(folder.process_file)
-            return self._recorded(folder, name, options, Serializer.inspect(folder.process_file).source)
+            identity = check_file(folder.process_file)
+            submission = self._recorded(folder, name, options, Serializer.inspect(folder.process_file).source)
+            return replace(submission, identity=identity)
 
     def of_job(self, folder: JobFolder) -> Submission:
         """Write a new folder that runs the process of another job again, with its options and from where it ran."""
@@ -173,6 +179,6 @@ def name_of(process: object) -> str:
 def _snapshot(file: Path, target: Path) -> None:
     """Keep a file as it is now: job files are never changed in place, so that a hard link is a copy."""
     try:
-        link(file, target)
+        target.hardlink_to(file)
     except OSError:
         shutil.copyfile(file, target)

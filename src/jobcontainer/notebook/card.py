@@ -60,7 +60,7 @@ class CellCard:
 
     def __init__(  # noqa: PLR0913 -- made in one place
         self,
-        shell: Any,  # noqa: ANN401 -- IPython ships no types
+        shell: Any,
         place: CellPlace,
         work: Work,
         *,

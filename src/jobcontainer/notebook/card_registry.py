@@ -24,7 +24,7 @@ class Board:
         shell: IPython's shell.
     """
 
-    def __init__(self, shell: Any) -> None:  # noqa: ANN401 -- IPython ships no types
+    def __init__(self, shell: Any) -> None:
         """Begin without cards."""
         self._shell = shell
         self._painter = Painter()

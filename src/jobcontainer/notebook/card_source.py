@@ -1,7 +1,7 @@
 """What a card is about: one job, or many.
 
 Both answer the same questions (what the card says, which outputs there are, whether it is over) and both read no more
-than they must: one job through its follower; many through a tally that is told of every change of state, and through
+than they must: one job through its follower; many through a summary that is told of every change of state, and through
 followers for those that run.
 
 Threads: :meth:`_changed` is called by whichever thread moves a job and only notes and wakes; all else belongs to the
@@ -19,14 +19,14 @@ from jobcontainer.jobs.group import JobGroup
 from jobcontainer.notebook.cell_outputs import MOST_OUTPUTS, Bundle, bundle_of
 from jobcontainer.views import units
 from jobcontainer.views.card import Card, job_card
-from jobcontainer.views.group_card import Tally
-from jobcontainer.views.snapshot import Follower
+from jobcontainer.views.group_card import GroupSummary
+from jobcontainer.views.snapshot import SnapshotReader
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from jobcontainer.jobs.job import Job
-    from jobcontainer.views.snapshot import JobFacts
+    from jobcontainer.views.snapshot import JobSnapshot, JobView
 
 MOST_RESULTS = 50
 """Jobs of a group whose results are shown; of more, reading them all would take long."""
@@ -88,7 +88,7 @@ class OneJob:
         """Begin to follow the job."""
         self.handle = job
         self._wake, self._position = wake, position
-        self._follower = Follower(job, MOST_OUTPUTS)
+        self._follower = SnapshotReader(job, MOST_OUTPUTS)
         job.on_change(lambda _: wake())
 
     @property
@@ -137,40 +137,40 @@ class ManyJobs:
         self.handle = group
         self._wake = wake
         self._changes: deque[Job[Any]] = deque()
-        self._followers: dict[str, Follower] = {}
+        self._followers: dict[str, SnapshotReader] = {}
         self._outputs: dict[str, list[Bundle]] = {}
         self._unread = 0
         for job in group:
             job.on_change(self._changed)
-        self._tally = Tally(group)  # counted once the changes are heard, so that none falls between
+        self._summary = GroupSummary(group)  # counted once the changes are heard, so that none falls between
         self._catch_up(list(group))
 
     @property
     def ended(self) -> bool:
         """Whether every job has ended."""
         self._refresh()
-        return self._tally.ended
+        return self._summary.ended
 
     @property
     def moving(self) -> bool:
         """Whether a job runs."""
-        return bool(self._tally.running)
+        return bool(self._summary.running)
 
     def card(self, now: float) -> Card:
         """Word the group as it stands."""
         self._refresh()
-        return self._tally.card(now, self._look)
+        return self._summary.card(now, self._look)
 
     def outputs(self) -> list[Bundle]:
         """Return the outputs of all jobs, in the order of the jobs, each job's under its name."""
         self._refresh()
         for follower in self._followers.values():
             self._keep_outputs(follower)
-        numbers = self._tally.numbers
+        numbers = self._summary.numbers
         shown: list[Bundle] = []
         more = 0
         for job_id in sorted(self._outputs, key=numbers.__getitem__):
-            label = _note(self._tally.label(self.handle[numbers[job_id] - 1]))
+            label = _note(self._summary.label(self.handle[numbers[job_id] - 1]))
             room = MOST_OUTPUTS - len(shown) - 1
             bundles = self._outputs[job_id]
             shown += [label, *bundles[:room]] if room > 0 else []
@@ -209,7 +209,7 @@ class ManyJobs:
         changed = []
         while self._changes:
             job = self._changes.popleft()
-            self._tally.note(job)
+            self._summary.note(job)
             changed.append(job)
         self._catch_up(changed)
 
@@ -217,21 +217,21 @@ class ManyJobs:
         """Follow what runs; read the outputs of what has ended, as long as there is room for them."""
         for job in jobs:
             if job.state is JobState.RUNNING:
-                self._followers.setdefault(job.id, Follower(job, MOST_OUTPUTS))
+                self._followers.setdefault(job.id, SnapshotReader(job, MOST_OUTPUTS))
             elif job.state.ended:
                 follower = self._followers.pop(job.id, None)
                 if follower is None and len(self._outputs) >= MOST_OUTPUTS:
                     self._unread += 1
                 else:
-                    self._keep_outputs(follower or Follower(job, MOST_OUTPUTS))
+                    self._keep_outputs(follower or SnapshotReader(job, MOST_OUTPUTS))
 
-    def _keep_outputs(self, follower: Follower) -> None:
+    def _keep_outputs(self, follower: SnapshotReader) -> None:
         bundles = [bundle_of(display) for display in follower.outputs()]
         if bundles or follower.job.id in self._outputs:
             self._outputs[follower.job.id] = bundles
 
-    def _look(self, job: Job[Any]) -> JobFacts:
-        return self._followers.setdefault(job.id, Follower(job, MOST_OUTPUTS)).look()
+    def _look(self, job: JobView) -> JobSnapshot:
+        return self._followers.setdefault(job.id, SnapshotReader(job, MOST_OUTPUTS)).look()
 
 
 class _InPlace:

@@ -44,7 +44,7 @@ class CompiledCell:
         return any(code.co_flags & inspect.CO_COROUTINE for code in (*self.steps, self.last) if code is not None)
 
 
-def compile_cell(shell: Any, source: str, *, lines_above: int = 0) -> CompiledCell:  # noqa: ANN401 -- no types
+def compile_cell(shell: Any, source: str, *, lines_above: int = 0) -> CompiledCell:
     """Compile a cell.
 
     Args:
@@ -80,7 +80,7 @@ def compile_cell(shell: Any, source: str, *, lines_above: int = 0) -> CompiledCe
     )
 
 
-async def run_cell(shell: Any, cell: CompiledCell) -> Any:  # noqa: ANN401 -- IPython ships no types
+async def run_cell(shell: Any, cell: CompiledCell) -> Any:
     """Run a cell and return the value of its last expression.
 
     Raises:
@@ -99,7 +99,7 @@ async def run_cell(shell: Any, cell: CompiledCell) -> Any:  # noqa: ANN401 -- IP
     return value if cell.last is not None else None
 
 
-def finished(coroutine: Coroutine[Any, Any, Any]) -> Any:  # noqa: ANN401 -- whatever it returns
+def finished(coroutine: Coroutine[Any, Any, Any]) -> Any:
     """Run a coroutine that never waits, without an event loop; its own is running already."""
     try:
         coroutine.send(None)
@@ -124,7 +124,7 @@ def show_error(error: BaseException, lines: list[str] | None) -> BaseException:
     return error
 
 
-def _show_frames(shell: Any, error: BaseException, frames: TracebackType | None) -> None:  # noqa: ANN401 -- no types
+def _show_frames(shell: Any, error: BaseException, frames: TracebackType | None) -> None:
     """Have IPython show only these frames of an error's traceback."""
     if frames is not None:
         tb = shell.InteractiveTB

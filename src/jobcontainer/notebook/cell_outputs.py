@@ -65,7 +65,7 @@ def bundle_of(display: Display) -> Bundle:
     return Bundle(display.data, display.metadata)
 
 
-def value_bundle(shell: Any, value: object) -> Bundle | None:  # noqa: ANN401 -- IPython's types are not followed
+def value_bundle(shell: Any, value: object) -> Bundle | None:
     """Format a value as IPython's ``Out[]`` would; None for None.
 
     What a value shows by itself when it is displayed (``_ipython_display_``) is left out, and so is a form whose method
@@ -90,7 +90,7 @@ def value_bundle(shell: Any, value: object) -> Bundle | None:  # noqa: ANN401 --
     return Bundle({kind: _as_text(content) for kind, content in data.items()}, metadata)
 
 
-def _formatted(formatter: Any, value: object) -> Any:  # noqa: ANN401 -- IPython's types are not followed
+def _formatted(formatter: Any, value: object) -> Any:
     """Call a formatter without what IPython has put around it, which shows a traceback under the cell that runs."""
     call = type(formatter).__call__
     try:
@@ -99,9 +99,9 @@ def _formatted(formatter: Any, value: object) -> Any:  # noqa: ANN401 -- IPython
         return None
 
 
-def _pair(made: Any) -> tuple[Any, Any]:  # noqa: ANN401 -- content, or content and metadata
+def _pair(made: Any) -> tuple[Any, Any]:
     return made if isinstance(made, tuple) else (made, None)
 
 
-def _as_text(content: Any) -> Any:  # noqa: ANN401 -- text, bytes or plain data
+def _as_text(content: Any) -> Any:
     return base64.b64encode(content).decode() if isinstance(content, bytes) else content

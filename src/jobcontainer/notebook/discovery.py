@@ -104,7 +104,7 @@ def _is_unfinished(cls: type) -> bool:
     return inspect.isabstract(cls) or bool(getattr(cls, "_is_protocol", False))
 
 
-def _instance(thing: Any) -> Any:  # noqa: ANN401 -- a process, or the class of one
+def _instance(thing: Any) -> Any:
     if not isinstance(thing, type):
         return thing
     needed = _needed(thing)

@@ -48,7 +48,7 @@ class JobContainerMagics(Settings, Magics):
 
     shell: Any
 
-    def __init__(self, shell: Any) -> None:  # noqa: ANN401 -- IPython ships no types
+    def __init__(self, shell: Any) -> None:
         """Begin without pools; they come with the first job."""
         super().__init__(shell=shell)
         self._pools: dict[str, JobPool] = {}
@@ -56,20 +56,20 @@ class JobContainerMagics(Settings, Magics):
         self.observe(lambda _: self._close_pools(), ["max_workers", "store", "preload", "options"])
 
     @cell_magic("jobcontainer")
-    def submit_cell(self, line: str, cell: str) -> Any:  # noqa: ANN401, D102 -- the help text is its docstring
+    def submit_cell(self, line: str, cell: str) -> Any:  # noqa: D102 -- the help text is its docstring
         with self._in_a_sentence():
             flags = submit_parser("%%jobcontainer", CELL_HELP).parse_line(line)
             return self._submit(flags, cell, lines_above=1)
 
     @line_magic("jobcontainer")
     @no_var_expand
-    def submit_line(self, line: str) -> Any:  # noqa: ANN401, D102 -- the help text is its docstring
+    def submit_line(self, line: str) -> Any:  # noqa: D102 -- the help text is its docstring
         with self._in_a_sentence():
             flags, expression = submit_parser("%jobcontainer", LINE_HELP).parse_before_expression(line)
             return self._submit(flags, expression)
 
     @line_magic("jobs")
-    def manage_jobs(self, line: str) -> Any:  # noqa: ANN401, D102 -- the help text is its docstring
+    def manage_jobs(self, line: str) -> Any:  # noqa: D102 -- the help text is its docstring
         with self._in_a_sentence():
             return manage(jobs_parser().parse_line(line), self._store())
 
@@ -97,7 +97,7 @@ class JobContainerMagics(Settings, Magics):
         return lines
 
     @context_matcher()
-    def complete(self, context: Any) -> dict[str, Any]:  # noqa: ANN401 -- IPython ships no types
+    def complete(self, context: Any) -> dict[str, Any]:
         """Complete flags and job ids."""
         words = completions(context.line_with_cursor[: context.cursor_position], self._store())
         return {"completions": [SimpleCompletion(word) for word in words], "suppress": bool(words)}
@@ -107,7 +107,7 @@ class JobContainerMagics(Settings, Magics):
         self._close_pools()
         self._board.close()
 
-    def _submit(self, flags: argparse.Namespace, source: str, lines_above: int = 0) -> Any:  # noqa: ANN401 -- see below
+    def _submit(self, flags: argparse.Namespace, source: str, lines_above: int = 0) -> Any:
         """Run a cell and send off its processes; return a coroutine for that where the cell awaits something."""
         try:
             compiled = compile_cell(self.shell, source, lines_above=lines_above)
@@ -188,7 +188,7 @@ class JobContainerMagics(Settings, Magics):
             raise show_error(error, None) from error.__cause__
 
 
-def load(shell: Any) -> None:  # noqa: ANN401 -- IPython ships no types
+def load(shell: Any) -> None:
     """Register the magics, their completion, and the cards of jobs; called by ``%load_ext jobcontainer``."""
     unload(shell)
     magics = JobContainerMagics(shell)
@@ -202,7 +202,7 @@ def load(shell: Any) -> None:  # noqa: ANN401 -- IPython ships no types
         formatter.for_type(JobGroup, magics.show)
 
 
-def unload(shell: Any) -> None:  # noqa: ANN401 -- IPython ships no types
+def unload(shell: Any) -> None:
     """Take everything out again that :func:`load` put in; called by ``%unload_ext jobcontainer``. Jobs go on."""
     magics = shell.__dict__.pop(_LOADED, None)
     if magics is None:

@@ -93,7 +93,7 @@ class LivePanel:
 
 
 @cache
-def _panel_class() -> Any:  # noqa: ANN401 -- a class made on first use
+def _panel_class() -> Any:
     """Define the widget, once."""
     import anywidget  # noqa: PLC0415 -- it takes a while, see above
 
@@ -109,7 +109,7 @@ def _panel_class() -> Any:  # noqa: ANN401 -- a class made on first use
     return Panel
 
 
-def _answer_in_own_thread(widget: Any) -> None:  # noqa: ANN401 -- a class made on first use
+def _answer_in_own_thread(widget: Any) -> None:
     """Let the page's messages be handled while a cell runs.
 
     From 7.4 on, ipykernel answers a widget's messages in the shell that published last, which is the busy main one

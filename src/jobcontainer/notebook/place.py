@@ -26,7 +26,7 @@ class CellPlace:
         execution: of this run of the cell.
     """
 
-    def __init__(self, shell: Any) -> None:  # noqa: ANN401 -- IPython ships no types
+    def __init__(self, shell: Any) -> None:
         """Remember the request that is being answered."""
         publisher = shell.display_pub
         self._session, self._socket = publisher.session, publisher.pub_socket
@@ -58,7 +58,7 @@ class CellPlace:
         self._session.send(self._socket, kind, content, parent=self._parent, ident=self._topic)
 
 
-def in_kernel(shell: Any) -> bool:  # noqa: ANN401 -- IPython ships no types
+def in_kernel(shell: Any) -> bool:
     """Tell whether a shell belongs to a Jupyter kernel, where outputs have a cell to stand under."""
     publisher = shell.display_pub
     return all(hasattr(publisher, name) for name in ("session", "pub_socket", "parent_header")) and hasattr(

@@ -34,6 +34,6 @@ class Settings(traitlets.HasTraits):
         return {"max_workers": self.max_workers, "store": store, "preload": tuple(self.preload), **self.options}
 
 
-def synced_json() -> Any:  # noqa: ANN401 -- a trait
+def synced_json() -> Any:
     """Return a trait for plain data that the browser sees too."""
     return traitlets.Dict().tag(sync=True)

@@ -1,4 +1,4 @@
-"""Code: what functions refer to by name, where cloudpickle does not look.
+"""What functions refer to by name, where cloudpickle does not look.
 
 cloudpickle finds the globals that a function and those nested in it use, and of the submodules those that the function
 itself names. It misses what is named in the body of a class that is made in a function (``@functools.cached_property``
@@ -44,7 +44,7 @@ def named_in_classes(function: types.FunctionType) -> dict[str, Any]:
 def submodules_named(function: types.FunctionType, used: Iterable[object]) -> Iterator[types.ModuleType]:
     """Find the submodules that code nested in a function reaches through its package, as in ``package.submodule.name``.
 
-    Only those are found that are imported in this process already.
+    Modules that this process has not imported are left out.
 
     Args:
         function: the function.
@@ -75,9 +75,9 @@ def _nested_in(code: types.CodeType) -> Iterator[types.CodeType]:
 
 
 def imported_by(function: types.FunctionType) -> Iterator[str]:
-    """Tell the modules that a function imports when it is called, by full name, packages first.
+    """Yield the modules that a function imports when it is called, by full name, packages first.
 
-    Only those are told that are imported in this process already.
+    Modules that this process has not imported are left out.
     """
     package = function.__globals__.get("__package__")
     for name, level, wanted in _imports_in(function.__code__):

@@ -1,16 +1,13 @@
-"""Why an object can't go into a file: each part that can't, as a path to it.
+"""Why an object can't go into a file: the path of each part that can't.
 
-One pass finds them all. A pickler asks each object what it is made of, as pickle would; one that can't say is noted and
-a stand-in takes its place, so that the pass goes on. What the objects said is kept, and the parts are then searched for
-in it by identity, the shortest way first (:mod:`jobcontainer.pickling.object_graph`); so parts that an object makes
-only while it
-is asked are found too. Large arrays are neither copied nor read.
+One pass finds them all. A pickler asks each object what it is made of, as pickle would; where that fails, the object is
+noted and a stand-in takes its place, so that the pass goes on. The answers are kept, and the parts are then searched
+for in them by identity, the shortest path first (:mod:`jobcontainer.pickling.object_graph`); so parts that an object
+makes only while it is asked are found too. Large arrays are neither copied nor read.
 """
 
 from __future__ import annotations
 
-import functools
-import importlib
 import pickle
 import types
 from dataclasses import replace
@@ -19,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 from jobcontainer.errors import Culprit, SerializationError
 from jobcontainer.pickling.hints import guess_for, hint_for, type_name
 from jobcontainer.pickling.object_graph import find_paths
-from jobcontainer.pickling.pickler import Nowhere, Pickler, unfit_parts
+from jobcontainer.pickling.pickler import NullFile, Pickler, unfit_parts
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -56,10 +53,10 @@ def _culprits(obj: object, name: str) -> list[Culprit]:
         probe, failures = _probed(obj, unfit_parts(probe.travelling))
     if not failures:
         return []
-    ways = find_paths(obj, name, [part for part, _ in failures], probe.reduce_value)
+    paths = find_paths(obj, name, [part for part, _ in failures], probe.reduce_value)
     culprits: dict[str, Culprit] = {}
     for part, error in failures:
-        culprit = _culprit(ways.get(id(part)) or [(f"somewhere in {name}", part)], error)
+        culprit = _culprit(paths.get(id(part)) or [(f"somewhere in {name}", part)], error)
         culprits.setdefault(culprit.path, culprit)
     return list(culprits.values())
 
@@ -69,12 +66,12 @@ def _name_of(obj: object) -> str:
 
 
 def explained(obj: object, error: Exception, *, is_result: bool) -> SerializationError:
-    """Make the error that says why an object can't go into a file.
+    """Return the error that says why an object can't go into a file.
 
     Args:
         obj: the object.
         error: what pickling it raised.
-        is_result: whether it is what ``run()`` returned; then the advice is another.
+        is_result: whether it is what ``run()`` returned; then the advice is different.
     """
     culprits = _culprits(obj, "result" if is_result else _name_of(obj))
     if is_result:
@@ -93,27 +90,27 @@ class Probe(Pickler):
 
     Args:
         left_out: as for :class:`~jobcontainer.pickling.pickler.Pickler`.
-        skipped: the ids of objects that are not to be asked.
+        skipped: the ids of objects that are not asked.
 
     Attributes:
-        failures: the objects that could not say what they are made of, and what they raised.
+        failures: the objects that could not be reduced, and what that raised.
         last: the object that was asked last.
     """
 
     def __init__(self, left_out: Mapping[str, Mapping[str, str]], skipped: frozenset[int] = frozenset()) -> None:
         """Make a probe."""
-        super().__init__(Nowhere(), left_out)
+        super().__init__(NullFile(), left_out)
         self.failures: list[tuple[object, Exception]] = []
         self.last: object = None
         self._skipped = skipped
         self._reduced: dict[int, tuple[object, Any]] = {}
 
-    def reduce_value(self, obj: object) -> Any:  # noqa: ANN401 -- a reduce value
-        """Return what an object said it is made of, the items in it as lists; None if it goes by name."""
+    def reduce_value(self, obj: object) -> Any:
+        """Return the reduce value of an object, the items in it as lists; None if it goes by name."""
         return self._reduced.get(id(obj), (None, None))[1]
 
-    def reducer_override(self, obj: Any) -> Any:  # noqa: ANN401 -- pickle's own signature
-        """Ask an object what it is made of, and put up with any answer."""
+    def reducer_override(self, obj: Any) -> Any:
+        """Ask an object what it is made of; whatever it raises is noted."""
         if id(obj) in self._skipped:
             return _stand_in, ()
         self.last = obj
@@ -129,20 +126,17 @@ class Probe(Pickler):
         self._reduced[id(obj)] = obj, value
         return (*value[:3], *(None if items is None else iter(items) for items in value[3:5]), *value[5:])
 
-    def _asked(self, obj: Any) -> Any:  # noqa: ANN401 -- a reduce value
+    def _asked(self, obj: Any) -> Any:
         value = super().reducer_override(obj)
         if value is NotImplemented and not _goes_by_name(obj):
             special = self.dispatch_table.get(type(obj))
             value = special(obj) if special is not None else obj.__reduce_ex__(5)
-        if isinstance(value, str):
-            _check_name(obj, value)
-        elif value is not NotImplemented:
-            value = _with_lists(value)
-        return value
+        # pickle itself checks the name that a string is.
+        return value if value is NotImplemented or isinstance(value, str) else _with_lists(value)
 
 
 def _probed(obj: object, left_out: Mapping[str, Mapping[str, str]]) -> tuple[Probe, list[tuple[object, Exception]]]:
-    """Probe an object until all of it could be asked; what pickle itself can't take is found one by one."""
+    """Probe an object until all of it could be asked; what pickle itself refuses is found one by one."""
     found: list[tuple[object, Exception]] = []
     for _ in range(_MOST_ROUNDS):
         probe = Probe(left_out, frozenset(id(part) for part, _ in found))
@@ -159,18 +153,12 @@ def _probed(obj: object, left_out: Mapping[str, Mapping[str, str]]) -> tuple[Pro
 
 
 def _goes_by_name(obj: object) -> bool:
-    """Tell whether pickle writes only a name for what the pickler has left to it: a class or function."""
+    """Return whether pickle writes only a name for what the pickler leaves to it: a class or function."""
     return isinstance(obj, (type, types.FunctionType))
 
 
-def _check_name(obj: object, name: str) -> None:
-    module = pickle.whichmodule(obj, name)  # type: ignore[attr-defined]  # undocumented, and what pickle itself asks
-    if functools.reduce(getattr, name.split("."), importlib.import_module(module)) is not obj:
-        raise pickle.PicklingError(f"it is not the object that is called {module}.{name}")
-
-
-def _with_lists(value: Any) -> tuple[Any, ...]:  # noqa: ANN401 -- a reduce value
-    """Check a reduce value as pickle does, and turn the items in it, which can be gone through once, into lists."""
+def _with_lists(value: Any) -> tuple[Any, ...]:
+    """Check a reduce value as pickle does, and turn the iterators of items in it into lists."""
     if (
         not isinstance(value, tuple)
         or not _SHORTEST_REDUCED <= len(value) <= _LONGEST_REDUCED
@@ -182,16 +170,16 @@ def _with_lists(value: Any) -> tuple[Any, ...]:  # noqa: ANN401 -- a reduce valu
 
 
 def _stand_in() -> None:
-    """Stand where something was that can't be pickled; streams that call this are thrown away."""
+    """Replace something that can't be pickled; streams that call this are discarded."""
 
 
-def _culprit(way: list[Part], error: Exception) -> Culprit:
-    """Name the first well-known object on the way, or else what stands at its end."""
-    for words, part in way:
+def _culprit(path: list[Part], error: Exception) -> Culprit:
+    """Name the first well-known object of the path, or else its end."""
+    for words, part in path:
         hint = hint_for(type(part))
         if hint is not None:
             return Culprit(_shortened(words), type_name(type(part)), hint)
-    words, part = way[-1]
+    words, part = path[-1]
     return Culprit(_shortened(words), type_name(type(part)), _hint(part, error))
 
 

@@ -1,6 +1,6 @@
-"""What to do about objects that are bound to their process, told by the names of their types.
+"""What to do about objects that are bound to their process, by the names of their types.
 
-The names are looked for among a type's bases, so nothing is imported, and subclasses count.
+The names are compared with those of a type's bases, so nothing is imported, and subclasses count.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ def type_name(cls: type) -> str:
 
 
 def hint_for(cls: type) -> str | None:
-    """Say what to do about an object of a well-known type; None for any other.
+    """Return what to do about an object of a well-known type; None for any other.
 
     Example:
         >>> import io
@@ -128,5 +128,5 @@ def hint_for(cls: type) -> str | None:
 
 
 def guess_for(cls: type) -> str | None:
-    """Say what to do about an object that can't be pickled, if the name of its type tells what it is."""
+    """Return what to do about an object that can't be pickled, if the name of its type shows what it is."""
     return _CONNECTION if cls.__name__.endswith(_LOOKS_LIKE_CONNECTION) else None

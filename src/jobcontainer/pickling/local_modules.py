@@ -1,7 +1,7 @@
 """Modules beside the notebook, as parts of a stream: what of them travels.
 
-A module that travels becomes, at loading, a module of the same name that is made anew; functions of it have its
-namespace as their globals, whether the module itself is in the stream or only some function of it.
+Loading makes a travelling module anew under the same name. Functions of it have its namespace as their globals, whether
+the stream holds the module itself or only some function of it.
 """
 
 from __future__ import annotations
@@ -11,15 +11,16 @@ import threading
 from typing import TYPE_CHECKING, Any, Final
 
 from jobcontainer.pickling.module_origin import MAIN, travels
+from jobcontainer.pickling.unpickler import module_namespace
 
 if TYPE_CHECKING:
     import types
     from collections.abc import Collection
 
 _NOT_STATE: Final = frozenset({"__builtins__", "__loader__", "__spec__", "__cached__"})
-_FACTS: Final = ("__package__", "__path__", "__file__", "__doc__")
+_ATTRIBUTES: Final = ("__package__", "__path__", "__file__", "__doc__")
 
-# What a module holds to keep its threads apart is made anew by each import, and so it is here.
+# A module's locks and thread-local data are made anew by each import, and so they are here.
 NEW_WITH_MODULE: Final = {
     type(threading.Lock()): threading.Lock,
     type(threading.RLock()): threading.RLock,
@@ -33,12 +34,16 @@ class Namespace:
     __slots__ = ("module",)
 
     def __init__(self, module: types.ModuleType) -> None:
-        """Name the module."""
+        """Keep the module."""
         self.module = module
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Become the namespace of the module that loading makes."""
+        return module_namespace, (self.module.__name__, module_attributes(self.module))
 
-def home_of(function: types.FunctionType) -> types.ModuleType | None:
-    """Find the travelling module whose namespace a function has as its globals; None for ``__main__`` and others."""
+
+def globals_module(function: types.FunctionType) -> types.ModuleType | None:
+    """Return the travelling module whose namespace a function has as its globals; None for ``__main__`` and others."""
     name = function.__globals__.get("__name__")
     if not isinstance(name, str) or name in MAIN:
         return None
@@ -48,22 +53,22 @@ def home_of(function: types.FunctionType) -> types.ModuleType | None:
     return module
 
 
-def facts_of(module: types.ModuleType) -> dict[str, Any]:
-    """Return what a module needs to be before it has anything in it."""
-    return {name: vars(module)[name] for name in _FACTS if name in vars(module)}
+def module_attributes(module: types.ModuleType) -> dict[str, Any]:
+    """Return the attributes of a module that the import system sets before its code runs."""
+    return {name: vars(module)[name] for name in _ATTRIBUTES if name in vars(module)}
 
 
-def state_of(module: types.ModuleType, left_out: Collection[str]) -> dict[str, Any]:
-    """Return what a module has in it, without what the import machinery puts there and what can't travel."""
+def module_state(module: types.ModuleType, left_out: Collection[str]) -> dict[str, Any]:
+    """Return the content of a module, without what the import system sets and what can't travel."""
     return {
         name: value
         for name, value in vars(module).items()
-        if name not in _NOT_STATE and name not in left_out and type(value) is not LeftOut
+        if name not in _NOT_STATE and name not in left_out and type(value) is not Unavailable
     }
 
 
-class LeftOut:
-    """A module's ``__getattr__`` that tells why something is not there.
+class Unavailable:
+    """A module's ``__getattr__`` that says why a name could not travel.
 
     Args:
         module: the module's name.
@@ -71,12 +76,12 @@ class LeftOut:
         own: the ``__getattr__`` that the module has itself.
     """
 
-    def __init__(self, module: str, names: dict[str, str], own: Any = None) -> None:  # noqa: ANN401 -- any callable
-        """Keep what the answer is made of."""
+    def __init__(self, module: str, names: dict[str, str], own: Any = None) -> None:
+        """Keep what the message is made of."""
         self._module, self._names, self._own = module, names, own
 
-    def __call__(self, name: str) -> Any:  # noqa: ANN401 -- PEP 562
-        """Answer for a name that the module does not have."""
+    def __call__(self, name: str) -> Any:
+        """Raise for a name that the module does not have, or ask the module's own ``__getattr__``."""
         if name in self._names:
             raise AttributeError(
                 f"{self._module}.{name} ({self._names[name]}) could not travel into the job. Make it inside run()."

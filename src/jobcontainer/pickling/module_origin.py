@@ -1,7 +1,7 @@
 """Where a module comes from: the standard library, an installed distribution, or beside the notebook.
 
-What is installed is the same in the job and is named in the file; what lies beside the notebook may change or not be
-there at all, and so travels in the file, as it is in memory.
+What is installed is the same in the job and is named in the file; what lies beside the notebook may change or may not
+exist there, and so travels in the file, as it is in memory.
 
 "Installed" is what stands under ``site-packages``, and what an editable install adds to the path: folders named in
 ``.pth`` files there, and the packages that the finders of editable installs know.
@@ -25,7 +25,7 @@ _OWN_NAME: Final = __name__.partition(".")[0]
 
 
 def travels(module_name: str | None) -> bool:
-    """Tell whether the code of a module goes into the file instead of its name.
+    """Return whether the code of a module goes into the file instead of its name.
 
     Args:
         module_name: a module's full name, as ``__module__`` has it.
@@ -46,7 +46,7 @@ def travels(module_name: str | None) -> bool:
 
 
 def origin_of(module: ModuleType) -> str | None:
-    """Tell what file a module is from, or its folder if it is a package without ``__init__.py``.
+    """Return the file of a module, or its folder if it is a package without ``__init__.py``.
 
     Returns:
         The path; None for a module that was made by hand.
@@ -68,7 +68,7 @@ def _is_local(top: str, origin: str | None) -> bool:
         return True
     path = Path(origin).absolute()
     if path.suffix not in {".py", ".pyc"} and not path.is_dir():
-        return False  # compiled code has no other way than by name
+        return False  # compiled code can only go by name
     if {"site-packages", "dist-packages"} & set(path.parts) or any(map(path.is_relative_to, _library_folders())):
         return False
     root = path.parent.parent if path.stem == "__init__" else path.parent
@@ -82,7 +82,7 @@ def _library_folders() -> tuple[Path, ...]:
 
 @functools.cache
 def _editable_roots() -> frozenset[Path]:
-    """Tell the folders that ``.pth`` files of editable installs put on the path."""
+    """Return the folders that ``.pth`` files of editable installs put on the path."""
     roots = set()
     for folder in map(Path, {*site.getsitepackages(), site.getusersitepackages(), sysconfig.get_path("purelib")}):
         for link in folder.glob("*.pth"):
@@ -93,7 +93,7 @@ def _editable_roots() -> frozenset[Path]:
 
 
 def _editable_packages(top: str) -> list[Path]:
-    """Tell where the finders of editable installs, as setuptools writes them, find a package."""
+    """Return where the finders of editable installs, as setuptools writes them, find a package."""
     places = []
     for finder in sys.meta_path:
         module = sys.modules.get(getattr(finder, "__module__", ""))

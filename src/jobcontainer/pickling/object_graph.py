@@ -1,7 +1,7 @@
 """The parts of an object, as pickle sees them, each with the words a person would find it by.
 
-A part is reached by an attribute, an item, a global that a method uses, and so on; the words are added to those of the
-whole: ``process`` → ``process.cfg`` → ``process.cfg['db']``, or ``run()`` → ``run() -> global conn``.
+A part is reached by an attribute, an item, a global that a method uses, and so on; its words extend those of the whole:
+``process`` → ``process.cfg`` → ``process.cfg['db']``, or ``run()`` → ``run() -> global conn``.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import types
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
+from jobcontainer.pickling.cloudpickle_internals import FunctionParts, class_attributes
 from jobcontainer.process import Call
 
 if TYPE_CHECKING:
@@ -35,17 +36,17 @@ Part = tuple[str, object]
 def find_paths(
     root: object, name: str, wanted: Iterable[object], reduced: Callable[[object], Any]
 ) -> dict[int, list[Part]]:
-    """Find the shortest way to some parts of an object.
+    """Find the shortest path to some parts of an object.
 
     Args:
         root: the object.
         name: what it is called.
         wanted: the parts, found by identity.
-        reduced: what pickle takes an object for: its reduce value, the items in it as lists; None for one that goes by
-            name or is of a built-in type.
+        reduced: returns the reduce value of an object, the items in it as lists; None for one that goes by name or is
+            of a built-in type.
 
     Returns:
-        For each part that was found, by its ``id()``, what lies on the way: the words and the object, from the root to
+        For each part that was found, by its ``id()``, the path: the words and the object of each step, from the root to
         the part itself.
     """
     missing = {id(part) for part in wanted}
@@ -59,25 +60,25 @@ def find_paths(
                 came_from[id(part)] = part_words, part, id(whole)
                 queue.append((part_words, part))
                 missing.discard(id(part))
-    return {id(part): _way(came_from, id(part)) for part in wanted if id(part) in came_from}
+    return {id(part): _path(came_from, id(part)) for part in wanted if id(part) in came_from}
 
 
-def _way(came_from: Mapping[int, tuple[str, object, int]], part: int) -> list[Part]:
-    way = []
+def _path(came_from: Mapping[int, tuple[str, object, int]], part: int) -> list[Part]:
+    path = []
     while part:
         words, obj, part = came_from[part]
-        way.append((words, obj))
-    return way[::-1]
+        path.append((words, obj))
+    return path[::-1]
 
 
-def parts_of(whole: Any, words: str, reduced: Any, *, is_root: bool = False) -> Iterator[Part]:  # noqa: ANN401
-    """Go through the parts of an object.
+def parts_of(whole: Any, words: str, reduced: Any, *, is_root: bool = False) -> Iterator[Part]:
+    """Yield the parts of an object.
 
     Args:
         whole: the object.
-        words: what leads to it.
+        words: its own path.
         reduced: its reduce value, the items in it as lists; None where it has none.
-        is_root: whether all begins here; then its methods are called ``run()`` and not ``Train.run()``.
+        is_root: whether it is the root; then its methods are called ``run()`` and not ``Train.run()``.
     """
     if isinstance(whole, dict) and reduced is None:
         yield from _items(whole.items(), words)
@@ -105,27 +106,27 @@ def parts_of(whole: Any, words: str, reduced: Any, *, is_root: bool = False) -> 
 
 
 def _parts_of_function(function: types.FunctionType, words: str, reduced: tuple[Any, ...]) -> Iterator[Part]:
-    own, needed = reduced[2] if function.__closure__ is None else reduced[2][0]
-    for name, value in needed["__globals__"].items():
+    parts = FunctionParts(*reduced[2][0])
+    for name, value in parts.globals.items():
         yield f"{words} -> {_word_for(value)}{name}{_call_of(value)}", value
     for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
         with contextlib.suppress(ValueError):  # it is empty
             yield f"{words} -> closure {name}", cell.cell_contents
     arguments = function.__code__.co_varnames[: function.__code__.co_argcount]
-    defaults = needed["__defaults__"] or ()
+    defaults = function.__defaults__ or ()
     named = dict(zip(arguments[len(arguments) - len(defaults) :], defaults, strict=True))
-    for name, value in (named | (needed["__kwdefaults__"] or {})).items():
+    for name, value in (named | (function.__kwdefaults__ or {})).items():
         yield f"{words} -> default {name}", value
-    for name, value in needed["__annotations__"].items():
+    for name, value in function.__annotations__.items():
         yield f"{words} -> annotation {name}", value
-    for name, value in own.items():
+    for name, value in parts.attributes.items():
         yield f"{words}.{name}", value
-    for module in needed["_cloudpickle_submodules"]:
+    for module in parts.submodules:
         yield f"{words} -> {module.__name__}", module
 
 
 def _parts_of_class(cls: type, words: str, reduced: tuple[Any, ...]) -> Iterator[Part]:
-    for name, value in reduced[2][0].items():
+    for name, value in class_attributes(reduced).items():
         if _call_of(value):
             yield (f"{cls.__qualname__}.{name}()" if words else f"{name}()"), value
         else:

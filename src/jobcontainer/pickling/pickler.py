@@ -4,11 +4,13 @@ cloudpickle does the work. What differs here:
 
 - Modules that lie beside the notebook travel by value as ``__main__`` does. It is decided for each pickler, never
   through ``cloudpickle.register_pickle_by_value``, which other threads would see.
-- What notebooks often hold and cloudpickle can't carry, or carries by a name that is not there in the job, is carried:
-  cached functions and properties, weak dictionaries, ``NewType`` and its kin (:mod:`jobcontainer.pickling.reducers`).
-- Functions that share a variable of their closure share it after the journey too; cloudpickle gives each its own. And a
+- What notebooks often hold and cloudpickle can't carry, or carries by a name that does not exist in the job, is
+  carried: cached functions and properties, weak dictionaries, ``NewType`` and similar
+  (:mod:`jobcontainer.pickling.reducers`).
+- Functions that share a variable of their closure still share it in the job; cloudpickle gives each its own. And a
   class keeps its ``__slots__``.
-- Streams call the functions of :mod:`jobcontainer.pickling.unpickler` to make classes, which leave live ones alone.
+- Streams call the functions of :mod:`jobcontainer.pickling.unpickler` to make classes, which never change the classes
+  of the process.
 """
 
 from __future__ import annotations
@@ -16,24 +18,23 @@ from __future__ import annotations
 import functools
 import sys
 import types
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Final
 
 from jobcontainer.pickling import MOST_BUFFERS, cloudpickle_internals, reducers, unpickler
 from jobcontainer.pickling.code_references import imported_by, named_in_classes, submodules_named
 from jobcontainer.pickling.local_modules import (
     NEW_WITH_MODULE,
-    LeftOut,
     Namespace,
-    facts_of,
-    home_of,
-    state_of,
+    Unavailable,
+    globals_module,
+    module_attributes,
+    module_state,
 )
 from jobcontainer.pickling.module_origin import MAIN, travels
 from jobcontainer.pickling.reducers import REDUCERS
 from jobcontainer.pickling.unpickler import (
     make_class,
     make_enum,
-    module_namespace,
     set_class,
     set_function,
     set_module,
@@ -55,13 +56,13 @@ _MAKERS: Final[dict[Any, Callable[..., type]]] = {
 }
 
 
-class Pickler(cloudpickle_internals.BasePickler):  # type: ignore[misc]  # cloudpickle has no types
-    """Pickles one object and keeps account of what the stream needs.
+class Pickler(cloudpickle_internals.BasePickler):
+    """Pickles one object and records what the stream needs.
 
     Args:
         file: anything with ``write()``.
         left_out: for each travelling module, by name, what of it can't travel, and its type.
-        hulls: write travelling modules as empty ones.
+        empty_modules: write travelling modules without their content.
 
     Attributes:
         buffers: what goes beside the stream, as flat bytes.
@@ -74,10 +75,10 @@ class Pickler(cloudpickle_internals.BasePickler):  # type: ignore[misc]  # cloud
 
     def __init__(
         self,
-        file: Any,  # noqa: ANN401 -- anything with write()
+        file: Any,
         left_out: Mapping[str, Mapping[str, str]] | None = None,
         *,
-        hulls: bool = False,
+        empty_modules: bool = False,
     ) -> None:
         """Make a pickler that writes into a file."""
         self.buffers: list[memoryview] = []
@@ -88,23 +89,11 @@ class Pickler(cloudpickle_internals.BasePickler):  # type: ignore[misc]  # cloud
         self.classes: list[type] = []
         self.travelling: dict[str, types.ModuleType] = {}
         self._left_out = left_out or {}
-        self._hulls = hulls
+        self._empty_modules = empty_modules
         self._new_with_module: dict[int, object] = {}
         self._cells: dict[int, _Cell] = {}
 
-    def take_over(self, other: Pickler) -> None:
-        """Take over the account of a pickler whose stream this one goes on with."""
-        self.buffers += other.buffers
-        self.by_value = other.by_value
-        self.modules |= other.modules
-        self.files |= other.files
-        self.classes += other.classes
-        self.travelling |= other.travelling
-        self.globals_ref.update(other.globals_ref)
-        self._new_with_module |= other._new_with_module
-        self._cells |= other._cells
-
-    def reducer_override(self, obj: Any) -> Any:  # noqa: ANN401, PLR0911 -- pickle's own signature; one answer a line
+    def reducer_override(self, obj: Any) -> Any:
         """Decide for classes, functions and modules whether they go by name or by value."""
         kind = type(obj)
         if kind is types.FunctionType:
@@ -115,19 +104,13 @@ class Pickler(cloudpickle_internals.BasePickler):  # type: ignore[misc]  # cloud
             return self._module(obj)
         if kind in REDUCERS:
             return REDUCERS[kind](obj)
-        if kind is _Cell:
-            return cloudpickle_internals.MAKE_EMPTY_CELL, ()
-        if kind is Namespace:
-            return module_namespace, (obj.module.__name__, facts_of(obj.module))
         if kind in NEW_WITH_MODULE and id(obj) in self._new_with_module:
             return NEW_WITH_MODULE[kind], ()
-        if kind is TypeVar and travels(obj.__module__):
-            return cloudpickle_internals.type_variable(obj)
         if kind is types.BuiltinFunctionType:
             self.modules.add(obj.__module__)
         return NotImplemented
 
-    def _function(self, function: types.FunctionType) -> Any:  # noqa: ANN401 -- a reduce value
+    def _function(self, function: types.FunctionType) -> Any:
         if function in _MACHINERY:
             return NotImplemented
         if not travels(function.__module__) and cloudpickle_internals.goes_by_name(function):
@@ -135,31 +118,24 @@ class Pickler(cloudpickle_internals.BasePickler):  # type: ignore[misc]  # cloud
             return NotImplemented
         self.by_value = True
         self.files[function.__code__.co_filename] = None
-        home = home_of(function)
+        home = globals_module(function)
         if home is not None:
-            self.globals_ref.setdefault(id(function.__globals__), Namespace(home))
-        reduced = self._dynamic_function_reduce(function)
-        needed = reduced[2][1]
-        needed["__globals__"] |= named_in_classes(function)
-        needed["_cloudpickle_submodules"] += submodules_named(function, needed["__globals__"].values())
+            self.replace_namespace(function.__globals__, Namespace(home))
+        # It is made with its cells empty, as what is in them may be the function itself.
+        cells = tuple(self._cells.setdefault(id(cell), _Cell(cell)) for cell in function.__closure__ or ())
+        make, arguments, parts = self.function_by_value(function, cells)
+        parts.globals.update(named_in_classes(function))
+        parts.submodules.extend(submodules_named(function, parts.globals.values()))
         if home is not None:
-            self._let_be_new(needed["__globals__"])
+            self._let_be_new(parts.globals)
         for name in imported_by(function):
             if travels(name) and name not in MAIN:
-                needed["_cloudpickle_submodules"].append(sys.modules[name])
+                parts.submodules.append(sys.modules[name])
             else:
                 self.modules.add(name)
-        return self._with_shared_cells(function, reduced) if function.__closure__ else reduced
+        return make, arguments, ((*parts,), tuple(cell.content() for cell in cells)), None, None, set_function
 
-    def _with_shared_cells(self, function: types.FunctionType, reduced: Any) -> Any:  # noqa: ANN401 -- reduce values
-        """Let a function be made with its cells empty, as what is in them may be the function itself."""
-        make, arguments, (own, needed), *_ = reduced
-        cells = tuple(self._cells.setdefault(id(cell), _Cell(cell)) for cell in function.__closure__ or ())
-        needed["__closure__"] = None
-        state = (own, needed), tuple(cell.content() for cell in cells)
-        return make, (*arguments[:-1], cells), state, None, None, set_function
-
-    def _class(self, cls: type) -> Any:  # noqa: ANN401 -- a reduce value
+    def _class(self, cls: type) -> Any:
         reduced = cloudpickle_internals.class_by_name(cls)
         if reduced is NotImplemented:
             if not travels(cls.__module__):
@@ -169,24 +145,24 @@ class Pickler(cloudpickle_internals.BasePickler):  # type: ignore[misc]  # cloud
         if reduced[0] in _MAKERS:
             self.by_value = True
             self.classes.append(cls)
-            return (_MAKERS[reduced[0]], *_with_slots(cls, reduced[1:5]), set_class)
+            return (_MAKERS[reduced[0]], *cloudpickle_internals.with_slots(cls, reduced)[1:5], set_class)
         return reduced
 
-    def _module(self, module: types.ModuleType) -> Any:  # noqa: ANN401 -- a reduce value
+    def _module(self, module: types.ModuleType) -> Any:
         name = module.__name__
         if name in sys.modules and (name in MAIN or (not travels(name) and cloudpickle_internals.goes_by_name(module))):
             self.modules.add(name)
             return cloudpickle_internals.IMPORT_MODULE, (name,)
         self.by_value = True
         self.travelling[name] = module
-        if self._hulls:
-            return travelled_module, (name, facts_of(module))
+        if self._empty_modules:
+            return travelled_module, (name, module_attributes(module))
         left_out = self._left_out.get(name, {})
-        state = state_of(module, left_out)
+        state = module_state(module, left_out)
         if left_out:
-            state["__getattr__"] = LeftOut(name, dict(left_out), state.get("__getattr__"))
+            state["__getattr__"] = Unavailable(name, dict(left_out), state.get("__getattr__"))
         self._let_be_new(state)
-        return travelled_module, (name, facts_of(module)), state, None, None, set_module
+        return travelled_module, (name, module_attributes(module)), state, None, None, set_module
 
     def _let_be_new(self, state: Mapping[str, object]) -> None:
         self._new_with_module.update((id(value), value) for value in state.values() if type(value) in NEW_WITH_MODULE)
@@ -198,27 +174,15 @@ class _Cell:
     def __init__(self, cell: types.CellType) -> None:
         self._cell = cell
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return cloudpickle_internals.MAKE_EMPTY_CELL, ()
+
     def content(self) -> tuple[Any, ...]:
         """Return what is in the cell, as a tuple of one; an empty one for none."""
         try:
             return (self._cell.cell_contents,)
         except ValueError:
             return ()
-
-
-def _with_slots(cls: type, reduced: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Let a class be made with its slots: cloudpickle adds the word later, when it has no effect any more."""
-    slots = vars(cls).get("__slots__")
-    if slots is None or NamedTuple in vars(cls).get("__orig_bases__", ()):  # NamedTuple sets them itself
-        return reduced
-    (constructor, name, bases, given, *rest), (state, more), *nothing = reduced
-    given = given | {"__slots__": slots if isinstance(slots, (str, dict)) else tuple(slots)}
-    own = {
-        name: value
-        for name, value in state.items()
-        if name != "__slots__" and not (type(value) is types.MemberDescriptorType and value.__objclass__ is cls)
-    }
-    return (constructor, name, bases, given, *rest), (own, more), *nothing
 
 
 def _stays_in_stream(buffers: list[memoryview], buffer: pickle.PickleBuffer) -> bool:
@@ -233,7 +197,7 @@ def _stays_in_stream(buffers: list[memoryview], buffer: pickle.PickleBuffer) -> 
 
 
 def unfit_parts(modules: Mapping[str, types.ModuleType]) -> dict[str, dict[str, str]]:
-    """Try which parts of travelling modules can't go into a stream.
+    """Find the parts of travelling modules that can't go into a stream.
 
     Args:
         modules: the modules by name.
@@ -243,7 +207,7 @@ def unfit_parts(modules: Mapping[str, types.ModuleType]) -> dict[str, dict[str, 
     """
     unfit: dict[str, dict[str, str]] = {}
     for module_name, module in modules.items():
-        for name, value in state_of(module, ()).items():
+        for name, value in module_state(module, ()).items():
             if type(value) not in NEW_WITH_MODULE and not _fits(value):
                 unfit.setdefault(module_name, {})[name] = type(value).__qualname__
     return unfit
@@ -251,25 +215,25 @@ def unfit_parts(modules: Mapping[str, types.ModuleType]) -> dict[str, dict[str, 
 
 def _fits(value: object) -> bool:
     try:
-        Pickler(Nowhere(), hulls=True).dump(value)
+        Pickler(NullFile(), empty_modules=True).dump(value)
     except Exception:  # noqa: BLE001 -- an object's own pickling may raise anything
         return False
     return True
 
 
-class Nowhere:
-    """A file that forgets what is written.
+class NullFile:
+    """A file that discards what is written.
 
     Attributes:
         size: how many bytes that was.
     """
 
     def __init__(self) -> None:
-        """Begin with none."""
+        """Start with a size of zero."""
         self.size = 0
 
     def write(self, data: bytes | memoryview) -> int:
-        """Take bytes and forget them."""
+        """Count bytes and discard them."""
         size = memoryview(data).nbytes
         self.size += size
         return size

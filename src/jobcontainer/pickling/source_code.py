@@ -1,10 +1,10 @@
-"""The source of code: found in the notebook, carried in the file, and known again where the file is loaded.
+"""The source of code: found in the notebook, carried in the file, and registered where the file is loaded.
 
-A notebook's cells stand in :mod:`linecache`, where IPython puts them, under the file names that their code objects
-have. With those texts in the file, tracebacks in a job show the failing line and ``inspect.getsource`` works there.
+A notebook's cells are in :mod:`linecache`, where IPython puts them, under the file names that their code objects have.
+With those texts in the file, tracebacks in a job show the failing line and ``inspect.getsource`` works there.
 
 :mod:`inspect` takes the file of a class from its module, which for ``__main__`` is wrong in a notebook and in a job.
-The file is in the code of its methods; a class without any is looked for by its name.
+The code of its methods has the file's name; a class without methods is searched for by its name.
 """
 
 from __future__ import annotations
@@ -14,11 +14,12 @@ import functools
 import inspect
 import json
 import linecache
-import os
 import sys
 import types
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from jobcontainer.pickling import cpython_internals
 from jobcontainer.process import Call
 
 if TYPE_CHECKING:
@@ -79,10 +80,10 @@ def definition_of(obj: object) -> type | Callable[..., Any]:
 
 
 def definition_in(sources: bytes | bytearray, qualified_name: str) -> str:
-    """Return the definition of a class or function out of the sources of a file; empty where it is not in them.
+    """Return the definition of a class or function from the sources of a file; empty where it is not in them.
 
     Args:
-        sources: what :func:`carried_sources` gave.
+        sources: what :func:`carried_sources` returned.
         qualified_name: its ``__qualname__``.
     """
     for text in json.loads(sources).values() if sources else ():
@@ -97,7 +98,7 @@ def carried_sources(files: Iterable[str], classes: Iterable[type]) -> bytes:
 
     Args:
         files: the files that functions in the stream are from.
-        classes: the classes in the stream; those without any function of their own are looked for.
+        classes: the classes in the stream; those without any function of their own are searched for.
     """
     texts = {name: lines for name in files if (lines := _present_lines(name))}
     for cls in classes:
@@ -109,7 +110,7 @@ def carried_sources(files: Iterable[str], classes: Iterable[type]) -> bytes:
 
 
 def _is_generated(code: types.CodeType, cls: type) -> bool:
-    """Tell whether code is a decorator's: attrs, and ``-c`` from Python 3.13 on, have lines of such files as well."""
+    """Return whether code is a decorator's: attrs, and ``-c`` from Python 3.13 on, have lines of such files as well."""
     name = code.co_filename
     return name.startswith("<") and _definition(name, cls.__qualname__, code.co_firstlineno) is None
 
@@ -121,7 +122,7 @@ def _present_lines(name: str) -> list[str]:
 
 def _encoded(texts: dict[str, list[str]]) -> bytes:
     """Encode texts; the last ones are kept, as the next job is often of the same class."""
-    global _last_encoded  # noqa: PLW0603 -- it does no harm if another thread is faster
+    global _last_encoded  # noqa: PLW0603 -- harmless if another thread is faster
     last_texts, last_encoded = _last_encoded
     # linecache makes a new list when a text has changed.
     if texts.keys() == last_texts.keys() and all(texts[name] is last_texts[name] for name in texts):
@@ -131,41 +132,30 @@ def _encoded(texts: dict[str, list[str]]) -> bytes:
     return encoded
 
 
-def learn(sources: bytes | bytearray, *, own_process: bool) -> None:
-    """Make sources known to tracebacks and to :mod:`inspect`.
+def remember(sources: bytes | bytearray, *, own_process: bool) -> None:
+    """Register sources for tracebacks and for :mod:`inspect`.
 
     Args:
-        sources: what :func:`carried_sources` gave.
-        own_process: whether this process is a job's. There they take the place of files on disk, which may have been
-            edited since; elsewhere only what is not known yet is added.
+        sources: what :func:`carried_sources` returned.
+        own_process: whether this process is a job's. There they replace files on disk, which may have been edited
+            since; elsewhere only what is not known yet is added.
     """
-    if not sources:
-        return
-    for name, text in json.loads(sources).items():
-        if own_process or (name not in linecache.cache and not os.path.exists(name)):  # noqa: PTH110 -- any text
-            # Without a time, linecache does not look for the file on disk.
-            linecache.cache[name] = (len(text), None, text.splitlines(keepends=True), name)
+    for name, text in json.loads(sources).items() if sources else ():
+        if own_process or not (cpython_internals.has_source(name) or Path(name).exists()):
+            cpython_internals.add_source(name, text)
             _carried.add(name)
-    if own_process:
+    if sources and own_process:
         let_inspect_find_classes()
 
 
 def let_inspect_find_classes() -> None:
-    """Have :mod:`inspect` take the file of a class from where its source was learnt; once in a process."""
-    if getattr(inspect.getfile, "of_jobcontainer", False):
-        return
-    original = inspect.getfile
+    """Let :mod:`inspect` find the source of classes whose text came with a file."""
+    cpython_internals.extend_getfile(_carried_file)
 
-    @functools.wraps(original)
-    def getfile(obj: Any) -> str:  # noqa: ANN401 -- inspect's own signature
-        if isinstance(obj, type):
-            place = _place_of(obj)
-            if place is not None and place.file in _carried:
-                return place.file
-        return original(obj)
 
-    getfile.of_jobcontainer = True  # type: ignore[attr-defined]  # a mark on our own function
-    inspect.getfile = getfile  # type: ignore[assignment]  # takes what the original takes
+def _carried_file(cls: type) -> str | None:
+    place = _place_of(cls)
+    return place.file if place is not None and place.file in _carried else None
 
 
 def _place_of(cls: type) -> _Place | None:
@@ -185,16 +175,15 @@ def _place_of(cls: type) -> _Place | None:
 
 
 def _files_for(module_name: str) -> Iterator[str]:
-    """Tell the files that may define a class of a module, the likeliest first."""
+    """Yield the files that may define a class of a module, the likeliest first."""
     file = getattr(sys.modules.get(module_name), "__file__", None)
     if isinstance(file, str) and file.endswith(".py"):
         yield file
-    # Cells, the latest first: unlike files on disk they have no time.
-    yield from [name for name, entry in reversed(linecache.cache.items()) if len(entry) > 1 and entry[1] is None]
+    yield from cpython_internals.cells()
 
 
 def _own_code(cls: type) -> Iterator[types.CodeType]:
-    """Go through the code of the functions that a class's body defines."""
+    """Yield the code of the functions that a class's body defines."""
     for value in vars(cls).values():
         function = value
         if isinstance(value, property):

@@ -1,12 +1,12 @@
-"""Pickle streams to objects, without touching a class that is alive.
+"""Pickle streams to objects, without changing a class of this process.
 
 cloudpickle would set the attributes of a known class back to what they were when the stream was written, and so revert
-what the notebook has changed since. Here a live class is taken as it is.
+what the notebook has changed since. Here a live class is used as it is.
 
-Threads: a load keeps what it makes in a thread-local record. A class becomes known to other loads (in cloudpickle's
-tracker, under its lock) only when the load is done, all classes of it at once: no other thread sees one half built. If
-another thread has meanwhile made one of them known, the load is done again and finds it; each repetition finds at least
-one class more, so that it ends.
+Threads: a load keeps what it makes in a thread-local record. Its classes are entered into cloudpickle's tracker, under
+its lock, only when the load is done, and all at once: no other thread sees a half-built class. If another thread has
+entered one of them meanwhile, the load is repeated and finds it; each repetition finds at least one class more, so that
+it ends.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ if TYPE_CHECKING:
 
 
 class _Loading(threading.local):
-    """What the load that runs in this thread makes.
+    """What the current load of this thread makes.
 
     Attributes:
-        anew: whether classes are made even if they are alive.
+        anew: whether classes are made even if this process has them.
         built: tracker id and class, by the id() of the class.
         modules: by name.
     """
@@ -42,14 +42,14 @@ class _Loading(threading.local):
 _loading: Final = _Loading()
 
 
-def load(stream: bytes | bytearray, buffers: Sequence[memoryview] = (), *, anew: bool = False) -> Any:  # noqa: ANN401
-    """Load an object; classes that are alive in this process are left as they are.
+def load(stream: bytes | bytearray, buffers: Sequence[memoryview] = (), *, anew: bool = False) -> Any:
+    """Load an object; classes of this process are left as they are.
 
     Args:
         stream: what :class:`jobcontainer.pickling.pickler.Pickler` wrote.
-        buffers: what it kept beside it.
-        anew: make classes as they are in the stream, even if this process knows them, and put modules of the stream
-            where ``import`` finds them. That is for a job, whose process is its own; earlier classes stay untouched.
+        buffers: what it kept beside the stream.
+        anew: make classes as they are in the stream, even if this process has them, and put modules of the stream where
+            ``import`` finds them. That is for a job, whose process is its own; earlier classes stay unchanged.
 
     Raises:
         Exception: whatever the code in the stream raises.
@@ -57,8 +57,8 @@ def load(stream: bytes | bytearray, buffers: Sequence[memoryview] = (), *, anew:
     return _load(lambda: pickle.loads(stream, buffers=buffers), anew=anew)  # noqa: S301 -- the caller has checked it
 
 
-def load_foreign(stream: bytes | bytearray) -> Any:  # noqa: ANN401
-    """Load what plain pickle or cloudpickle wrote; classes that are alive in this process are left here too.
+def load_foreign(stream: bytes | bytearray) -> Any:
+    """Load what plain pickle or cloudpickle wrote; classes of this process are left as they are here too.
 
     Raises:
         Exception: whatever the code in the stream raises.
@@ -66,39 +66,39 @@ def load_foreign(stream: bytes | bytearray) -> Any:  # noqa: ANN401
     return _load(lambda: _ForeignUnpickler(io.BytesIO(stream)).load(), anew=False)
 
 
-def _load(unpickle: Callable[[], Any], *, anew: bool) -> Any:  # noqa: ANN401
+def _load(unpickle: Callable[[], Any], *, anew: bool) -> Any:
     outer = vars(_loading).copy()
     try:
         while True:
             vars(_loading).update(anew=anew, built={}, modules={})
             obj = unpickle()
-            if not _loading.built or cloudpickle_internals.make_known(_loading.built.values(), anew=anew):
+            if not _loading.built or cloudpickle_internals.track(_loading.built.values(), anew=anew):
                 return obj
     finally:
         vars(_loading).update(outer)
 
 
-def make_class(*arguments: Any) -> type:  # noqa: ANN401 -- as cloudpickle's own
+def make_class(*arguments: Any) -> type:
     """Find the live class, or make one that :func:`set_class` fills; streams call this."""
     return _live_or_made(cloudpickle_internals.MAKE_CLASS, *arguments)
 
 
-def make_enum(*arguments: Any) -> type:  # noqa: ANN401 -- as cloudpickle's own
+def make_enum(*arguments: Any) -> type:
     """Find the live enum, or make one that :func:`set_class` fills; streams call this."""
     return _live_or_made(cloudpickle_internals.MAKE_ENUM, *arguments)
 
 
-def _live_or_made(make: Callable[..., type], *arguments: Any) -> type:  # noqa: ANN401
+def _live_or_made(make: Callable[..., type], *arguments: Any) -> type:
     *parts, tracker_id, extra = arguments
     cls = None if _loading.anew else cloudpickle_internals.live_class(tracker_id)
     if cls is None:
-        cls = make(*parts, None, extra)  # without its id, cloudpickle does not make it known
+        cls = make(*parts, None, extra)  # without its id, cloudpickle does not track it
         _loading.built[id(cls)] = tracker_id, cls
     return cls
 
 
-def set_class(cls: type, state: Any) -> None:  # noqa: ANN401 -- as cloudpickle's own
-    """Fill a class that this load has made; one that was alive before is left alone; streams call this."""
+def set_class(cls: type, state: Any) -> None:
+    """Fill a class that this load has made, and no other; streams call this."""
     if id(cls) in _loading.built:
         cloudpickle_internals.SET_CLASS(cls, state)
 
@@ -117,18 +117,18 @@ def set_function(function: types.FunctionType, state: tuple[Any, tuple[tuple[Any
             [cell.cell_contents] = content
 
 
-def travelled_module(name: str, facts: dict[str, Any]) -> types.ModuleType:
+def travelled_module(name: str, attributes: dict[str, Any]) -> types.ModuleType:
     """Find the module of that name that this load has made, or make it; streams call this."""
     module = _loading.modules.get(name)
     if module is None:
         module = _loading.modules[name] = types.ModuleType(name)
-        vars(module).update(facts)
+        vars(module).update(attributes)
     return module
 
 
-def module_namespace(name: str, facts: dict[str, Any]) -> dict[str, Any]:
+def module_namespace(name: str, attributes: dict[str, Any]) -> dict[str, Any]:
     """Find the globals that functions of a travelled module share; streams call this."""
-    return vars(travelled_module(name, facts))
+    return vars(travelled_module(name, attributes))
 
 
 def set_module(module: types.ModuleType, state: dict[str, Any]) -> None:
@@ -146,8 +146,8 @@ _OURS: Final[dict[tuple[str, str], Callable[..., Any]]] = {
 
 
 class _ForeignUnpickler(pickle.Unpickler):
-    """Reads what cloudpickle wrote, with our own treatment of classes."""
+    """Reads what cloudpickle wrote, and leaves classes of this process as they are."""
 
-    def find_class(self, module_name: str, global_name: str) -> Any:  # noqa: ANN401 -- pickle's own signature
-        """Find what a stream names."""
+    def find_class(self, module_name: str, global_name: str) -> Any:
+        """Find what a stream refers to."""
         return _OURS.get((module_name, global_name)) or super().find_class(module_name, global_name)

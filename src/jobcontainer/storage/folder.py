@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -19,7 +20,7 @@ from jobcontainer.storage.jsonl import append, read_lines
 from jobcontainer.storage.record import JobRecord, new_job_id
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterator
+    from collections.abc import Iterator
 
     from jobcontainer.events import Event
 
@@ -169,8 +170,16 @@ class JobFolder:
         events = (event_from_json(line) for line in lines)
         return [event for event in events if event is not None], offset
 
+    def record_stamp(self) -> str | None:
+        """Return what changes whenever ``job.json`` does; None where there is no such file."""
+        return _stamp(self.file(_RECORD))
+
+    def events_stamp(self) -> str | None:
+        """Return what changes whenever an event is added; None where there is none yet."""
+        return _stamp(self.file(_EVENTS))
+
     def last_turn(self) -> Started | Outcome | None:
-        """Return the last start or end that the events tell of; None where no attempt began."""
+        """Return the last event that is the start or the end of an attempt; None where none began."""
         turns = [event for event in self.read_events()[0] if isinstance(event, Started | Outcome)]
         return turns[-1] if turns else None
 
@@ -228,6 +237,11 @@ class StoreFolder:
         return self.path / "journal.jsonl"
 
     @property
+    def cancel_file(self) -> Path:
+        """Touched whenever a process asks for the end of another's job, so that one look tells of all requests."""
+        return self.path / CANCEL
+
+    @property
     def host_lock_file(self) -> Path:
         """Locked by the host of the detached jobs."""
         return self.path / "host.lock"
@@ -275,12 +289,28 @@ class StoreFolder:
         """Name the folder of a job; nothing is read or made."""
         return JobFolder(f"{self.path}{os.sep}{job_id}")
 
-    def job_folders(self, known: Container[str] = ()) -> Iterator[JobFolder]:
-        """Go through the job folders that there are, oldest first.
+    def job_folders(self) -> Iterator[JobFolder]:
+        """Go through the folders of jobs, oldest first."""
+        return (folder for folder in self.folders() if folder.record_stamp() is not None)
 
-        Args:
-            known: ids of which it is known that they are jobs, so that their folders need no look.
-        """
+    def folders(self) -> Iterator[JobFolder]:
+        """Go through all folders in the store, whether they hold a job or not, sorted by name."""
+        if not self.path.is_dir():
+            return iter(())
         with os.scandir(self.path) as entries:
             names = sorted(entry.name for entry in entries if entry.is_dir(follow_symlinks=False))
-        return (self.job(name) for name in names if name in known or self.job(name).record_file.exists())
+        return map(self.job, names)
+
+
+def store_folder(store: str | os.PathLike[str] | None) -> StoreFolder:
+    """Name the store: the one given, else ``JOBCONTAINER_HOME``, else ``.jobcontainer`` in the working directory."""
+    return StoreFolder(store if store is not None else os.environ.get("JOBCONTAINER_HOME") or ".jobcontainer")
+
+
+def _stamp(path: str) -> str | None:
+    """Return size and modification time of a regular file; None for anything else."""
+    try:
+        found = os.lstat(path)
+    except OSError:
+        return None
+    return f"{found.st_size}:{found.st_mtime_ns}" if stat.S_ISREG(found.st_mode) else None

@@ -17,7 +17,8 @@ _ENCODER: Final = json.JSONEncoder(separators=(",", ":"))  # what json.dumps mak
 
 def append_lines(path: Path, records: Iterable[dict[str, Any]]) -> None:
     """Add records to a file of JSON lines, in one write, so that two writers never mix their lines."""
-    append(path, "".join([_ENCODER.encode(record) + "\n" for record in records]).encode())
+    if data := "".join([_ENCODER.encode(record) + "\n" for record in records]).encode():
+        append(path, data)
 
 
 def append(path: str | os.PathLike[str], data: bytes) -> None:
@@ -51,7 +52,7 @@ def read_lines(path: Path, offset: int = 0) -> tuple[list[dict[str, Any]], int]:
     return [record for record in records if isinstance(record, dict)], offset + whole
 
 
-def _read_line(line: bytes) -> Any:  # noqa: ANN401 -- whatever stands there
+def _read_line(line: bytes) -> Any:
     try:
         return json.loads(line)
     except ValueError:

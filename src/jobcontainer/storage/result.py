@@ -6,11 +6,14 @@ import traceback
 from typing import TYPE_CHECKING, Any
 
 from jobcontainer.errors import JobFailedError, JobFileError
+from jobcontainer.jobfile.loading import load_file
 from jobcontainer.jobfile.reader import FileReader
 from jobcontainer.jobfile.serializer import Serializer, write_file
 
 if TYPE_CHECKING:
     import os
+
+    from jobcontainer.jobfile.identity import FileIdentity
 
 
 class RemoteTraceback(Exception):  # noqa: N818 -- a traceback, shown as the cause of what was raised
@@ -26,14 +29,17 @@ class RemoteTraceback(Exception):  # noqa: N818 -- a traceback, shown as the cau
         return f'\n"""\n{self.text}"""'
 
 
-def write_returned(path: str | os.PathLike[str], value: object) -> None:
+def write_returned(path: str | os.PathLike[str], value: object) -> FileIdentity:
     """Put what ``run()`` returned into the result file.
+
+    Returns:
+        The identity of the file, for those who trust this process that it is whole.
 
     Raises:
         SerializationError: it can't go into a file.
         OSError: the file can't be written.
     """
-    write_file(value, path, kind="result")
+    return write_file(value, path, kind="result")
 
 
 def write_raised(path: str | os.PathLike[str], error: BaseException) -> None:
@@ -58,8 +64,12 @@ def write_raised(path: str | os.PathLike[str], error: BaseException) -> None:
         write_file((_stand_in(error, text), text), path, kind="error")
 
 
-def read_result(path: str | os.PathLike[str]) -> tuple[Any, BaseException | None]:
-    """Get back what ``run()`` returned, or what it raised.
+def read_result(path: str | os.PathLike[str], identity: FileIdentity | None = None) -> tuple[Any, BaseException | None]:
+    """Load what ``run()`` returned, or what it raised.
+
+    Args:
+        path: the result file.
+        identity: what the job reported of the file over its channel; it need not be hashed where it still has that.
 
     Returns:
         The value and None, or None and the exception, whose ``__cause__`` shows the job's own traceback; a
@@ -69,7 +79,7 @@ def read_result(path: str | os.PathLike[str]) -> tuple[Any, BaseException | None
         FileNotFoundError: there is no result file.
         JobFileError: it can't be loaded.
     """
-    content = Serializer.deserialize_from_file(path)
+    content = load_file(path, identity=identity)
     if kind_of(path) != "error":
         return content, None
     error, text = content
@@ -85,7 +95,7 @@ def kind_of(path: str | os.PathLike[str]) -> str:
     """
     try:
         with FileReader(path) as file:
-            return str(file.header().facts["kind"])
+            return str(file.header().fields["kind"])
     except JobFileError:
         return ""
 

@@ -1,8 +1,8 @@
-"""A job as a card: everything that is said about it, worded and bounded, before anything is painted.
+"""A job as a card: every text that is shown of it, of bounded length, before anything is rendered.
 
-Three steps, each a function of the one before: what was read of a job (:class:`JobFacts`), what is said of it
-(:class:`Card`, plain data that goes through JSON), and the paint (:mod:`jobcontainer.views.render` for text and static
-HTML, ``panel.js`` for the live panel). So the static card, a job's ``repr`` and the live panel say the same.
+Three steps, each a function of the one before: what was read of a job (:class:`JobSnapshot`), the texts to show
+(:class:`Card`, plain data that goes through JSON), and the rendering (:mod:`jobcontainer.views.render` for text and
+static HTML, ``panel.js`` for the live panel). So the static card, a job's ``repr`` and the live panel say the same.
 """
 
 from __future__ import annotations
@@ -12,12 +12,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from jobcontainer.events import JobState
+from jobcontainer.process import memory_text
 from jobcontainer.views import units
 from jobcontainer.views.ansi import Line, visible_lines, visible_text
 
 if TYPE_CHECKING:
     from jobcontainer.events import Bar, Outcome
-    from jobcontainer.views.snapshot import JobFacts
+    from jobcontainer.views.snapshot import JobSnapshot
 
 MOST_BARS = 6
 LONGEST_NAME = 120
@@ -48,7 +49,7 @@ _NOT_THE_USERS = re.compile(r"site-packages|dist-packages|[/\\]lib[/\\]python\d|
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BarLine:
-    """One progress bar, worded.
+    """The texts of one progress bar.
 
     Attributes:
         label: what it counts.
@@ -125,54 +126,57 @@ class Card:
     actions: tuple[str, ...] = ()
 
 
-def job_card(facts: JobFacts, now: float) -> Card:
-    """Word what was read of a job.
+def job_card(job: JobSnapshot, now: float) -> Card:
+    """Make the card of a job.
 
     Args:
-        facts: what was read.
+        job: what was read.
         now: the moment of reading, in seconds since the epoch.
 
     Example:
-        >>> from jobcontainer.views.snapshot import JobFacts
-        >>> card = job_card(JobFacts(id="1", name="Train", state=JobState.QUEUED, ahead=2), now=0.0)
+        >>> from jobcontainer.views.snapshot import JobSnapshot
+        >>> card = job_card(JobSnapshot(id="1", name="Train", state=JobState.QUEUED, ahead=2), now=0.0)
         >>> card.words, card.notes
         ('queued', ('2 jobs start before it.',))
     """
-    outcome = facts.outcome
-    failed = facts.state is JobState.FAILED and outcome is not None
-    running = facts.state is JobState.RUNNING
-    log = visible_lines(list(facts.log))
+    outcome = job.outcome
+    failed = job.state is JobState.FAILED and outcome is not None
+    running = job.state is JobState.RUNNING
+    log = visible_lines(list(job.log))
     return Card(
-        id=facts.id,
-        state=facts.state,
-        icon=ICONS[facts.state],
-        words="starting" if running and facts.started is None else facts.state.words,
-        name=shown(facts.name, LONGEST_NAME),
-        facts=_running_facts(facts) if running else _ended_facts(facts),
-        clock=max(0.0, now - facts.started) if running and facts.started else None,
-        bars=bar_lines(facts.bars, moving=not facts.state.ended),
-        error=error_line(outcome) if outcome is not None and facts.state not in _NO_ERRORS else "",
-        where=own_line(facts.traceback) if failed else "",
-        traceback=shown(facts.traceback, LONGEST_TRACEBACK, keep_end=True),
-        notes=(*_waiting(facts), *_why_cancelled(facts), *facts.notes),
+        id=job.id,
+        state=job.state,
+        icon=ICONS[job.state],
+        words="starting" if running and job.started is None else job.state.words,
+        name=shown(job.name, LONGEST_NAME),
+        facts=_running_facts(job) if running else _ended_facts(job),
+        clock=max(0.0, now - job.started) if running and job.started else None,
+        bars=bar_lines(job.bars, moving=not job.state.ended),
+        error=error_line(outcome) if outcome is not None and job.state not in _NO_ERRORS else "",
+        where=own_line(job.traceback) if failed else "",
+        traceback=shown(job.traceback, LONGEST_TRACEBACK, keep_end=True),
+        notes=(*_waiting(job), *_why_cancelled(job), *job.notes),
         log=tuple(log),
-        log_title=_log_title(facts),
-        log_file=str(facts.log_file) if facts.log_file and facts.log else "",
-        actions=("rerun",) if facts.state.ended else ("cancel",),
+        log_title=_log_title(job),
+        log_file=str(job.log_file) if job.log_file and job.log else "",
+        actions=("rerun",) if job.state.ended else ("cancel",),
     )
 
 
 def bar_lines(bars: tuple[Bar, ...], *, moving: bool) -> tuple[BarLine, ...]:
-    """Word progress bars; of more than six, the outermost and the newest.
+    """Make the texts of progress bars; of more than six, of the outermost and the newest.
 
     Args:
         bars: the bars as they stand.
-        moving: whether they may go on; speed and time left are told only then.
+        moving: whether they may go on; speed and time left are shown only then.
     """
     kept = bars if len(bars) <= MOST_BARS else (bars[0], *bars[1 - MOST_BARS :])
     return tuple(
         BarLine(
-            label=shown(bar.label, LONGEST_NAME), level=bar.level, fraction=bar.fraction, facts=_bar_facts(bar, moving)
+            label=shown(bar.label, LONGEST_NAME),
+            level=bar.level,
+            fraction=bar.fraction,
+            facts=_bar_facts(bar, moving=moving),
         )
         for bar in kept
     )
@@ -217,7 +221,7 @@ def shown(text: str, longest: int, *, keep_end: bool = False) -> str:
     return visible_text(text)
 
 
-def _bar_facts(bar: Bar, moving: bool) -> tuple[str, ...]:  # noqa: FBT001 -- of this module alone
+def _bar_facts(bar: Bar, *, moving: bool) -> tuple[str, ...]:
     fraction, left = bar.fraction, bar.seconds_left
     done = units.number(bar.done)
     unfinished = moving and (bar.total is None or bar.done < bar.total)
@@ -234,16 +238,16 @@ def _bar_facts(bar: Bar, moving: bool) -> tuple[str, ...]:  # noqa: FBT001 -- of
     )
 
 
-def _running_facts(facts: JobFacts) -> tuple[str, ...]:
-    limit, timeout = facts.options.get("memory"), facts.options.get("timeout")
-    retries = facts.options.get("retries", 0)
+def _running_facts(job: JobSnapshot) -> tuple[str, ...]:
+    limit, timeout = job.options.get("memory"), job.options.get("timeout")
+    retries = job.options.get("retries", 0)
     return tuple(
         fact
         for fact in (
-            f"attempt {facts.attempts} of {retries + 1}" if facts.attempts > 1 else "",
+            f"attempt {job.attempts} of {retries + 1}" if job.attempts > 1 else "",
             f"at most {units.seconds(timeout)}" if timeout else "",
-            f"CPU {facts.load:.0%}".replace("%", " %") if facts.load is not None else "",
-            _memory(facts.memory, limit),
+            f"CPU {job.load:.0%}".replace("%", " %") if job.load is not None else "",
+            _memory(job.memory, limit),
         )
         if fact
     )
@@ -252,47 +256,47 @@ def _running_facts(facts: JobFacts) -> tuple[str, ...]:
 def _memory(held: int, limit: int | None) -> str:
     """Say how much memory is held, of how much that is allowed."""
     if not limit:
-        return units.memory(held) if held else ""
-    return f"{units.memory(held)} of {units.memory(limit)}" if held else f"at most {units.memory(limit)}"
+        return memory_text(held) if held else ""
+    return f"{memory_text(held)} of {memory_text(limit)}" if held else f"at most {memory_text(limit)}"
 
 
-def _ended_facts(facts: JobFacts) -> tuple[str, ...]:
-    outcome = facts.outcome
+def _ended_facts(job: JobSnapshot) -> tuple[str, ...]:
+    outcome = job.outcome
     if outcome is None:
         return ()
-    usage, limit = outcome.usage, facts.options.get("memory")
-    peak = f"peak {units.memory(usage.peak_memory)}" if usage.peak_memory else ""
+    usage, limit = outcome.usage, job.options.get("memory")
+    peak = f"peak {memory_text(usage.peak_memory)}" if usage.peak_memory else ""
     return tuple(
         fact
         for fact in (
             units.seconds(usage.wall) if usage.wall else "",
             f"attempt {outcome.attempt}" if outcome.attempt > 1 else "",
             f"CPU {units.seconds(usage.cpu)}" if usage.cpu else "",
-            f"{peak} of {units.memory(limit)}" if peak and limit else peak,
+            f"{peak} of {memory_text(limit)}" if peak and limit else peak,
             units.clock(outcome.at),
         )
         if fact
     )
 
 
-def _waiting(facts: JobFacts) -> tuple[str, ...]:
-    if facts.state is not JobState.QUEUED or facts.ahead is None:
+def _waiting(job: JobSnapshot) -> tuple[str, ...]:
+    if job.state is not JobState.QUEUED or job.ahead is None:
         return ()
-    if facts.ahead == 0:
+    if job.ahead == 0:
         return ("It is next: it starts as soon as a slot is free.",)
-    return (f"{units.count(facts.ahead, 'job')} start{'s' if facts.ahead == 1 else ''} before it.",)
+    return (f"{units.count(job.ahead, 'job')} start{'s' if job.ahead == 1 else ''} before it.",)
 
 
-def _why_cancelled(facts: JobFacts) -> tuple[str, ...]:
-    if facts.state is not JobState.CANCELLED or facts.outcome is None or not facts.outcome.reason:
+def _why_cancelled(job: JobSnapshot) -> tuple[str, ...]:
+    if job.state is not JobState.CANCELLED or job.outcome is None or not job.outcome.reason:
         return ()
-    return (shown(facts.outcome.reason, LONGEST_MESSAGE),)
+    return (shown(job.outcome.reason, LONGEST_MESSAGE),)
 
 
-def _log_title(facts: JobFacts) -> str:
-    if not facts.log:
+def _log_title(job: JobSnapshot) -> str:
+    if not job.log:
         return ""
-    shown_bytes = sum(len(line.encode("utf-8", "replace")) + 1 for line in facts.log)
-    if shown_bytes >= facts.log_size:
-        return f"Log, {units.count(len(facts.log), 'line')}"
-    return f"Log, last {units.count(len(facts.log), 'line')} of {units.memory(facts.log_size)}"
+    shown_bytes = sum(len(line.encode("utf-8", "replace")) + 1 for line in job.log)
+    if shown_bytes >= job.log_size:
+        return f"Log, {units.count(len(job.log), 'line')}"
+    return f"Log, last {units.count(len(job.log), 'line')} of {memory_text(job.log_size)}"

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import concurrent.futures
 import os
 import sys
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
@@ -21,9 +20,9 @@ if TYPE_CHECKING:
 
     from rich.progress import TaskID
 
-    from jobcontainer.jobs.job import Job
+    from jobcontainer.views.snapshot import JobView
 
-_PAINT_SECONDS = 0.1
+_DRAW_SECONDS = 0.1
 _ROWS = 8  # running jobs with a bar of their own; more would push the rest off the screen
 _PIPE_WIDTH = 200  # a pipe has none, and nothing should be cut in it
 _KERNEL = "JPY_PARENT_PID"  # set by Jupyter in its kernels, whose `!command` has a terminal that moves no cursor
@@ -36,7 +35,7 @@ _STYLES = {
 }
 
 
-def print_jobs(jobs: Sequence[Job[Any]]) -> None:
+def print_jobs(jobs: Sequence[JobView]) -> None:
     """Print a table of jobs to standard output, whole ids even where it is narrow or a pipe."""
     table = Table(box=None, pad_edge=False)
     table.add_column("id", no_wrap=True, overflow="ignore")
@@ -50,12 +49,17 @@ def print_jobs(jobs: Sequence[Job[Any]]) -> None:
 
 
 def watch(
-    jobs: Sequence[Job[Any]], *, timeout: float | None = None, meanwhile: Callable[[], object] = lambda: None
+    jobs: Sequence[JobView],
+    wait: Callable[[float], bool],
+    *,
+    timeout: float | None = None,
+    meanwhile: Callable[[], object] = lambda: None,
 ) -> bool:
     """Draw the progress of jobs on standard error until all have ended; draw nothing where that is no terminal.
 
     Args:
         jobs: the jobs.
+        wait: waits so many seconds at the most for all to end, and returns whether they have.
         timeout: seconds to wait at the most; None waits for ever.
         meanwhile: called between two looks.
 
@@ -65,29 +69,28 @@ def watch(
     until = float("inf") if timeout is None else time.monotonic() + timeout
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     console = Console(stderr=True)
-    pending: set[Job[Any]] = set(jobs)
+    ended = False
     drawn = console.is_terminal and _KERNEL not in os.environ
     with ProgressBars(*columns, console=console, transient=True, disable=not drawn) as bars:
-        painter = _Painter(bars, jobs)
-        while pending and time.monotonic() < until:
-            seconds = min(_PAINT_SECONDS, max(0.0, until - time.monotonic()))
-            pending = concurrent.futures.wait(pending, timeout=seconds).not_done  # type: ignore[assignment]  # of jobs
+        drawing = _Drawing(bars, jobs)
+        while not ended and time.monotonic() < until:
+            ended = wait(min(_DRAW_SECONDS, max(0.0, until - time.monotonic())))
             meanwhile()
-            painter.paint()
-    return not pending
+            drawing.update()
+    return ended
 
 
-class _Painter:
+class _Drawing:
     """Keeps one bar for all jobs, where there are several, and those of the first few running ones."""
 
-    def __init__(self, bars: ProgressBars, jobs: Sequence[Job[Any]]) -> None:
+    def __init__(self, bars: ProgressBars, jobs: Sequence[JobView]) -> None:
         self._bars, self._jobs = bars, jobs
         self._total = bars.add_task("jobs", total=len(jobs)) if len(jobs) > 1 else None
         self._rows: dict[tuple[str, int], TaskID] = {}
 
-    def paint(self) -> None:
+    def update(self) -> None:
         if self._total is not None:
-            self._bars.update(self._total, completed=sum(job.done() for job in self._jobs))
+            self._bars.update(self._total, completed=sum(job.state.ended for job in self._jobs))
         running = [job for job in self._jobs if job.state is JobState.RUNNING][:_ROWS]
         wanted = {(job.id, place): (job, bar) for job in running for place, bar in enumerate(job.progress)}
         for gone in self._rows.keys() - wanted.keys():

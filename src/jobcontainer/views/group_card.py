@@ -1,7 +1,8 @@
-"""Many jobs as one card: counted as they change, never looked through again.
+"""Many jobs as one card: counted as they change, never all of them again.
 
-A :class:`Tally` is fed with each job whose state changed and keeps what a group's card needs: how many are in which
-state, which are running, and the failures by error. So a change costs the same in a group of ten and of ten thousand.
+A :class:`GroupSummary` is given each job whose state has changed and keeps what a group's card needs: how many are in
+which state, which are running, and the failures by error. So a change costs the same in a group of ten and of ten
+thousand.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import heapq
 from collections import Counter
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from jobcontainer.events import Bar, JobState
 from jobcontainer.views import units
@@ -19,8 +20,7 @@ from jobcontainer.views.card import ICONS, LONGEST_NAME, BarLine, Card, Row, bar
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from jobcontainer.jobs.job import Job
-    from jobcontainer.views.snapshot import JobFacts
+    from jobcontainer.views.snapshot import JobSnapshot, JobView
 
 MOST_ROWS = 8
 MOST_KINDS = 5
@@ -33,25 +33,25 @@ class _Kind:
     """Failures that say the same."""
 
     state: JobState
-    newest: Job[Any]
+    newest: JobView
     at: float = 0.0
     count: int = 0
 
 
-class Tally:
+class GroupSummary:
     """Counts the jobs of a group by state, and its failures by what they say.
 
     Args:
         jobs: the group's jobs; each is counted as it stands.
     """
 
-    def __init__(self, jobs: Sequence[Job[Any]]) -> None:
+    def __init__(self, jobs: Sequence[JobView]) -> None:
         """Count every job once."""
         self.jobs = jobs
         self.name = _common_name(jobs)
         self.numbers = {job.id: number for number, job in enumerate(jobs, start=1)}
         self.counts: Counter[JobState] = Counter()
-        self.running: dict[str, Job[Any]] = {}
+        self.running: dict[str, JobView] = {}
         self._states: dict[str, JobState] = {}
         self._kinds: dict[str, _Kind] = {}
         self._last_end = 0.0
@@ -73,7 +73,7 @@ class Tally:
         bad = {state: self.counts[state] for state in self._ended_states() if state is not JobState.SUCCEEDED}
         return max(bad, key=bad.__getitem__) if bad else JobState.SUCCEEDED
 
-    def note(self, job: Job[Any]) -> None:
+    def note(self, job: JobView) -> None:
         """Count a job as it stands now; twice in the same state counts once."""
         before, now = self._states.get(job.id), job.state
         if before is now:
@@ -89,8 +89,8 @@ class Tally:
         if now.ended:
             self._note_end(job)
 
-    def card(self, now: float, look: Callable[[Job[Any]], JobFacts]) -> Card:
-        """Word what is to be said of the group.
+    def card(self, now: float, look: Callable[[JobView], JobSnapshot]) -> Card:
+        """Make the card of the group.
 
         Args:
             now: the moment, in seconds since the epoch.
@@ -117,11 +117,11 @@ class Tally:
             actions=tuple(actions),
         )
 
-    def label(self, job: Job[Any]) -> str:
-        """Name a job among its fellows, by its place in the group."""
+    def label(self, job: JobView) -> str:
+        """Name a job by its place in the group."""
         return f"{shown(job.name, LONGEST_NAME)} #{self.numbers[job.id]}"
 
-    def _note_end(self, job: Job[Any]) -> None:
+    def _note_end(self, job: JobView) -> None:
         outcome = job.outcome
         if outcome is None:
             return
@@ -138,9 +138,9 @@ class Tally:
     def _words(self) -> str:
         return ", ".join(f"{self.counts[state]:,} {state.words}" for state in _ORDER if self.counts[state])
 
-    def _row(self, job: Job[Any], facts: JobFacts) -> Row:
-        bars: tuple[BarLine, ...] = bar_lines(facts.bars, moving=True)
-        last = visible_text(facts.log[-1]) if facts.log else ""
+    def _row(self, job: JobView, seen: JobSnapshot) -> Row:
+        bars: tuple[BarLine, ...] = bar_lines(seen.bars, moving=True)
+        last = visible_text(seen.log[-1]) if seen.log else ""
         outer = bars[0] if bars else None
         return Row(
             id=job.id,
@@ -167,13 +167,13 @@ class Tally:
             note
             for note in (
                 f"{units.count(rest, 'more job')} running." if rest > 0 else "",
-                f"{units.count(hidden, 'more kind')} of failure; job.exception() tells each." if hidden > 0 else "",
+                f"{units.count(hidden, 'more kind')} of failure; job.exception() has each." if hidden > 0 else "",
             )
             if note
         )
 
 
-def _common_name(jobs: Sequence[Job[Any]]) -> str:
+def _common_name(jobs: Sequence[JobView]) -> str:
     names = {job.name for job in jobs}
     common = shown(names.pop(), LONGEST_NAME) if len(names) == 1 else ""
     return f"{common}, {units.count(len(jobs), 'job')}".removeprefix(", ")

@@ -11,41 +11,41 @@ import functools
 import time
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from jobcontainer.views import units
 from jobcontainer.views.card import ICONS, LONGEST_NAME, job_card, shown
-from jobcontainer.views.group_card import Tally
-from jobcontainer.views.snapshot import Follower, facts_of
+from jobcontainer.views.group_card import GroupSummary
+from jobcontainer.views.snapshot import snapshot_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from jobcontainer.jobs.job import Job
     from jobcontainer.views.ansi import Line
     from jobcontainer.views.card import BarLine, Card, Row
+    from jobcontainer.views.snapshot import JobView
 
 _BAR_WIDTH = 20
 _LINES_IN_TEXT = 10
 
 
-def job_text(job: Job[Any]) -> str:
+def job_text(job: JobView) -> str:
     """Return a job as text: one line for its state, then bars, error and the last lines of its log."""
-    return card_text(job_card(facts_of(job), time.time()))
+    return card_text(job_card(snapshot_of(job), time.time()))
 
 
-def job_html(job: Job[Any]) -> str:
+def job_html(job: JobView) -> str:
     """Return a job as static HTML, dated where it has not ended."""
     now = time.time()
-    return card_html(job_card(facts_of(job), now), now)
+    return card_html(job_card(snapshot_of(job), now), now)
 
 
-def group_text(jobs: Sequence[Job[Any]]) -> str:
+def group_text(jobs: Sequence[JobView]) -> str:
     """Return several jobs as text: counts, the running ones, the failures by error."""
     return card_text(_group_card(jobs, time.time()))
 
 
-def group_html(jobs: Sequence[Job[Any]]) -> str:
+def group_html(jobs: Sequence[JobView]) -> str:
     """Return several jobs as static HTML, dated where they have not all ended."""
     now = time.time()
     return card_html(_group_card(jobs, now), now)
@@ -58,8 +58,8 @@ class Listing:
         jobs: the jobs, in the order in which they are listed.
     """
 
-    def __init__(self, jobs: Sequence[Job[Any]]) -> None:
-        """Take the jobs; they are read when the table is shown."""
+    def __init__(self, jobs: Sequence[JobView]) -> None:
+        """Keep the jobs; they are read when the table is shown."""
         self.jobs = jobs
 
     def __repr__(self) -> str:
@@ -88,7 +88,7 @@ class Listing:
 
 
 def card_text(card: Card) -> str:
-    r"""Paint a card as text.
+    r"""Render a card as text.
 
     Example:
         >>> from jobcontainer.events import JobState
@@ -116,11 +116,11 @@ def headline(card: Card) -> str:
 
 
 def card_html(card: Card, now: float, card_id: str = "") -> str:
-    """Paint a card as static HTML.
+    """Render a card as static HTML.
 
     Args:
-        card: what to paint.
-        now: when it was read, in seconds since the epoch; told where the work has not ended.
+        card: what to render.
+        now: when it was read, in seconds since the epoch; shown where the work has not ended.
         card_id: names the card, for a live panel to find it by.
     """
     dated = (
@@ -153,8 +153,8 @@ def style() -> str:
     return Path(__file__).with_name("card.css").read_text("utf-8")
 
 
-def _group_card(jobs: Sequence[Job[Any]], now: float) -> Card:
-    return Tally(jobs).card(now, lambda job: Follower(job).look())
+def _group_card(jobs: Sequence[JobView], now: float) -> Card:
+    return GroupSummary(jobs).card(now, snapshot_of)
 
 
 def _head(card: Card) -> str:

@@ -1,34 +1,83 @@
-"""What was read of a job at one moment, and how it is read without reading anything twice.
+"""A snapshot of a job: what was read of it at one moment, and how it is read without reading anything twice.
 
-A :class:`Follower` belongs to one job and to one thread. It stands between the files of the job folder and everything
-that shows a job: it reads the events from where it stopped, the log only after it grew, the progress record only while
-the job runs, and of a job that is queued or has ended and was read once, nothing.
+A :class:`SnapshotReader` belongs to one job and to one thread. It stands between the files of the job folder and
+everything that shows a job: it reads the events from where it stopped, the log only after it grew, the progress only
+while the job runs. A queued job is not read at all, and one that has ended only once.
+
+The views know jobs by :class:`JobView` alone.
 """
 
 from __future__ import annotations
 
-import socket
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from jobcontainer.errors import JobFailedError, JobFileError
 from jobcontainer.events import Display, JobState, Outcome, Progress, Started, fold
+from jobcontainer.storage.owner import host_name
 from jobcontainer.storage.result import RemoteTraceback
 from jobcontainer.worker import process_tree
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from jobcontainer.events import Bar
-    from jobcontainer.jobs.job import Job
+    from jobcontainer.events import Bar, Usage
+    from jobcontainer.storage.folder import JobFolder
+    from jobcontainer.storage.record import JobRecord
 
 LOG_LINES = 40
 _LOAD_SECONDS = 1.0
 
 
+class JobView(Protocol):
+    """What the views read of a job; see :class:`jobcontainer.Job`, which has it all."""
+
+    name: str
+    submitted: float
+    folder: JobFolder
+
+    @property
+    def id(self) -> str:
+        """The job's id."""
+        ...
+
+    @property
+    def state(self) -> JobState:
+        """Where it is in its life."""
+        ...
+
+    @property
+    def outcome(self) -> Outcome | None:
+        """How it ended; None until it has."""
+        ...
+
+    @property
+    def usage(self) -> Usage:
+        """What it has used."""
+        ...
+
+    @property
+    def progress(self) -> tuple[Bar, ...]:
+        """Its progress bars as they stand."""
+        ...
+
+    @property
+    def record(self) -> JobRecord:
+        """What was written down of it when it was submitted."""
+        ...
+
+    def tail(self, lines: int = 10) -> list[str]:
+        """Return the last lines of its log."""
+        ...
+
+    def exception(self) -> BaseException | None:
+        """Return what an ended job raised."""
+        ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
-class JobFacts:
+class JobSnapshot:
     """What was read of one job at one moment.
 
     Attributes:
@@ -68,8 +117,8 @@ class JobFacts:
     notes: tuple[str, ...] = ()
 
 
-class Follower:
-    """Reads what changed of one job since it last looked.
+class SnapshotReader:
+    """Reads what has changed of one job since it last looked.
 
     Args:
         job: the job.
@@ -79,7 +128,7 @@ class Follower:
         more_outputs: how many outputs there are beyond ``most_outputs``.
     """
 
-    def __init__(self, job: Job[Any], most_outputs: int = 0) -> None:
+    def __init__(self, job: JobView, most_outputs: int = 0) -> None:
         """Start at the beginning of the job's files; nothing is read yet."""
         self.job = job
         self.more_outputs = 0
@@ -93,10 +142,10 @@ class Follower:
         self._options: dict[str, Any] | None = None
         self._load: float | None = None
         self._cpu: tuple[float, float] | None = None  # when it was read, and CPU seconds used by then
-        self._last: JobFacts | None = None
+        self._last: JobSnapshot | None = None
 
-    def look(self, ahead: int | None = None) -> JobFacts:
-        """Read what there is to know now.
+    def look(self, ahead: int | None = None) -> JobSnapshot:
+        """Read the job as it is now.
 
         Args:
             ahead: how many queued jobs start before this one, where the caller knows.
@@ -109,7 +158,7 @@ class Follower:
             self._read_log()
             self._bars = self.job.progress or self._bars
         below = self._processes() if state is JobState.RUNNING else []
-        self._last = JobFacts(
+        self._last = JobSnapshot(
             id=self.job.id,
             name=self.job.name,
             state=state,
@@ -165,7 +214,7 @@ class Follower:
 
     def _processes(self) -> list[int]:
         """Return the job's processes that can be seen from here."""
-        if self._started is None or self._started.host != socket.gethostname():
+        if self._started is None or self._started.host != host_name():
             return []
         return [self._started.pid, *process_tree.descendants_of(self._started.pid)]
 
@@ -185,12 +234,12 @@ class Follower:
         return self._options
 
 
-def facts_of(job: Job[Any]) -> JobFacts:
+def snapshot_of(job: JobView) -> JobSnapshot:
     """Read a job once."""
-    return Follower(job).look()
+    return SnapshotReader(job).look()
 
 
-def traceback_text(job: Job[Any]) -> str:
+def traceback_text(job: JobView) -> str:
     """Return the traceback of what a failed job raised, as printed in the job; empty where there is none."""
     try:
         error = job.exception()

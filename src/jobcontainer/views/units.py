@@ -6,7 +6,6 @@ import time
 
 _MINUTE = 60
 _HOUR = 3600
-_THOUSAND = 1000
 
 
 def seconds(amount: float) -> str:
@@ -24,22 +23,6 @@ def seconds(amount: float) -> str:
     if whole < _HOUR:
         return f"{whole // _MINUTE} min {whole % _MINUTE} s"
     return f"{whole // _HOUR:,} h {whole % _HOUR // _MINUTE} min"
-
-
-def memory(amount: int) -> str:
-    """Write an amount of memory, in powers of ten as the options are.
-
-    Example:
-        >>> [memory(value) for value in (812, 53_400_000, 2_000_000_000)]
-        ['812 B', '53 MB', '2.0 GB']
-    """
-    value, unit = float(amount), "B"
-    for larger in ("kB", "MB", "GB", "TB"):
-        if value < _THOUSAND - 0.5:
-            break
-        value, unit = value / _THOUSAND, larger
-    figures = 1 if unit in {"GB", "TB"} and value < 100 else 0  # noqa: PLR2004 -- three figures are enough
-    return f"{value:.{figures}f} {unit}"
 
 
 def number(amount: float) -> str:

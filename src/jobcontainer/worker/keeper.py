@@ -28,8 +28,7 @@ from collections import deque
 from typing import TYPE_CHECKING, NoReturn
 
 from jobcontainer.events import JobState, Outcome, Started, event_line
-from jobcontainer.jobfile.loading import read_ahead
-from jobcontainer.storage.folder import PROCESS, JobFolder
+from jobcontainer.storage.folder import JobFolder
 from jobcontainer.worker import isolation, job_process, limits, process_tree
 from jobcontainer.worker.environment import were_taken_over
 from jobcontainer.worker.order import Order
@@ -173,8 +172,6 @@ class Keeper:
 
     def _give(self, order: Order) -> JobProcess:
         """Have a process begin with an order, and write down that it did."""
-        if self._forks and not order.reuses:  # others have a key of their own, or all at hand
-            order = order._replace(content=read_ahead(JobFolder(order.folder).file(PROCESS)))
         while True:
             process, self._spare = (self._reused, self._spare) if order.reuses else (None, self._spare)
             process = process or self._spare or self._make()

@@ -23,7 +23,7 @@ def teach_multiprocessing() -> None:
     pickler.reducer_override = _reduce
 
 
-def _reduce(_pickler: ForkingPickler, obj: Any) -> Any:  # noqa: ANN401 -- pickle's own signature
+def _reduce(_pickler: ForkingPickler, obj: Any) -> Any:
     if not isinstance(obj, FunctionType | type) or goes_by_name(obj):
         return NotImplemented
     stream = io.BytesIO()
@@ -32,6 +32,6 @@ def _reduce(_pickler: ForkingPickler, obj: Any) -> Any:  # noqa: ANN401 -- pickl
     return _load, (stream.getvalue(), [bytearray(buffer) for buffer in by_value.buffers])
 
 
-def _load(stream: bytes, buffers: list[bytearray]) -> Any:  # noqa: ANN401 -- what was put in
+def _load(stream: bytes, buffers: list[bytearray]) -> Any:
     """Load what came by value; streams call this."""
     return load(stream, [memoryview(buffer) for buffer in buffers])

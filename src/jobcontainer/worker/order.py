@@ -6,7 +6,7 @@ import pickle
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
-    from jobcontainer.jobfile.loading import Content
+    from jobcontainer.jobfile.identity import FileIdentity
     from jobcontainer.process import Environment
 
 
@@ -19,7 +19,7 @@ class Order(NamedTuple):
         environment: what follows the job from where it was submitted; None for those that were told last.
         attempt: 1 for the first.
         number: what a cancel of it, and the word of its end, call it.
-        content: of the process file, where the keeper has read it.
+        identity: of the process file, from the process that wrote it; None where that is not known.
     """
 
     folder: str
@@ -27,7 +27,7 @@ class Order(NamedTuple):
     environment: Environment | None
     attempt: int = 1
     number: int = 0
-    content: Content | None = None
+    identity: FileIdentity | None = None
 
     def packed(self) -> bytes:
         """Return it as bytes; :meth:`unpacked` in another process gets it back."""

@@ -1,32 +1,38 @@
-"""Verdict: from what a keeper saw of a job to its outcome. Pure functions, no process is touched."""
+"""Classify how a job ended: from what its process reported and what the keeper saw to an outcome. Pure functions."""
 
 from __future__ import annotations
 
 import signal
+import time
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from jobcontainer.events import JobState
+from jobcontainer.events import JobState, Outcome
+
+if TYPE_CHECKING:
+    from jobcontainer.events import Usage
 
 DECIDED = frozenset({JobState.SUCCEEDED, JobState.FAILED})
-"""The ends that a job tells itself, once its result file stands."""
+"""The ends that are final once the job's result file is complete."""
 
 
 @dataclass(slots=True)
-class Evidence:
+class ExitFacts:
     """What is known of a job that has ended.
 
     Attributes:
-        told: what its process told of its end; empty where it could not.
+        reported: what its process reported before it ended; empty where it could not. ``state`` is always there;
+            ``error_type`` and ``error_message`` for an exception; ``exit_code`` and ``exit_argument`` for ``sys.exit``;
+            ``stopped`` where it was interrupted.
         stopped: why the keeper stopped it; None where it did not.
         exit_code: of its process; negative for a signal.
-        result: the kind of its result file; empty where there is none.
-        oom_killed: whether the kernel's OOM killer was at work meanwhile.
-        limit: what it ran into: "timeout=5 s", "memory=2 GB, it held 2.1 GB".
-        log: where its log is.
+        result: the kind of its result file, ``result`` or ``error``; empty where there is none.
+        oom_killed: whether the kernel's OOM killer was active meanwhile.
+        limit: the limit that it exceeded: "timeout=5 s", "memory=2 GB, and it held 2.1 GB".
+        log: the path of its log.
     """
 
-    told: dict[str, Any] = field(default_factory=dict)
+    reported: dict[str, Any] = field(default_factory=dict)
     stopped: JobState | None = None
     exit_code: int | None = None
     result: str = ""
@@ -35,77 +41,92 @@ class Evidence:
     log: str = ""
 
 
-def judge(evidence: Evidence) -> dict[str, Any]:
-    """Tell how a job ended, as fields of an :class:`~jobcontainer.events.Outcome`.
+def classify(facts: ExitFacts, usage: Usage, attempt: int) -> Outcome:
+    """Return how a job ended.
 
-    Once the result file stood, the state was decided. Before that, a stop by the keeper counts; and where it did not
-    stop it, the process ended without having been asked to.
+    A complete result file decides. Without one, a stop by the keeper counts; and where the keeper did not stop the job,
+    its process ended without having been asked to.
+
+    Args:
+        facts: what is known of the end.
+        usage: what the attempt used.
+        attempt: 1 for the first.
 
     Example:
-        >>> judge(Evidence(exit_code=-11, log="log.txt"))["reason"]
-        'Its process died of signal 11 (SIGSEGV) before run() returned. The end of its log may tell where: log.txt'
+        >>> from jobcontainer.events import Usage
+        >>> classify(ExitFacts(exit_code=-11, log="log.txt"), Usage(), attempt=1).reason
+        'Its process died of signal 11 (SIGSEGV) before run() returned. The end of its log may show where: log.txt'
     """
-    state = _state(evidence)
-    fields: dict[str, Any] = {
-        name: evidence.told[name] for name in ("error_type", "error_message") if name in evidence.told
-    }
-    fields |= {"state": state, "exit_code": evidence.told.get("exit_code", evidence.exit_code)}
-    return fields | {"reason": _reason(state, evidence)}
+    state = _state(facts)
+    return Outcome(
+        state=state,
+        at=time.time(),
+        reason=_reason(state, facts),
+        error_type=facts.reported.get("error_type", ""),
+        error_message=facts.reported.get("error_message", ""),
+        exit_code=facts.reported.get("exit_code", facts.exit_code),
+        usage=usage,
+        attempt=attempt,
+    )
 
 
-def readable(size: int) -> str:
-    """Say an amount of memory.
+def memory_text(size: int) -> str:
+    """Write an amount of memory for a person.
 
     Example:
-        >>> readable(2_150_000_000), readable(20_000)
+        >>> memory_text(2_150_000_000), memory_text(20_000)
         ('2.15 GB', '0.02 MB')
     """
     return f"{size / 1e9:.3g} GB" if size >= 1e9 else f"{size / 1e6:.3g} MB"  # noqa: PLR2004 -- SI prefixes
 
 
-def _state(evidence: Evidence) -> JobState:
-    told = evidence.told.get("state", {"result": JobState.SUCCEEDED, "error": JobState.FAILED}.get(evidence.result))
-    if told in DECIDED and not (evidence.stopped and evidence.told.get("stopped")):
-        return JobState(told)
-    if evidence.stopped:
-        return evidence.stopped
-    if told == JobState.CANCELLED:  # by a SIGINT that was not the keeper's
+def _state(facts: ExitFacts) -> JobState:
+    by_file = {"result": JobState.SUCCEEDED, "error": JobState.FAILED}.get(facts.result)
+    reported = facts.reported.get("state", by_file)
+    if reported in DECIDED and not (facts.stopped and facts.reported.get("stopped")):
+        return JobState(reported)
+    if facts.stopped:
+        return facts.stopped
+    if reported == JobState.CANCELLED:  # interrupted by a SIGINT that was not the keeper's
         return JobState.FAILED
-    return JobState.OUT_OF_MEMORY if evidence.oom_killed else JobState.CRASHED
+    return JobState.OUT_OF_MEMORY if facts.oom_killed else JobState.CRASHED
 
 
-def _reason(state: JobState, evidence: Evidence) -> str:
-    """Say what happened and what to do next; nothing for a job that succeeded."""
-    log = f"The end of its log may tell where: {evidence.log}"
-    memory = f"It held more memory than it may: {evidence.limit}. {log}"
-    if not evidence.limit:
+def _reason(state: JobState, facts: ExitFacts) -> str:
+    """Return what happened and what to do next; nothing for a job that succeeded."""
+    log = f"The end of its log may show where: {facts.log}"
+    memory = f"It held more memory than it may: {facts.limit}. {log}"
+    if not facts.limit:
         memory = f"The machine ran out of memory, and the kernel's OOM killer ended it. {log}"
     return {
         JobState.SUCCEEDED: "",
-        JobState.FAILED: _why_failed(evidence),
+        JobState.FAILED: _why_failed(facts),
         JobState.CANCELLED: "It was cancelled.",
-        JobState.TIMED_OUT: f"It ran longer than {evidence.limit} allows. {log}",
+        JobState.TIMED_OUT: f"It ran longer than {facts.limit} allows. {log}",
         JobState.OUT_OF_MEMORY: memory,
-        JobState.CRASHED: f"{evidence.told.get('reason') or _how_it_died(evidence.exit_code)} {log}",
+        JobState.CRASHED: f"{_how_it_exited(facts)} {log}",
     }[state]
 
 
-def _why_failed(evidence: Evidence) -> str:
-    name = evidence.told.get("error_type")
+def _why_failed(facts: ExitFacts) -> str:
+    name = facts.reported.get("error_type")
     if name:
-        return f"run() raised {name}. The traceback is in its log: {evidence.log}"
-    if evidence.told:
-        return f"It was interrupted by a SIGINT that did not come from its pool. Its log tells where: {evidence.log}"
-    return f"run() raised what is in its result file. The traceback is in its log: {evidence.log}"
+        return f"run() raised {name}. The traceback is in its log: {facts.log}"
+    if facts.reported:
+        return f"It was interrupted by a SIGINT that did not come from its pool. Its log shows where: {facts.log}"
+    return f"run() raised what is in its result file. The traceback is in its log: {facts.log}"
 
 
-def _how_it_died(exit_code: int | None) -> str:
-    if exit_code is None:
+def _how_it_exited(facts: ExitFacts) -> str:
+    code = facts.exit_code
+    if "exit_argument" in facts.reported:
+        return f"It called sys.exit({facts.reported['exit_argument']}) before run() returned."
+    if code is None:
         return "Its process ended before run() returned."
-    if exit_code >= 0:
-        return f"Its process ended with exit code {exit_code} before run() returned."
+    if code >= 0:
+        return f"Its process ended with exit code {code} before run() returned."
     try:
-        name = signal.Signals(-exit_code).name
+        name = signal.Signals(-code).name
     except ValueError:
         name = "a real-time signal"
-    return f"Its process died of signal {-exit_code} ({name}) before run() returned."
+    return f"Its process died of signal {-code} ({name}) before run() returned."

@@ -29,10 +29,10 @@ import warnings
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
-from jobcontainer.events import Outcome, Started, event_line
+from jobcontainer.events import Started, event_line
 from jobcontainer.storage.folder import LOG, JobFolder
 from jobcontainer.worker import isolation, limits, process_tree
-from jobcontainer.worker.outcome import DECIDED, Evidence, judge
+from jobcontainer.worker.outcome import DECIDED, ExitFacts, classify
 from jobcontainer.worker.reporting import display, progress
 
 if TYPE_CHECKING:
@@ -71,9 +71,8 @@ def told_by_itself(order: Order, ending: dict[str, Any], usage: Usage) -> bytes 
         return None
     end_children()
     folder = JobFolder(order.folder)
-    fields = judge(Evidence(told=ending, log=folder.file(LOG)))
     own = replace(usage, peak_memory=max(usage.peak_memory - _base, 0))
-    line = event_line(Outcome(at=time.time(), attempt=order.attempt, usage=own, **fields))
+    line = event_line(classify(ExitFacts(reported=ending, log=folder.file(LOG)), own, order.attempt))
     try:
         folder.append_line(line)
     except OSError:  # user code removed the folder, the disk is full

@@ -99,7 +99,7 @@ def run_order(order: Order, environment: Environment | None, channel: Connection
             channel.send_bytes(told)
 
     try:
-        carry_out(folder, prepare, tell, load=lambda path: load_in_job(path, order.content))
+        carry_out(folder, prepare, tell, load=lambda path: load_in_job(path, order.identity))
     except JobStopped as error:  # it came while an earlier end was being written
         tell(_ending(folder, error))
 
@@ -175,8 +175,7 @@ def _exited(error: SystemExit) -> dict[str, Any]:
         with contextlib.suppress(Exception):
             print(code, file=sys.stderr)  # noqa: T201 -- as the interpreter does it
         code = 1
-    reason = f"It called sys.exit({_text_of(error)}) before run() returned."
-    return {"state": JobState.CRASHED, "exit_code": (code or 0) & 0xFF, "reason": reason}
+    return {"state": JobState.CRASHED, "exit_code": (code or 0) & 0xFF, "exit_argument": _text_of(error)}
 
 
 def _text_of(error: BaseException) -> str:

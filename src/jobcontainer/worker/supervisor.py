@@ -17,14 +17,14 @@ import resource
 import select
 import time
 from multiprocessing.connection import wait
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from jobcontainer.events import JobState, Outcome, Usage, event_line
 from jobcontainer.storage.folder import JobFolder
 from jobcontainer.storage.result import kind_of
 from jobcontainer.worker import process_tree
 from jobcontainer.worker.limits import MemoryGauge
-from jobcontainer.worker.outcome import DECIDED, Evidence, judge, readable
+from jobcontainer.worker.outcome import DECIDED, ExitFacts, classify, memory_text
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
@@ -70,7 +70,7 @@ class Supervisor:
         self._kill_at = _NEVER
         self._gauge = MemoryGauge(process.pid, order.options["memory"], base)
         self._channel: Connection | None = process.channel
-        self._evidence = Evidence(log=str(self._folder.log_file))
+        self._facts = ExitFacts(log=str(self._folder.log_file))
         self._line = b""
         self._oom_kills: int | None = None
         self._cpu_before = _cpu_of_children()
@@ -88,7 +88,7 @@ class Supervisor:
         if not kept:
             if self._channel is not None and self._channel.poll():
                 self._hear()
-            self._evidence.exit_code = self._process.reap()
+            self._facts.exit_code = self._process.reap()
             process_tree.end_children(spared)
         elif not self._line:
             self._end_strays_of_reused()
@@ -135,18 +135,18 @@ class Supervisor:
     def _milliseconds_left(self) -> float | None:
         """Tell how long to wait for anything else; None for ever."""
         due = self._kill_at
-        if not self._evidence.told:
-            due = min(due, self._gauge.next_look, _NEVER if self._evidence.stopped else self._timeout_at)
+        if not self._facts.reported:
+            due = min(due, self._gauge.next_look, _NEVER if self._facts.stopped else self._timeout_at)
         return None if due == _NEVER else max(0.0, due - time.monotonic()) * 1000
 
     def _keep_time(self) -> None:
         now = time.monotonic()
         if now >= self._kill_at:
             self._kill()
-        if self._evidence.told:
+        if self._facts.reported:
             return
-        if now >= self._timeout_at and self._evidence.stopped is None:
-            self._evidence.limit = f"timeout={self._order.options['timeout']:g} s"
+        if now >= self._timeout_at and self._facts.stopped is None:
+            self._facts.limit = f"timeout={self._order.options['timeout']:g} s"
             self._stop(JobState.TIMED_OUT)
         if now >= self._gauge.next_look:
             if self._folder.is_asked_to_cancel():  # another process, which has no lifeline to us, asked for its end
@@ -157,21 +157,21 @@ class Supervisor:
                     self._superior.note_that_it_runs_long()
             if self._gauge.look():
                 limit, held = self._order.options["memory"], self._gauge.peak
-                self._evidence.limit = f"memory={readable(limit)}, and it held {readable(held)}"
-                self._evidence.stopped = JobState.OUT_OF_MEMORY
+                self._facts.limit = f"memory={memory_text(limit)}, and it held {memory_text(held)}"
+                self._facts.stopped = JobState.OUT_OF_MEMORY
                 self._kill()
 
     def _stop(self, why: JobState) -> None:
         """Ask it to stop; once, and not after it told its end."""
-        if self._evidence.stopped is None and not self._evidence.told:
-            self._evidence.stopped = why
+        if self._facts.stopped is None and not self._facts.reported:
+            self._facts.stopped = why
             self._kill_at = time.monotonic() + self._order.options["grace"]
             self._process.interrupt()
 
     def _kill(self) -> None:
         """End it for sure; if it has not told its end, with a traceback in its log."""
         self._kill_at = _NEVER
-        if not self._evidence.told:
+        if not self._facts.reported:
             self._trace()
         self._process.kill()
 
@@ -180,7 +180,7 @@ class Supervisor:
         log = self._folder.log_file
         with contextlib.suppress(OSError):  # user code deleted it
             with log.open("ab") as file:
-                words = (self._evidence.stopped or JobState.CANCELLED).words
+                words = (self._facts.stopped or JobState.CANCELLED).words
                 file.write(f"--- {words}; where it was when it was killed: ---\n".encode())
                 before = last = file.tell()
             self._process.trace()
@@ -195,13 +195,13 @@ class Supervisor:
         """Take what the process tells of its end."""
         try:
             message = self._process.channel.recv_bytes()
-            self._evidence.told = json.loads(message)
+            self._facts.reported = json.loads(message)
         except (EOFError, OSError):  # user code closed it
             self._channel = None
             return
-        if "event" in self._evidence.told:  # it was fast, and has written down how it ended
+        if "event" in self._facts.reported:  # it was fast, and has written down how it ended
             self._line = message
-        if self._evidence.told:
+        if self._facts.reported:
             self._kill_at = time.monotonic() + self._order.options["grace"]
             self._channel = None
         else:  # a process that was still starting is ready: what it ran so far was not the job
@@ -210,9 +210,9 @@ class Supervisor:
 
     def _is_kept(self) -> bool:
         """Whether the process may run another job; if it was to, and may not, it is killed."""
-        if not (self._order.reuses and self._evidence.told):
+        if not (self._order.reuses and self._facts.reported):
             return False
-        clean = self._evidence.told["state"] in DECIDED and not self._evidence.stopped
+        clean = self._facts.reported["state"] in DECIDED and not self._facts.stopped
         if not clean:
             self._process.kill()
         return clean
@@ -224,22 +224,20 @@ class Supervisor:
                 return
 
     def _outcome(self) -> Outcome:
-        evidence = self._evidence
-        peak = max(self._gauge.peak, evidence.told.get("peak_memory", 0) - self._base)
-        cpu = evidence.told.get("cpu", 0.0) if self._order.reuses else _cpu_of_children() - self._cpu_before
-        if evidence.exit_code == -9 and evidence.stopped is None and self._oom_kills is not None:  # noqa: PLR2004
-            evidence.oom_killed = process_tree.oom_kills() > self._oom_kills
-        if not evidence.told:
+        facts = self._facts
+        peak = max(self._gauge.peak, facts.reported.get("peak_memory", 0) - self._base)
+        cpu = facts.reported.get("cpu", 0.0) if self._order.reuses else _cpu_of_children() - self._cpu_before
+        if facts.exit_code == -9 and facts.stopped is None and self._oom_kills is not None:  # noqa: PLR2004
+            facts.oom_killed = process_tree.oom_kills() > self._oom_kills
+        if not facts.reported:
             with contextlib.suppress(OSError):  # FileNotFoundError: there is no result
-                evidence.result = kind_of(self._folder.result_file)
-        fields: dict[str, Any] = judge(evidence)
-        if fields["state"] not in DECIDED:
+                facts.result = kind_of(self._folder.result_file)
+        wall = time.monotonic() - self._begun
+        outcome = classify(facts, Usage(wall=wall, cpu=cpu, peak_memory=peak), self._order.attempt)
+        if outcome.state not in DECIDED:
             with contextlib.suppress(OSError):
                 self._folder.result_file.unlink(missing_ok=True)
-        wall = time.monotonic() - self._begun
-        return Outcome(
-            at=time.time(), usage=Usage(wall=wall, cpu=cpu, peak_memory=peak), attempt=self._order.attempt, **fields
-        )
+        return outcome
 
 
 def _cpu_of_children() -> float:

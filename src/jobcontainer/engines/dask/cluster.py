@@ -16,9 +16,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from jobcontainer.engines.dask import worker_side
+from jobcontainer.errors import warn
 from jobcontainer.jobfile import signing
 from jobcontainer.pickling import cloudpickle_internals
-from jobcontainer.pickling.warning import warn
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -68,7 +68,7 @@ class Cluster:
         on_change: called when a worker came or went.
     """
 
-    def __init__(self, client: Any, on_change: Callable[[], object]) -> None:  # noqa: ANN401 -- known to dask.py alone
+    def __init__(self, client: Any, on_change: Callable[[], object]) -> None:
         """Know nobody yet."""
         self._client = client
         self._on_change = on_change
@@ -100,7 +100,7 @@ class Cluster:
         """Whether the client has given the cluster up."""
         return bool(self._client.status in {"closed", "closing", "newly-created"})
 
-    async def call(self, address: str, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+    async def call(self, address: str, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Call a function in a worker's event loop.
 
         Raises:

@@ -36,8 +36,7 @@ except ModuleNotFoundError as missing:
 from jobcontainer.engines.dask import worker_side
 from jobcontainer.engines.dask.attempts import Attempt, Errands
 from jobcontainer.engines.dask.cluster import Cluster
-from jobcontainer.errors import JobContainerError
-from jobcontainer.pickling.warning import warn
+from jobcontainer.errors import JobContainerError, warn
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
@@ -196,7 +195,7 @@ class DaskEngine:
         return asyncio.ensure_future(_result_of(task)), task.release
 
 
-def _connected(client: Any) -> Any:  # noqa: ANN401 -- a client, or any of what names one
+def _connected(client: Any) -> Any:
     """Return a client of our own, for an address or for where another client is connected."""
     security = None
     if client is None:
@@ -223,7 +222,7 @@ def _connected(client: Any) -> Any:  # noqa: ANN401 -- a client, or any of what 
     return _dask.Client(address, security=security, timeout=_CONNECT_SECONDS, set_as_default=False, name="jobcontainer")
 
 
-async def _knock(address: str, security: Any) -> None:  # noqa: ANN401 -- as above
+async def _knock(address: str, security: Any) -> None:
     """Connect to a scheduler, and leave.
 
     Raises:
@@ -246,7 +245,7 @@ def _run(data: bytes) -> dict[str, Any]:
     return worker_side.run(errand, is_wanted)
 
 
-async def _result_of(task: Any) -> dict[str, Any]:  # noqa: ANN401 -- as above
+async def _result_of(task: Any) -> dict[str, Any]:
     """Wait for a task.
 
     Raises:

@@ -82,7 +82,7 @@ class Errand:
     content: bytes | None = field(default=None, repr=False)
 
 
-def introduce(challenge: bytes, dask_worker: Any) -> dict[str, Any]:  # noqa: ANN401 -- Dask's worker, given by Dask
+def introduce(challenge: bytes, dask_worker: Any) -> dict[str, Any]:
     """Tell what a client must know of this worker before it sends a job.
 
     Args:
@@ -151,7 +151,7 @@ def run(errand: Errand, wanted: Callable[[], bool]) -> dict[str, Any]:
             del _running[folder.id]
 
 
-def cancel(job_id: str, key: str, dask_worker: Any) -> bool:  # noqa: ANN401 -- as above
+def cancel(job_id: str, key: str, dask_worker: Any) -> bool:
     """End a job, politely first.
 
     Args:

@@ -29,13 +29,13 @@ _bootstrap: Any = importlib.import_module("importlib._bootstrap")  # Any: its lo
 class Deferred(ModuleType):
     """A package whose code has not run."""
 
-    def __getattribute__(self, name: str) -> Any:  # noqa: ANN401 -- whatever the module holds
+    def __getattribute__(self, name: str) -> Any:
         """Answer what the import system asks; the documentation of this class is not the package's."""
         if name == "__doc__":
             _run(self)
         return ModuleType.__getattribute__(self, name)  # no super(): this is a plain module by now
 
-    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 -- as above
+    def __getattr__(self, name: str) -> Any:
         """Run the code, for a name that is not there."""
         _run(self)
         return ModuleType.__getattribute__(self, name)
@@ -135,7 +135,7 @@ def standing_in(name: str, *callables: str) -> Iterator[None]:
 
 
 def _late(name: str, called: str) -> Callable[..., Any]:
-    def call(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 -- as what it stands for
+    def call(*args: Any, **kwargs: Any) -> Any:
         return getattr(sys.modules[name], called)(*args, **kwargs)
 
     return call

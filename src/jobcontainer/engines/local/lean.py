@@ -66,7 +66,7 @@ class Worker(LokyProcess):  # type: ignore[misc] # loky ships no types
         **described: as for any process.
     """
 
-    def __init__(self, born: ahead.Born, **described: Any) -> None:  # noqa: ANN401 -- what loky gives
+    def __init__(self, born: ahead.Born, **described: Any) -> None:
         """Start nothing yet."""
         super().__init__(**described)
         self.born: ahead.Born | None = born
@@ -129,7 +129,7 @@ class _Context(LokyContext):  # type: ignore[misc] # loky ships no types
     def __init__(self, born: ahead.Born) -> None:
         self._born = born
 
-    def Process(self, **described: Any) -> Worker:  # noqa: ANN401, N802 -- as loky's
+    def Process(self, **described: Any) -> Worker:  # noqa: N802 -- as loky's
         return Worker(self._born, **described)
 
     def Lock(self) -> _Lock:  # noqa: N802 -- as loky's

@@ -223,7 +223,7 @@ def _thread_variables(threads: int | None) -> dict[str, str]:
     return {} if threads is None else dict.fromkeys(limits.THREAD_VARIABLES, str(threads))
 
 
-def _threads_of(executor: Any) -> Iterator[threading.Thread]:  # noqa: ANN401 -- what is looked for is private to loky
+def _threads_of(executor: Any) -> Iterator[threading.Thread]:
     """Find an executor's threads, to wait for their end as well.
 
     Loky does not wait for the one that feeds the queue. It holds a semaphore, and where the interpreter exits before it
@@ -234,7 +234,7 @@ def _threads_of(executor: Any) -> Iterator[threading.Thread]:  # noqa: ANN401 --
             yield thread
 
 
-def _workers_of(executor: Any) -> list[BaseProcess]:  # noqa: ANN401 -- what is looked for is private to loky
+def _workers_of(executor: Any) -> list[BaseProcess]:
     """Find an executor's worker, to reap it: of one that loky killed, a semaphore and a pipe stay until then."""
     return list(executor._processes.values())  # noqa: SLF001 -- told above
 

@@ -1,12 +1,12 @@
-"""Speaking with the host of a store's detached jobs: a line of JSON each way over its socket.
+"""Detached jobs from the side of the process that submits them: the store's host runs them, this process watches.
 
-There is no state here but the store's path. A host that is not there is started.
+Jobs are written for one host, their owner: if it is killed before it takes them, the next one refuses them. A host that
+is not there is started.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import socket
 import subprocess
@@ -15,51 +15,60 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from jobcontainer.errors import JobContainerError
+from jobcontainer.jobs.control import StoreControl
+from jobcontainer.jobs.detached import wire
+from jobcontainer.jobs.submission import Submitter
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from jobcontainer.jobs.job import Job
+    from jobcontainer.jobs.submission import Submission
     from jobcontainer.storage.folder import StoreFolder
 
 _START_SECONDS = 30.0
 _ANSWER_SECONDS = 30.0
 
 
-class HostClient:
-    """Speaks with the host of a store.
+class DetachedJobs:
+    """Sends jobs to the host of a store.
 
     Args:
         store: the store.
+
+    Raises:
+        JobContainerError: the host can't be started.
     """
 
     def __init__(self, store: StoreFolder) -> None:
-        """Name the store; the host is started with the first job."""
+        """Ask the host for its identity; start it where there is none."""
         self._store = store
+        self.submitter = Submitter(store, owner=self._ask(wire.HELLO)["owner"])
 
-    def cancel(self, job_ids: Sequence[str]) -> set[str]:
-        """End jobs of the host; return those that it has, none where there is no host."""
-        if job_ids:
-            with contextlib.suppress(OSError, ValueError), self._connection() as connection:
-                return set(_exchange(connection, {"do": "cancel", "jobs": list(job_ids)})["cancelled"])
-        return set()
-
-    def ask(self, request: dict[str, Any]) -> dict[str, Any]:
-        """Ask the host, starting it where there is none.
+    def submit(self, submissions: Sequence[Submission]) -> list[Job[Any]]:
+        """Hand job folders over, and return handles that watch them.
 
         Raises:
-            JobContainerError: it can't be started, or refuses.
+            JobContainerError: the host was killed since.
         """
+        if submissions:
+            self._ask(wire.submit_request((one.folder.id for one in submissions), submissions[0].environment))
+        control = StoreControl(self._store)
+        return [control.open(submission.folder) for submission in submissions]
+
+    def _ask(self, request: dict[str, Any]) -> dict[str, Any]:
         deadline = time.monotonic() + _START_SECONDS
         while True:
             try:
                 with self._connection() as connection:
-                    answer = _exchange(connection, request)
+                    wire.send(connection, request)
+                    answer = wire.receive(connection)
                 break
             except (OSError, ValueError) as error:  # there is no host, or it ended just now
                 if time.monotonic() > deadline:
                     raise JobContainerError(
                         f"The host of detached jobs in {self._store.path} does not answer ({error}). "
-                        f"What it said is in {self._store.host_log_file}."
+                        f"Its errors are in {self._store.host_log_file}."
                     ) from error
             self._start()
         if "refused" in answer:
@@ -90,9 +99,3 @@ class HostClient:
                 yield connection
         finally:
             os.close(folder)
-
-
-def _exchange(connection: socket.socket, request: dict[str, Any]) -> dict[str, Any]:
-    connection.sendall(json.dumps(request).encode() + b"\n")
-    answer: dict[str, Any] = json.loads(connection.makefile("rb").readline())
-    return answer

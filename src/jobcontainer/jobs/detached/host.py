@@ -1,23 +1,39 @@
-"""The host of a store's detached jobs: how it comes to be, and that there is only one.
+"""The host of a store's detached jobs: a process that outlives the kernels whose jobs it runs.
 
-Whoever holds the lock on ``host.lock`` is the host. It is started on demand by :mod:`.detached`, takes the lock,
-listens on ``host.sock`` (0600), and forks away from its starter into a session of its own. It ends by itself when it
-has had nothing to do for a while, and at once, with its jobs, when its store was deleted. Until the fork it has one
-thread and no library that might start one.
+Whoever holds the lock on ``host.lock`` is the host, so that there is one for each store. A client starts it on demand.
+It takes the lock, listens on ``host.sock`` (0600), and forks away from its starter into a session of its own. Until the
+fork it has one thread; the engine, whose libraries start some, is loaded after it. It ends by itself when it has had
+nothing to do for a while, and at once, with its jobs, when its store was deleted.
+
+The main thread answers requests, one at a time. The host owns a scheduler with a loky engine, and so its keepers, which
+end with it; jobs that were running then are shown as lost by whoever looks next, as the host is their owner.
 """
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import socket
 import sys
-from typing import TYPE_CHECKING
+import time
+from typing import TYPE_CHECKING, Any
 
+from jobcontainer.engines import engine_named
+from jobcontainer.jobs.control import SchedulerControl
+from jobcontainer.jobs.detached import wire
+from jobcontainer.jobs.scheduler import Scheduler
+from jobcontainer.jobs.submission import Submission, Submitter
+from jobcontainer.process import Environment, JobOptions
 from jobcontainer.storage.folder import StoreFolder
+from jobcontainer.storage.owner import this_process
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
+
+_IDLE_SECONDS = 60.0
+_LOOK_SECONDS = 1.0
+_REQUEST_SECONDS = 10.0
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -35,10 +51,8 @@ def main(arguments: Sequence[str]) -> int:
     listener = _listen(store)
     socket_made = _identity(store)
     if os.fork() > 0:
-        os._exit(0)  # the starter goes on: from here on there is somebody to answer
+        os._exit(0)  # the starter goes on: from here on requests are answered
     os.setsid()
-    from jobcontainer.jobs.detached.serving import Host  # noqa: PLC0415 -- only now: it loads libraries that start threads
-
     host = Host(store)
     try:
         host.serve(listener, can_be_reached=lambda: _identity(store) == socket_made)
@@ -49,6 +63,71 @@ def main(arguments: Sequence[str]) -> int:
         host.end()
         os.close(lock)
     return 0
+
+
+class Host:
+    """Runs the detached jobs of one store.
+
+    Args:
+        store: the store.
+    """
+
+    def __init__(self, store: StoreFolder) -> None:
+        """Start with no job; workers start with the first."""
+        self._store = store
+        self._taken: set[str] = set()
+        self._scheduler = Scheduler(engine_named("loky", None), Submitter(store))
+        self._control = SchedulerControl(self._scheduler)
+
+    def serve(self, listener: socket.socket, can_be_reached: Callable[[], bool]) -> None:
+        """Answer requests until there has been nothing to do for a while, or nobody can come any more.
+
+        Args:
+            listener: the store's socket.
+            can_be_reached: whether the store is still there, and the socket in it.
+        """
+        listener.settimeout(_LOOK_SECONDS)
+        until = time.monotonic() + _IDLE_SECONDS
+        while can_be_reached():
+            if not self._scheduler.idle:
+                until = time.monotonic() + _IDLE_SECONDS
+            try:
+                connection, _ = listener.accept()
+            except TimeoutError:
+                if time.monotonic() > until:
+                    return
+                continue
+            until = time.monotonic() + _IDLE_SECONDS
+            with (
+                connection,
+                contextlib.suppress(OSError, ValueError, LookupError),
+            ):  # a client that is gone, or confused
+                connection.settimeout(_REQUEST_SECONDS)
+                wire.send(connection, self._answer(wire.receive(connection)))
+
+    def end(self) -> None:
+        """End every process of the host."""
+        self._scheduler.end()
+
+    def _answer(self, request: dict[str, Any]) -> dict[str, Any]:
+        if request == wire.HELLO:
+            return {"owner": this_process()}
+        return self._take(request["jobs"], wire.environment_of(request))
+
+    def _take(self, job_ids: list[str], environment: Environment) -> dict[str, Any]:
+        """Queue jobs; a request that comes twice, because its answer was lost, counts once."""
+        folders = [self._store.job(job_id) for job_id in job_ids if job_id not in self._taken]
+        records = [folder.read_record() for folder in folders]
+        if any(record.owner != this_process() for record in records):
+            return {"refused": "the jobs were written for an earlier host, which is gone; submit them again."}
+        self._taken.update(job_ids)
+        self._control.submit(
+            [
+                Submission(folder, record.name, record.submitted, JobOptions(**record.options), environment)
+                for folder, record in zip(folders, records, strict=True)
+            ]
+        )
+        return {"taken": True}
 
 
 def _listen(store: StoreFolder) -> socket.socket:
@@ -64,7 +143,7 @@ def _listen(store: StoreFolder) -> socket.socket:
 
 
 def _identity(store: StoreFolder) -> tuple[int, int] | None:
-    """Tell the socket that stands in the store from others."""
+    """Return what tells the socket in the store from any other; None where there is none."""
     try:
         found = store.host_socket_file.stat()
     except OSError:

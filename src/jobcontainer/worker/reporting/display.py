@@ -54,17 +54,17 @@ class DisplayHandle:
         """Show the name."""
         return f"<DisplayHandle display_id={self.display_id}>"
 
-    def display(self, obj: object, **options: Any) -> None:  # noqa: ANN401 -- as display takes
+    def display(self, obj: object, **options: Any) -> None:
         """Show an object under this name once more, and in its earlier places."""
         display(obj, display_id=self.display_id, **options)
 
-    def update(self, obj: object, **options: Any) -> None:  # noqa: ANN401 -- as display takes
+    def update(self, obj: object, **options: Any) -> None:
         """Show an object in place of what stands under this name."""
         display(obj, display_id=self.display_id, update=True, **options)
 
 
 def display(  # noqa: PLR0913 -- IPython's own signature
-    *objs: Any,  # noqa: ANN401 -- anything can be displayed
+    *objs: Any,
     include: Collection[str] | None = None,
     exclude: Collection[str] | None = None,
     metadata: dict[str, Any] | None = None,
@@ -118,7 +118,7 @@ def display(  # noqa: PLR0913 -- IPython's own signature
     return handle if display_id else None
 
 
-def update_display(obj: object, *, display_id: str, **options: Any) -> None:  # noqa: ANN401 -- as display takes
+def update_display(obj: object, *, display_id: str, **options: Any) -> None:
     """Show an object in place of what stands under a name."""
     display(obj, display_id=display_id, update=True, **options)
 
@@ -129,7 +129,7 @@ def publish_display_data(
     *,
     transient: dict[str, Any] | None = None,
     update: bool = False,
-    **_ignored: Any,  # noqa: ANN401 -- what other front ends of IPython take
+    **_ignored: Any,
 ) -> None:
     """Show a MIME bundle, as ``IPython.display.publish_display_data`` does."""
     display(data, metadata=metadata, transient=transient, update=update, raw=True)
@@ -207,7 +207,7 @@ def _watch() -> None:
 
 
 def _forms(
-    obj: Any,  # noqa: ANN401 -- anything can be displayed
+    obj: Any,
     include: Collection[str] | None,
     exclude: Collection[str] | None,
     *,
@@ -244,7 +244,7 @@ def _in_a_kernel() -> bool:
     return ipython is not None and ipython.get_ipython() is not None
 
 
-def _patch_ipython(module: Any) -> None:  # noqa: ANN401 -- IPython is not imported here
+def _patch_ipython(module: Any) -> None:
     """Replace IPython's functions, also where other modules have taken them from there already."""
     for name, ours in (
         ("display", display),
@@ -260,7 +260,7 @@ def _patch_ipython(module: Any) -> None:  # noqa: ANN401 -- IPython is not impor
                 _hooks.replace(other, name, ours)
 
 
-def _patch_matplotlib(module: Any) -> None:  # noqa: ANN401 -- matplotlib is not imported here
+def _patch_matplotlib(module: Any) -> None:
     """Choose the backend in a matplotlib that may have read its environment before the job, until the job's end.
 
     The dict below RcParams is used, as RcParams itself would load a backend to tell which it is.
@@ -270,12 +270,12 @@ def _patch_matplotlib(module: Any) -> None:  # noqa: ANN401 -- matplotlib is not
     _hooks.when_imported("matplotlib.pyplot", _patch_pyplot)
 
 
-def _patch_pyplot(module: Any) -> None:  # noqa: ANN401 -- matplotlib is not imported here
+def _patch_pyplot(module: Any) -> None:
     """Make pyplot choose its backend anew, at the next figure."""
     _hooks.replace(module, "_backend_mod", None)
 
 
-def _patch_plotly(module: Any) -> None:  # noqa: ANN401 -- plotly is not imported here
+def _patch_plotly(module: Any) -> None:
     """Make plotly give its own MIME type, and HTML for viewers without its extension, instead of opening a browser."""
     if not os.environ.get("PLOTLY_RENDERER"):
         html = module.NotebookRenderer(connected=True)

@@ -69,7 +69,7 @@ class Hooks:
         if module is not None:
             hook.run(module)
 
-    def replace(self, owner: Any, attribute: str, value: object) -> None:  # noqa: ANN401 -- a module or a class
+    def replace(self, owner: Any, attribute: str, value: object) -> None:
         """Set an attribute of a module or class until :meth:`undo`."""
         if attribute in vars(owner):
             self._undo.callback(setattr, owner, attribute, vars(owner)[attribute])
@@ -85,7 +85,7 @@ class Hooks:
             self._undo.callback(os.environ.pop, name, None)
         os.environ[name] = value
 
-    def at_undo(self, restore: Callable[..., object], *args: Any) -> None:  # noqa: ANN401 -- what restore takes
+    def at_undo(self, restore: Callable[..., object], *args: Any) -> None:
         """Call something at :meth:`undo`."""
         self._undo.callback(restore, *args)
 
@@ -110,7 +110,7 @@ class Hooks:
                 return spec
         return None
 
-    def _watch(self, loader: Any, name: str) -> None:  # noqa: ANN401 -- any loader
+    def _watch(self, loader: Any, name: str) -> None:
         """Patch a module right after its loader ran its code; the loader may be one that serves others as well."""
         execute = loader.exec_module
 
@@ -129,7 +129,7 @@ class Hooks:
         loader.exec_module = exec_module
 
 
-def _remove(owner: Any, attribute: str) -> None:  # noqa: ANN401 -- a module or a class
+def _remove(owner: Any, attribute: str) -> None:
     """Delete an attribute that user code may have deleted already."""
     if attribute in vars(owner):
         delattr(owner, attribute)

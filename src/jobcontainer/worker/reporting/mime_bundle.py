@@ -129,14 +129,14 @@ def method_of(obj: object, name: str) -> Callable[..., Any] | None:
     return method if callable(method) else None
 
 
-def _attribute(obj: object, name: str) -> Any:  # noqa: ANN401 -- anything
+def _attribute(obj: object, name: str) -> Any:
     try:
         return getattr(obj, name, None)
     except Exception:  # noqa: BLE001 -- a property that raises is not there
         return None
 
 
-def _called(obj: object, name: str, **arguments: Any) -> Any:  # noqa: ANN401 -- whatever the method gives
+def _called(obj: object, name: str, **arguments: Any) -> Any:
     method = method_of(obj, name)
     try:
         return None if method is None else method(**arguments)
@@ -145,12 +145,12 @@ def _called(obj: object, name: str, **arguments: Any) -> Any:  # noqa: ANN401 --
         return None
 
 
-def _pair(given: Any) -> tuple[Any, Any]:  # noqa: ANN401 -- whatever a method gave
+def _pair(given: Any) -> tuple[Any, Any]:
     """Tell content and metadata apart: a method may return either both or the content."""
     return given if isinstance(given, tuple) and len(given) == 2 else (given, None)  # noqa: PLR2004 -- a pair
 
 
-def _bundle(given: Any) -> tuple[dict[str, Any], dict[str, Any]]:  # noqa: ANN401 -- whatever a method gave
+def _bundle(given: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return what ``_repr_mimebundle_`` gave as two dicts; none where it gave something else."""
     data, metadata = _pair(given)
     try:
@@ -164,7 +164,7 @@ def _is_figure(obj: object) -> bool:
     return any((kind.__module__, kind.__name__) == ("matplotlib.figure", "Figure") for kind in type(obj).__mro__)
 
 
-def _drawn(figure: Any) -> bytes | None:  # noqa: ANN401 -- matplotlib is not imported here
+def _drawn(figure: Any) -> bytes | None:
     """Draw a figure as the inline backend does; None for one without content."""
     if not figure.axes and not figure.lines:
         return None

@@ -29,24 +29,24 @@ def install(hooks: Hooks, bars: Bars) -> None:
     hooks.when_imported("rich.progress", lambda module: _patch(module, hooks, bars))
 
 
-def _patch(module: Any, hooks: Hooks, bars: Bars) -> None:  # noqa: ANN401 -- rich is not imported here
+def _patch(module: Any, hooks: Hooks, bars: Bars) -> None:
     sampler = _Sampler(bars, module)
     _patch_live(module.Live, hooks, sampler)
     progress = module.Progress
     made, started, stopped = progress.__init__, progress.start, progress.stop
 
-    def __init__(self: Any, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401, N807 -- as rich's
+    def __init__(self: Any, *args: Any, **kwargs: Any) -> None:  # noqa: N807 -- as rich's
         made(self, *args, **kwargs)
         sampler.watch(self)
 
-    def start(self: Any) -> None:  # noqa: ANN401 -- rich is not imported here
+    def start(self: Any) -> None:
         if bars.live:
             sampler.watch(self)
             if not self.disable and self.console.file in (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__):
                 self.live = _Unpainted(self.live, sampler)
         started(self)
 
-    def stop(self: Any) -> None:  # noqa: ANN401 -- rich is not imported here
+    def stop(self: Any) -> None:
         sampler.leave(self)
         if isinstance(self.live, _Unpainted):
             self.live.stop()  # Progress.stop would print an empty line as well
@@ -59,15 +59,15 @@ def _patch(module: Any, hooks: Hooks, bars: Bars) -> None:  # noqa: ANN401 -- ri
     hooks.replace(progress, "stop", stop)
 
 
-def _patch_live(live: Any, hooks: Hooks, sampler: _Sampler) -> None:  # noqa: ANN401 -- rich is not imported here
+def _patch_live(live: Any, hooks: Hooks, sampler: _Sampler) -> None:
     started, stopped = live.start, live.stop
 
-    def start(self: Any, refresh: bool = False) -> None:  # noqa: ANN401, FBT001, FBT002 -- as rich's
+    def start(self: Any, refresh: bool = False) -> None:  # noqa: FBT001, FBT002 -- as rich's
         before = self.is_started
         started(self, refresh)
         sampler.count(self.is_started - before)
 
-    def stop(self: Any) -> None:  # noqa: ANN401 -- rich is not imported here
+    def stop(self: Any) -> None:
         before = self.is_started
         stopped(self)
         sampler.count(self.is_started - before)
@@ -79,12 +79,12 @@ def _patch_live(live: Any, hooks: Hooks, sampler: _Sampler) -> None:  # noqa: AN
 class _Unpainted:
     """Stands in for the ``Live`` of a ``Progress`` that the card shows."""
 
-    def __init__(self, painted: Any, sampler: _Sampler) -> None:  # noqa: ANN401 -- rich is not imported here
+    def __init__(self, painted: Any, sampler: _Sampler) -> None:
         self.painted: Any = painted.painted if isinstance(painted, _Unpainted) else painted
         self.is_started = False
         self._sampler = sampler
 
-    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 -- whatever a Live has
+    def __getattr__(self, name: str) -> Any:
         return getattr(self.painted, name)
 
     def start(self, refresh: bool = False) -> None:  # noqa: ARG002, FBT001, FBT002 -- as rich's
@@ -105,7 +105,7 @@ class _Sampler:
     A task is shown when it changed since the last look, so that one of an ended ``Progress`` does not come back.
     """
 
-    def __init__(self, bars: Bars, module: Any) -> None:  # noqa: ANN401 -- rich is not imported here
+    def __init__(self, bars: Bars, module: Any) -> None:
         self._bars = bars
         self._text = module.Text
         self._seen: WeakKeyDictionary[Any, dict[int, tuple[object, ...]]] = WeakKeyDictionary()
@@ -113,7 +113,7 @@ class _Sampler:
         self._lock = threading.RLock()
         self._done: threading.Event | None = None  # ends the thread, where there is one
 
-    def watch(self, progress: Any) -> None:  # noqa: ANN401 -- rich is not imported here
+    def watch(self, progress: Any) -> None:
         """Look at a Progress from now on, unless the user has disabled it."""
         if not progress.disable:
             self._seen.setdefault(progress, {})
@@ -135,14 +135,14 @@ class _Sampler:
                     self.look(progress)
                     self._end(progress, leave=True)
 
-    def leave(self, progress: Any) -> None:  # noqa: ANN401 -- rich is not imported here
+    def leave(self, progress: Any) -> None:
         """Look at a Progress for the last time."""
         if self._bars.live and progress in self._seen:
             self.look(progress)
             self._end(progress, leave=not progress.live.transient)
             del self._seen[progress]
 
-    def look(self, progress: Any) -> None:  # noqa: ANN401 -- rich is not imported here
+    def look(self, progress: Any) -> None:
         """Show the tasks of a Progress that changed."""
         with self._lock:
             seen = self._seen[progress]
@@ -156,7 +156,7 @@ class _Sampler:
                     seen[number] = state
                     self._bars.show((id(progress), number), self._bar(task), nested=False)
 
-    def _bar(self, task: Any) -> Bar:  # noqa: ANN401 -- rich is not imported here
+    def _bar(self, task: Any) -> Bar:
         now = time.time()
         try:
             label = self._text.from_markup(task.description).plain
@@ -170,7 +170,7 @@ class _Sampler:
             updated=now,
         )
 
-    def _end(self, progress: Any, *, leave: bool) -> None:  # noqa: ANN401 -- rich is not imported here
+    def _end(self, progress: Any, *, leave: bool) -> None:
         for number in self._seen[progress]:
             self._bars.end((id(progress), number), leave=leave)
 

@@ -42,10 +42,10 @@ def install(hooks: Hooks, bars: Bars) -> None:
     hooks.when_imported("tqdm.notebook", lambda module: _patch_notebook(module, hooks), before=_without_widgets)
 
 
-def _patch(tqdm: Any, hooks: Hooks, bars: Bars) -> None:  # noqa: ANN401 -- tqdm ships no types
+def _patch(tqdm: Any, hooks: Hooks, bars: Bars) -> None:
     printed = tqdm.display
 
-    def display(self: Any, msg: str | None = None, pos: int | None = None) -> Any:  # noqa: ANN401 -- as tqdm's
+    def display(self: Any, msg: str | None = None, pos: int | None = None) -> Any:
         if not bars.live:
             return printed(self, msg, pos)
         _take(self)
@@ -57,14 +57,14 @@ def _patch(tqdm: Any, hooks: Hooks, bars: Bars) -> None:  # noqa: ANN401 -- tqdm
     hooks.replace(tqdm, "display", display)
 
 
-def _take(bar: Any) -> None:  # noqa: ANN401 -- tqdm ships no types
+def _take(bar: Any) -> None:
     """Keep a bar out of the log, unless it writes to a file of the user's own."""
     if bar.fp in (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__):
         bar.fp = _Nowhere()
         bar.sp = bar.fp.write
 
 
-def _bar(bar: Any, msg: str | None) -> Bar:  # noqa: ANN401 -- tqdm ships no types
+def _bar(bar: Any, msg: str | None) -> Bar:
     now = time.time()
     begun = getattr(bar, "start_t", None)  # not set yet at the first display
     return Bar(
@@ -78,10 +78,10 @@ def _bar(bar: Any, msg: str | None) -> Bar:  # noqa: ANN401 -- tqdm ships no typ
     )
 
 
-def _patch_notebook(module: Any, hooks: Hooks) -> None:  # noqa: ANN401 -- tqdm ships no types
+def _patch_notebook(module: Any, hooks: Hooks) -> None:
     notebook, std = module.tqdm_notebook, module.std_tqdm
 
-    def __init__(self: Any, *args: Any, display: bool = True, **kwargs: Any) -> None:  # noqa: ANN401, ARG001, N807 -- as tqdm's
+    def __init__(self: Any, *args: Any, display: bool = True, **kwargs: Any) -> None:  # noqa: ARG001, N807 -- as tqdm's
         kwargs["disable"] = bool(kwargs.get("disable"))
         super(notebook, self).__init__(*args, **kwargs)
         self.disp = self.display
@@ -96,7 +96,7 @@ def _without_widgets(module: ModuleType) -> None:
     if "IPython" in sys.modules:
         return
 
-    def import_others(name: str, *args: Any, **kwargs: Any) -> ModuleType:  # noqa: ANN401 -- as __import__
+    def import_others(name: str, *args: Any, **kwargs: Any) -> ModuleType:
         if name.partition(".")[0] in {"IPython", "ipywidgets"}:
             raise ImportError(f"{name} is not needed in a job", name=name)
         return __import__(name, *args, **kwargs)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from jobcontainer.events import Bar, JobState, Outcome, Usage
 from jobcontainer.views.card import MOST_BARS, Card, job_card, own_line
 from jobcontainer.views.render import card_html, card_text
-from jobcontainer.views.snapshot import JobFacts
+from jobcontainer.views.snapshot import JobSnapshot
 
 NOW = 1_800_000_000.0
 SCRIPT = '<script>alert("x")</script>'
@@ -31,7 +31,7 @@ ValueError: bad row
 
 
 def facts(state=JobState.RUNNING, **more):
-    return JobFacts(id="20270115-080000.000000-Train-abcdef", name="Train", state=state, **more)
+    return JobSnapshot(id="20270115-080000.000000-Train-abcdef", name="Train", state=state, **more)
 
 
 def ended(state, **more):
@@ -70,7 +70,7 @@ def test_nothing_a_job_says_becomes_markup(field):
         "log_file": {"log": ("a",), "log_file": Path(SCRIPT)},
     }[field]
     told = {"id": '"><script>', "name": "Train", "state": JobState.RUNNING} | hostile
-    parsed = Elements(card_html(job_card(JobFacts(**told), NOW), NOW, card_id='"><script>'))
+    parsed = Elements(card_html(job_card(JobSnapshot(**told), NOW), NOW, card_id='"><script>'))
     assert "script" not in parsed.tags
     assert 'alert("x")' in parsed.text
 
@@ -79,7 +79,7 @@ def test_nothing_a_job_says_becomes_markup(field):
 def test_any_text_gives_html_of_known_elements_only(name, line, message):
     """Whatever the texts are, the elements on the page are the card's own, and they are balanced."""
     outcome = Outcome(state=JobState.FAILED, at=NOW, error_type="E", error_message=message)
-    told = JobFacts(id="1", name=name, state=JobState.FAILED, outcome=outcome, log=(line,), traceback=message)
+    told = JobSnapshot(id="1", name=name, state=JobState.FAILED, outcome=outcome, log=(line,), traceback=message)
     html = card_html(job_card(told, NOW), NOW)
     known = {"div", "style", "span", "b", "progress", "details", "summary"}
     assert set(Elements(html).tags) <= known
@@ -136,7 +136,9 @@ def test_a_snapshot_is_dated_and_an_end_is_final():
 def test_a_failure_shows_type_message_and_the_users_own_line_first():
     """The line of the notebook that failed stands open, the whole traceback is folded."""
     told = ended(JobState.FAILED, error_type="builtins.ValueError", error_message="bad row")
-    card = job_card(JobFacts(**{name: getattr(told, name) for name in told.__slots__} | {"traceback": TRACEBACK}), NOW)
+    card = job_card(
+        JobSnapshot(**{name: getattr(told, name) for name in told.__slots__} | {"traceback": TRACEBACK}), NOW
+    )
     assert card.error == "ValueError: bad row"
     assert card.where == 'notebook, line 7, in run\n    if row == 37: raise ValueError("bad row")'
     html = card_html(card, NOW)
@@ -177,8 +179,10 @@ def test_every_other_end_gives_its_reason(state, reason):
 def test_usage_is_told_against_its_limit():
     """Duration, CPU, and the peak of memory beside what was allowed."""
     told = ended(JobState.SUCCEEDED)
-    card = job_card(JobFacts(**{n: getattr(told, n) for n in told.__slots__} | {"options": {"memory": 2 * 10**9}}), NOW)
-    assert card.facts[:3] == ("7.9 s", "CPU 6.1 s", "peak 153 MB of 2.0 GB")
+    card = job_card(
+        JobSnapshot(**{n: getattr(told, n) for n in told.__slots__} | {"options": {"memory": 2 * 10**9}}), NOW
+    )
+    assert card.facts[:3] == ("7.9 s", "CPU 6.1 s", "peak 153 MB of 2 GB")
 
 
 def test_a_running_job_tells_how_busy_it_is():
@@ -189,9 +193,9 @@ def test_a_running_job_tells_how_busy_it_is():
 @pytest.mark.parametrize(
     ("held", "limit", "told"),
     [
-        (120_000_000, 2 * 10**9, ("120 MB of 2.0 GB",)),
+        (120_000_000, 2 * 10**9, ("120 MB of 2 GB",)),
         (120_000_000, None, ("120 MB",)),
-        (0, 2 * 10**9, ("at most 2.0 GB",)),
+        (0, 2 * 10**9, ("at most 2 GB",)),
         (0, None, ()),
     ],
 )
@@ -213,7 +217,7 @@ def test_the_log_says_which_part_of_it_is_shown():
     whole = job_card(facts(log=("a", "b"), log_size=4, log_file=Path("log.txt")), NOW)
     assert whole.log_title == "Log, 2 lines"
     part = job_card(facts(log=("a", "b"), log_size=1_200_000, log_file=Path("log.txt")), NOW)
-    assert part.log_title == "Log, last 2 lines of 1 MB"
+    assert part.log_title == "Log, last 2 lines of 1.2 MB"
     assert "log.txt" in card_text(part)
 
 
@@ -222,7 +226,7 @@ def test_a_message_of_any_length_makes_a_small_card():
     huge = "x" * 5_000_000
     outcome = Outcome(state=JobState.FAILED, at=NOW, error_type="E", error_message=huge)
     card = job_card(
-        JobFacts(id="1", name=huge, state=JobState.FAILED, outcome=outcome, traceback=huge, log=(huge,)), NOW
+        JobSnapshot(id="1", name=huge, state=JobState.FAILED, outcome=outcome, traceback=huge, log=(huge,)), NOW
     )
     html = card_html(card, NOW)
     assert len(html) < 40_000

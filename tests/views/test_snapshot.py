@@ -13,7 +13,7 @@ from jobcontainer.jobs.job import Job
 from jobcontainer.storage.folder import JobFolder, JobRecord
 from jobcontainer.storage.progress_file import ProgressRecord
 from jobcontainer.storage.result import write_raised
-from jobcontainer.views.snapshot import LOG_LINES, Follower
+from jobcontainer.views.snapshot import LOG_LINES, SnapshotReader
 from jobcontainer.worker import process_tree
 
 
@@ -35,19 +35,19 @@ def show(job, text, **more):
     job.folder.append_event(Display(at=1.0, data={"text/plain": text}, **more))
 
 
-def texts(follower):
-    return [display.data["text/plain"] for display in follower.outputs()]
+def texts(reader):
+    return [display.data["text/plain"] for display in reader.outputs()]
 
 
 def test_a_look_sees_start_log_bars_and_options(job):
     """All from the folder, while the job runs."""
-    follower = Follower(job)
-    assert follower.look(3).ahead == 3
+    reader = SnapshotReader(job)
+    assert reader.look(3).ahead == 3
     start(job)
     job.folder.log_file.write_text("".join(f"line {number}\n" for number in range(100)))
     record = ProgressRecord(job.folder.progress_file)
     record.put(0, Bar(label="epochs", done=1, total=3))
-    seen = follower.look()
+    seen = reader.look()
     record.close()
     assert (seen.started, seen.attempts, seen.options) == (2.0, 1, {"memory": 5})
     assert len(seen.log) == LOG_LINES
@@ -61,12 +61,12 @@ def test_a_running_job_of_this_machine_tells_how_busy_it_is(job, monkeypatch):
     """Over the last second or more, all of its processes together; one CPU is 1."""
     job.folder.append_event(Started(at=2.0, pid=os.getpid(), host=socket.gethostname()))
     job._phase = JobState.RUNNING
-    follower = Follower(job)
+    reader = SnapshotReader(job)
     clock = iter([100.0, 100.5, 102.0, 104.0])
     monkeypatch.setattr("jobcontainer.views.snapshot.time.monotonic", lambda: next(clock))
     used = iter([10.0, 10.5, 13.0, 13.5])
     monkeypatch.setattr("jobcontainer.views.snapshot.process_tree.cpu_of", lambda _: next(used))
-    assert [follower.look().load for _ in range(4)] == [None, None, 1.5, 0.25]
+    assert [reader.look().load for _ in range(4)] == [None, None, 1.5, 0.25]
 
 
 def test_cpu_time_is_that_of_the_system():
@@ -84,69 +84,69 @@ def test_a_running_job_of_this_machine_tells_its_memory(job):
     for host, seen in ((socket.gethostname(), True), ("elsewhere.example", False)):
         job._dispatched(1)
         job.folder.append_event(Started(at=2.0, pid=os.getpid(), host=host))
-        assert (Follower(job).look().memory > 1_000_000) is seen
+        assert (SnapshotReader(job).look().memory > 1_000_000) is seen
 
 
 def test_an_ended_job_is_read_once(job, monkeypatch):
     """Its second look touches no file."""
     start(job)
     job._settle(Outcome(state=JobState.SUCCEEDED, at=3.0))
-    follower = Follower(job)
-    first = follower.look()
+    reader = SnapshotReader(job)
+    first = reader.look()
     monkeypatch.setattr(JobFolder, "read_events", None)
     monkeypatch.setattr(JobFolder, "log_file", None)
-    assert follower.look() is first
+    assert reader.look() is first
 
 
 def test_a_queued_job_is_not_read(job, monkeypatch):
     """Nothing can have happened in its folder."""
     monkeypatch.setattr(JobFolder, "read_events", None)
     monkeypatch.setattr(JobFolder, "log_file", None)
-    assert Follower(job).look().state is JobState.QUEUED
+    assert SnapshotReader(job).look().state is JobState.QUEUED
 
 
 def test_events_are_read_on_from_where_the_last_look_stopped(job):
     """What was read is not read again: only the offset moves."""
-    follower = Follower(job, most_outputs=5)
+    reader = SnapshotReader(job, most_outputs=5)
     start(job)
     show(job, "one")
-    assert texts(follower) == ["one"]
+    assert texts(reader) == ["one"]
     job.folder.events_file.write_bytes(b" " * job.folder.events_file.stat().st_size)
     show(job, "two")
-    assert texts(follower) == ["one", "two"]
+    assert texts(reader) == ["one", "two"]
 
 
 def test_outputs_are_updated_cleared_and_counted(job):
     """``update_display`` changes one in its place, ``clear_output`` takes all, and of too many the rest is counted."""
-    follower = Follower(job, most_outputs=2)
+    reader = SnapshotReader(job, most_outputs=2)
     show(job, "0.9", display_id="loss")
     show(job, "other")
     show(job, "third")
     show(job, "0.1", display_id="loss", update=True)
-    assert texts(follower) == ["0.1", "other"]
-    assert follower.more_outputs == 1
+    assert texts(reader) == ["0.1", "other"]
+    assert reader.more_outputs == 1
     show(job, "fresh", clear=True)
-    assert texts(follower) == ["fresh"]
-    assert follower.more_outputs == 0
+    assert texts(reader) == ["fresh"]
+    assert reader.more_outputs == 0
 
 
 def test_a_new_attempt_begins_with_no_outputs_and_no_bars(job):
     """What a failed attempt showed is not shown as the next one's."""
-    follower = Follower(job, most_outputs=2)
+    reader = SnapshotReader(job, most_outputs=2)
     start(job)
     show(job, "first try")
     job.folder.append_event(Progress(at=2.0, bars=(Bar(label="epochs"),)))
-    assert follower.look().bars
+    assert reader.look().bars
     start(job, attempt=2)
-    seen = follower.look()
-    assert (seen.attempts, seen.bars, texts(follower)) == (2, (), [])
+    seen = reader.look()
+    assert (seen.attempts, seen.bars, texts(reader)) == (2, (), [])
 
 
 def test_the_last_progress_is_told_of_a_job_whose_record_is_gone(job):
     """The events hold the bars too."""
     start(job)
     job.folder.append_event(Progress(at=2.0, bars=(Bar(label="epochs", done=2, total=3),)))
-    assert [bar.done for bar in Follower(job).look().bars] == [2]
+    assert [bar.done for bar in SnapshotReader(job).look().bars] == [2]
 
 
 def test_a_failure_comes_with_its_traceback(job):
@@ -156,7 +156,7 @@ def test_a_failure_comes_with_its_traceback(job):
         int("bad row")
     write_raised(job.folder.result_file, caught.value)
     job._settle(Outcome(state=JobState.FAILED, at=3.0, error_type="ValueError", error_message="bad row"))
-    seen = Follower(job).look()
+    seen = SnapshotReader(job).look()
     assert 'int("bad row")' in seen.traceback
     assert seen.traceback.startswith("Traceback")
 
@@ -166,4 +166,4 @@ def test_a_damaged_result_file_is_told_in_place_of_the_traceback(job):
     start(job)
     job.folder.result_file.write_bytes(b"not a job file")
     job._settle(Outcome(state=JobState.FAILED, at=3.0, error_type="ValueError", error_message="bad row"))
-    assert str(job.folder.result_file) in Follower(job).look().traceback
+    assert str(job.folder.result_file) in SnapshotReader(job).look().traceback

@@ -7,9 +7,9 @@ import pytest
 from jobcontainer.events import JobState, Outcome
 from jobcontainer.jobs.job import Job
 from jobcontainer.storage.folder import JobFolder
-from jobcontainer.views.group_card import MOST_KINDS, MOST_ROWS, Tally
+from jobcontainer.views.group_card import MOST_KINDS, MOST_ROWS, GroupSummary
 from jobcontainer.views.render import card_html, card_text
-from jobcontainer.views.snapshot import JobFacts
+from jobcontainer.views.snapshot import JobSnapshot
 
 START = 1_800_000_000.0
 
@@ -33,42 +33,42 @@ def end(job, state, at=START + 10, **more):
 
 
 def look(job):
-    return JobFacts(id=job.id, name=job.name, state=job.state)
+    return JobSnapshot(id=job.id, name=job.name, state=job.state)
 
 
 def test_a_change_counts_once_however_often_it_is_told(jobs):
     """The counts always add up to the number of jobs."""
     group = jobs(5)
-    tally = Tally(group)
+    summary = GroupSummary(group)
     for job in group[:3]:
         job._dispatched(1)
-        tally.note(job)
-        tally.note(job)
+        summary.note(job)
+        summary.note(job)
     end(group[3], JobState.SUCCEEDED)
-    tally.note(group[3])
-    assert dict(+tally.counts) == {JobState.RUNNING: 3, JobState.SUCCEEDED: 1, JobState.QUEUED: 1}
-    assert tally.card(START, look).words == "1 succeeded, 3 running, 1 queued"
+    summary.note(group[3])
+    assert dict(+summary.counts) == {JobState.RUNNING: 3, JobState.SUCCEEDED: 1, JobState.QUEUED: 1}
+    assert summary.card(START, look).words == "1 succeeded, 3 running, 1 queued"
 
 
 def test_a_retry_goes_back_to_the_queue(jobs):
     """A job that is tried again is no longer counted as running."""
     group = jobs(2)
-    tally = Tally(group)
+    summary = GroupSummary(group)
     group[0]._dispatched(1)
-    tally.note(group[0])
+    summary.note(group[0])
     group[0]._requeued()
-    tally.note(group[0])
-    assert not tally.running
-    assert tally.counts[JobState.QUEUED] == 2
+    summary.note(group[0])
+    assert not summary.running
+    assert summary.counts[JobState.QUEUED] == 2
 
 
 def test_the_whole_has_a_bar_with_the_time_left(jobs):
     """A quarter done in ten seconds leaves thirty."""
     group = jobs(4)
-    tally = Tally(group)
+    summary = GroupSummary(group)
     end(group[0], JobState.SUCCEEDED)
-    tally.note(group[0])
-    assert tally.card(START + 10, look).bars[0].facts == ("25 %", "1/4", "10.0 s each", "30.0 s left")
+    summary.note(group[0])
+    assert summary.card(START + 10, look).bars[0].facts == ("25 %", "1/4", "10.0 s each", "30.0 s left")
 
 
 def test_failures_are_grouped_by_what_they_say_newest_first(jobs):
@@ -77,11 +77,11 @@ def test_failures_are_grouped_by_what_they_say_newest_first(jobs):
     for number, job in enumerate(group):
         message = f"kind {number % 7}"
         end(job, JobState.FAILED, at=START + number, error_type="ValueError", error_message=message)
-    card = Tally(group).card(START, look)
+    card = GroupSummary(group).card(START, look)
     assert len(card.failures) == MOST_KINDS
     assert card.failures[0].title == "ValueError: kind 5"
     assert card.failures[0].facts == ("143 times", "last Train #1000")
-    assert card.notes == ("2 more kinds of failure; job.exception() tells each.",)
+    assert card.notes == ("2 more kinds of failure; job.exception() has each.",)
     assert card.actions == ("rerun_failed",)
     assert card.state is JobState.FAILED
 
@@ -91,7 +91,7 @@ def test_only_a_few_running_jobs_have_rows(jobs):
     group = jobs(20)
     for job in group:
         job._dispatched(1)
-    card = Tally(group).card(START, look)
+    card = GroupSummary(group).card(START, look)
     assert len(card.rows) == MOST_ROWS
     assert card.notes == ("12 more jobs running.",)
 
@@ -109,9 +109,9 @@ def test_the_state_of_the_whole_is_the_most_frequent_kind_of_failure(jobs, state
     group = jobs(len(states))
     for job, state in zip(group, states, strict=True):
         end(job, state)
-    tally = Tally(group)
-    assert tally.ended
-    assert tally.card(START, look).state is whole
+    summary = GroupSummary(group)
+    assert summary.ended
+    assert summary.card(START, look).state is whole
 
 
 def test_a_group_reads_as_text_and_html(jobs):
@@ -119,7 +119,7 @@ def test_a_group_reads_as_text_and_html(jobs):
     group = jobs(3, name="<b>Fit</b>")
     end(group[0], JobState.FAILED, error_type="E", error_message="<i>")
     group[1]._dispatched(1)
-    card = Tally(group).card(START, look)
+    card = GroupSummary(group).card(START, look)
     assert "1 failed, 1 running, 1 queued" in card_text(card)
     html = card_html(card, START)
     assert "&lt;b&gt;Fit&lt;/b&gt;" in html

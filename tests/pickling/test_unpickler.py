@@ -178,7 +178,7 @@ def _tracker_id(obj):
 
 def _restore_tracker():
     """Let the live class be the tracked one again."""
-    cloudpickle_internals.make_known([(_tracker_id(Counter()), Counter)], anew=True)
+    cloudpickle_internals.track([(_tracker_id(Counter()), Counter)], anew=True)
 
 
 def test_a_foreign_pickle_does_not_change_live_classes_either(path):

@@ -161,8 +161,9 @@ def test_what_a_run_imports_later_is_named_too(path):
     assert told.packages["pandas"].version == pd.__version__
 
 
-def test_distributions_are_found_whatever_they_are_called():
+def test_distributions_are_found_whatever_they_are_called(monkeypatch):
     """By their own name, by that of another, by ``__version__``, and not at all."""
+    monkeypatch.setattr(package_versions, "_found", {})
     names = {"numpy": "numpy", "PIL": "pillow", "dateutil": "python-dateutil", "six": "six", "yaml": "PyYAML"}
     for top in names:
         importlib.import_module(top)
@@ -175,11 +176,10 @@ def test_distributions_are_found_whatever_they_are_called():
     )
 
 
-def test_a_header_teaches_which_distribution_a_package_is_from(monkeypatch):
-    """A job need not search for what its process file has told."""
-    monkeypatch.setattr(package_versions, "_here", {})
-    monkeypatch.setattr(package_versions, "_learnt", {})
+def test_a_loaded_file_shows_which_distribution_a_package_is_from(monkeypatch):
+    """A job need not search for what its process file says, as long as the version is the same here."""
+    monkeypatch.setattr(package_versions, "_found", {})
     monkeypatch.setattr(package_versions, "_search", None)
-    told = Distribution("pillow", importlib.import_module("PIL").__version__)
-    package_versions.learn({"PIL": told})
-    assert package_versions.distributions_of(["PIL"]) == {"PIL": told}
+    pillow = Distribution("pillow", importlib.import_module("PIL").__version__)
+    package_versions.compare("process.job", {"PIL": pillow})
+    assert package_versions.distributions_of(["PIL"]) == {"PIL": pillow}

@@ -1,0 +1,166 @@
+"""Who cancels, reruns and finds jobs: what a handle calls, whichever process runs its job.
+
+Jobs of this process are cancelled by their scheduler. Those of another are asked to end by a file in their folder,
+which that process and its keepers look for; nothing else is sent. A job is run again by the scheduler that it came
+from, or, where that is gone or elsewhere, by one that this process keeps for the store.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import weakref
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from jobcontainer.engines import engine_named
+from jobcontainer.jobs.job import Job
+from jobcontainer.jobs.scheduler import Scheduler
+from jobcontainer.jobs.submission import Submitter
+from jobcontainer.jobs.watcher import Watcher
+from jobcontainer.storage.folder import JobFolder, StoreFolder
+from jobcontainer.storage.journal import Journal
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from jobcontainer.jobs.submission import Submission
+
+R = TypeVar("R")
+
+_schedulers: weakref.WeakSet[Scheduler] = weakref.WeakSet()
+_watchers: weakref.WeakValueDictionary[Path, Watcher] = weakref.WeakValueDictionary()
+_shared: dict[Path, SchedulerControl] = {}
+_lock = threading.RLock()
+
+
+def reopen(path: str) -> Job[Any]:
+    """Find a job again from the path of its folder; a pickled handle becomes this call.
+
+    Raises:
+        KeyError: there is no such job any more.
+    """
+    folder = JobFolder(path)
+    return StoreControl(StoreFolder(folder.path.parent)).open(folder)
+
+
+def shared_control(store: StoreFolder) -> SchedulerControl:
+    """Return the one whose scheduler this process keeps for jobs of a store that come without a pool."""
+    with _lock:
+        if store.path not in _shared:
+            store.create()
+            _shared[store.path] = SchedulerControl(Scheduler(engine_named("loky", None), Submitter(store)))
+        return _shared[store.path]
+
+
+class StoreControl:
+    """Finds the jobs of a store, and cancels and reruns them wherever they run.
+
+    Args:
+        store: the store.
+    """
+
+    def __init__(self, store: StoreFolder) -> None:
+        """Share one watcher for each store."""
+        self.store = store
+        self.reopen = reopen
+        self._journal = Journal(store)
+        with _lock:
+            watcher = _watchers.get(store.path) or Watcher(store)
+            self._watcher = _watchers[store.path] = watcher
+
+    def cancel(self, jobs: Sequence[Job[Any]]) -> bool:
+        """Ask the processes that run these jobs to end each that has not ended; False where all had ended."""
+        pending = [job for job in jobs if not job.done()]
+        for job in pending:
+            with contextlib.suppress(FileNotFoundError):  # its folder was deleted
+                job.folder.ask_to_cancel()
+        if pending:
+            self.store.cancel_file.touch(mode=0o600)
+        return bool(pending)
+
+    def rerun(self, job: Job[R]) -> Job[R]:
+        """Run a job's process file again, as a new job with the same options.
+
+        Args:
+            job: a job of this store or another.
+        """
+        return shared_control(self.store).rerun(job)
+
+    def jobs(self) -> list[Job[Any]]:
+        """Return every job of the store, oldest first."""
+        entries, live = self._journal.entries(), self._live_jobs()
+        found, unknown = [], []
+        for entry in entries:
+            job = live.get(entry.folder.id)
+            if job is None:
+                job = Job(entry.folder, name=entry.name, submitted=entry.submitted, control=self)
+                if entry.state is None:
+                    unknown.append((job, entry.owner))
+                else:
+                    job._settle_as(entry.state)
+            found.append(job)
+        self._watcher.add_jobs(unknown)
+        self._journal.add_ended((job.folder, job.state) for job, _ in unknown if job.done())
+        return found
+
+    def open(self, folder: JobFolder) -> Job[Any]:
+        """Return the handle of one job.
+
+        Raises:
+            KeyError: there is no such job.
+        """
+        if (live := self._live_jobs().get(folder.id)) is not None:
+            return live
+        try:
+            record = folder.read_record()
+        except FileNotFoundError:
+            raise KeyError(f"There is no job {folder.id!r} in {self.store.path}.") from None
+        job: Job[Any] = Job(folder, name=record.name, submitted=record.submitted, control=self)
+        self._watcher.add_jobs([(job, record.owner)])
+        return job
+
+    def _live_jobs(self) -> dict[str, Job[Any]]:
+        """Return the jobs of the store that are queued or running in this process, by id."""
+        schedulers = [one for one in list(_schedulers) if one.submitter.store.path == self.store.path]
+        return {job.id: job for scheduler in schedulers for job in scheduler.unfinished()}
+
+
+class SchedulerControl(StoreControl):
+    """Submits jobs to a scheduler of this process, cancels them there and runs them again there.
+
+    Args:
+        scheduler: the scheduler.
+    """
+
+    def __init__(self, scheduler: Scheduler) -> None:
+        """Make the scheduler's jobs known to whoever looks for jobs of its store."""
+        super().__init__(scheduler.submitter.store)
+        self.scheduler = scheduler
+        self.submitter = scheduler.submitter
+        with _lock:
+            _schedulers.add(scheduler)
+
+    def submit(self, submissions: Sequence[Submission]) -> list[Job[Any]]:
+        """Queue jobs whose folders are ready, and return their handles.
+
+        Raises:
+            RuntimeError: the scheduler was shut down.
+        """
+        jobs: list[Job[Any]] = [
+            Job(one.folder, name=one.name, submitted=one.submitted, control=self) for one in submissions
+        ]
+        self.scheduler.submit(jobs, submissions)
+        if self.scheduler.has_waiting:
+            self._watcher.add_queue(self.scheduler)
+        return jobs
+
+    def cancel(self, jobs: Sequence[Job[Any]]) -> bool:
+        """End each of these jobs that has not ended; see :meth:`jobcontainer.Job.cancel`."""
+        return self.scheduler.cancel(jobs)
+
+    def rerun(self, job: Job[R]) -> Job[R]:
+        """Run a job's process file again in the same scheduler, or, where it was shut down, in the shared one."""
+        if self.scheduler.is_shut:
+            return super().rerun(job)
+        return self.submit([self.submitter.of_job(job.folder)])[0]

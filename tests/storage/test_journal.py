@@ -1,0 +1,112 @@
+"""The journal saves reading the folders, and is never believed over them."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from jobcontainer import JobPool, JobState, JobStore
+from jobcontainer.events import Outcome
+from jobcontainer.storage.folder import JobFolder, StoreFolder
+from jobcontainer.storage.journal import Journal
+from jobcontainer.storage.jsonl import append_lines, read_lines
+
+
+class Nothing:
+    def run(self):
+        return None
+
+
+@pytest.fixture
+def store(tmp_path):
+    """A store with three jobs that succeeded."""
+    with JobPool(engine="inline", store=tmp_path / "store") as pool:
+        pool.submit_all([Nothing() for _ in range(3)])
+    return StoreFolder(tmp_path / "store")
+
+
+def states(store):
+    return [job.state for job in JobStore(store.path).jobs()]
+
+
+def lines(store):
+    return read_lines(store.journal_file)[0]
+
+
+def test_a_listing_reads_no_folder_that_the_journal_knows(store, monkeypatch):
+    """Only the sizes and times of the files are looked at."""
+    monkeypatch.setattr(JobFolder, "read_record", None)
+    monkeypatch.setattr(JobFolder, "read_events", None)
+    assert states(store) == [JobState.SUCCEEDED] * 3
+
+
+def test_a_deleted_journal_is_made_anew_by_a_listing(store, monkeypatch):
+    """The first listing reads the folders, the next one only the journal."""
+    store.journal_file.unlink()
+    assert states(store) == [JobState.SUCCEEDED] * 3
+    monkeypatch.setattr(JobFolder, "read_record", None)
+    monkeypatch.setattr(JobFolder, "read_events", None)
+    assert states(store) == [JobState.SUCCEEDED] * 3
+
+
+def test_a_folder_that_has_changed_is_believed_and_not_the_journal(store):
+    """Whatever the journal says of an end, the events decide once they are others than those it was made from."""
+    first = next(store.folders())
+    first.append_event(Outcome(state=JobState.CANCELLED, at=3.0))
+    assert states(store) == [JobState.CANCELLED, JobState.SUCCEEDED, JobState.SUCCEEDED]
+    assert Journal(store).entries()[0].state is JobState.CANCELLED
+
+
+def test_a_line_that_was_made_from_no_file_counts_for_nothing(store):
+    """An end without the mark of the events that it repeats is not shown."""
+    append_lines(
+        store.journal_file, [{"event": "ended", "id": next(store.folders()).id, "state": "lost", "events": "1:2"}]
+    )
+    assert states(store) == [JobState.SUCCEEDED] * 3
+
+
+def test_a_job_that_is_opened_is_read_from_its_folder(store):
+    """Even where the journal's mark is right and its state is not."""
+    wrong = [line | {"state": "failed"} if line["event"] == "ended" else line for line in lines(store)]
+    store.journal_file.write_text("".join(json.dumps(line) + "\n" for line in wrong))
+    assert JobStore(store.path).open(next(store.folders()).id).state is JobState.SUCCEEDED
+
+
+def test_a_renamed_job_has_the_name_of_its_record(store):
+    """``job.json`` is believed as the events are."""
+    first = next(store.folders())
+    record = json.loads(first.record_file.read_text()) | {"name": "Renamed"}
+    first.record_file.write_text(json.dumps(record))
+    assert [job.name for job in JobStore(store.path).jobs()] == ["Renamed", "Nothing", "Nothing"]
+
+
+@pytest.mark.parametrize("content", [b"", b"[1]", b'{"id": 1}', b"\xff\x00 no text"])
+def test_a_job_that_overwrites_its_record_costs_the_listing_that_job_alone(store, content):
+    """The others are listed."""
+    next(store.folders()).record_file.write_bytes(content)
+    assert states(store) == [JobState.SUCCEEDED] * 2
+
+
+@pytest.mark.parametrize("line", [b"[]\n", b'{"id": 7}\n', b'{"event": "ended", "id": [], "state": 3}\n', b'{"half'])
+def test_strange_lines_in_the_journal_are_passed_over(store, line):
+    """They cost no job and no listing."""
+    with store.journal_file.open("ab") as journal:
+        journal.write(line)
+    assert states(store) == [JobState.SUCCEEDED] * 3
+
+
+def test_a_pruned_job_leaves_no_line_behind(store):
+    """The journal does not grow for ever."""
+    assert len(JobStore(store.path).prune(keep=1)) == 2
+    assert {line["id"] for line in lines(store)} == {folder.id for folder in store.folders()}
+    assert states(store) == [JobState.SUCCEEDED]
+
+
+def test_a_journal_that_cannot_be_written_costs_no_job(store):
+    """A full disk or a strange file in its place is no reason to lose an end."""
+    store.journal_file.unlink()
+    store.journal_file.mkdir()
+    with JobPool(engine="inline", store=store.path) as pool:
+        assert pool.submit(pow, 2, 3).result() == 8
+    assert states(store) == [JobState.SUCCEEDED] * 4
