@@ -66,6 +66,7 @@ def test_all_facts_are_told_without_loading(path, monkeypatch):
     ],
 )
 def test_kind_and_class_are_those_a_person_would_say(path, obj, kind, name):
+    """The header names the class, or the called function, as its author would."""
     Serializer.serialize_to_file(obj, path)
     told = Serializer.inspect(path)
     assert told.kind == kind
@@ -74,6 +75,7 @@ def test_kind_and_class_are_those_a_person_would_say(path, obj, kind, name):
 
 @pytest.mark.parametrize("kind", ["process", "result", "error", "object"])
 def test_who_writes_says_what_it_is(path, kind):
+    """A file says whether it holds a process, a result, an error or some other object."""
     write_file(1, path, kind=kind)
     assert Serializer.inspect(path).kind == kind
 
@@ -128,6 +130,7 @@ def test_other_versions_are_listed_and_warned_of_once(path, monkeypatch):
 
 
 def test_another_cloudpickle_is_warned_of_where_there_is_code(path, monkeypatch):
+    """Code written with another cloudpickle is loaded with a warning; plain data without one."""
     with monkeypatch.context() as patch:
         patch.setattr(cloudpickle_internals, "VERSION", "1.0")
         Serializer.serialize_to_file(Train(), path)

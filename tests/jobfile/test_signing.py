@@ -59,6 +59,7 @@ def test_the_key_is_made_on_first_use_for_its_owner_alone(path, key_file):
 
 
 def test_the_folder_of_the_key_is_its_owners_alone(tmp_path, monkeypatch, path):
+    """Nobody else can list the folder in which the key is made."""
     monkeypatch.setattr(signing, "_own_key_file", lambda: str(tmp_path / "config" / "jobcontainer" / "key"))
     Serializer.serialize_to_file(1, path)
     assert stat.S_IMODE((tmp_path / "config" / "jobcontainer").stat().st_mode) == 0o700
@@ -102,6 +103,7 @@ def test_a_file_of_another_key_is_refused_and_nothing_in_it_is_run(tmp_path, pat
 
 
 def test_trusted_loads_a_foreign_file_once(path, other_key):
+    """``trusted=True`` holds for one call: the file is refused again afterwards."""
     Serializer.serialize_to_file({"a": np.arange(10**5)}, path)
     other_key()
     assert Serializer.deserialize_from_file(path, trusted=True)["a"].sum() == 4999950000
@@ -209,6 +211,7 @@ NO_FILES = {
 
 @pytest.mark.parametrize("content", NO_FILES.values(), ids=NO_FILES)
 def test_what_is_no_job_file_is_corrupt_however_it_is_asked_for(path, content):
+    """A file that is no job file raises CorruptFileError from every function, and is left as it is."""
     path.write_bytes(content)
     for refuse in (
         Serializer.deserialize_from_file,
@@ -336,6 +339,7 @@ def test_a_named_key_that_is_missing_is_not_made(path, tmp_path, monkeypatch):
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a file that belongs to another user")
 def test_a_key_of_another_user_is_refused(path, key_file):
+    """A key that belongs to another user signs nothing."""
     signing.sign(b"")
     os.chown(key_file, 65534, 65534)
     with pytest.raises(UntrustedFileError, match="belongs to another user"):

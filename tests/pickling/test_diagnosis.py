@@ -239,6 +239,7 @@ def test_each_of_the_table_is_named(make, type_name, hint, tmp_path, monkeypatch
 
 
 def test_the_table_is_long_enough():
+    """The cases below cover at least thirty kinds of objects that can't be pickled."""
     assert len(TABLE) >= 30
 
 
@@ -412,10 +413,12 @@ def test_paths_lead_through_all_that_holds_things(make, expected):
 
 
 def test_what_can_be_pickled_has_no_culprits():
+    """Nothing is named where nothing is wrong."""
     assert diagnose(Holder(a=1, b=[np.zeros(3)], c=len, d=Data)) == []
 
 
 def test_an_object_that_is_its_own_culprit():
+    """An object that can't be pickled itself is named as a whole."""
     assert [culprit.path for culprit in diagnose(threading.Lock())] == ["obj"]
 
 
@@ -447,6 +450,7 @@ def test_an_object_whose_attributes_raise_does_no_harm():
 
 
 def test_a_long_list_of_culprits_is_cut_in_the_message_only():
+    """The message names ten culprits and counts the rest; the exception has all of them."""
     held = [threading.Lock() for _ in range(50)]
     with pytest.raises(SerializationError, match="and 40 more") as caught:
         Serializer.serialize_to_file(held, os.devnull + "-not-there")
@@ -483,6 +487,7 @@ def test_large_payloads_are_not_copied():
 
 
 def test_a_running_generator_function_is_fine_but_its_generator_is_not():
+    """A generator function can be pickled, its generator is named as a culprit."""
     assert diagnose(_generator) == []
     [culprit] = diagnose({"rows": _generator()})
     assert culprit.path == "obj['rows']"

@@ -196,6 +196,7 @@ def test_what_is_in_memory_counts_and_not_the_file(beside, path, run_in_job):
 
 
 def test_an_edited_and_reloaded_helper_runs_new_in_the_next_job_and_old_in_a_queued_one(beside, path, run_in_job):
+    """A job runs the helper module as it was when the job was submitted."""
     file = beside("helper_g", "def version(): return 'old'")
     import helper_g  # noqa: PLC0415 -- written just now
 
@@ -264,6 +265,7 @@ def test_what_of_a_module_can_not_travel_is_told_when_it_is_used(beside, path, r
 
 
 def test_what_a_function_needs_and_can_not_travel_is_told_at_once(beside, path):
+    """A global of a helper module that can't be pickled is named at submit, with its path."""
     beside(
         "helper_j",
         """

@@ -56,6 +56,7 @@ def test_what_is_made_of_many_small_things_is_named_as_one():
 
 
 def test_what_is_shared_is_told_once():
+    """An object that is held twice counts once in the sizes of a process."""
     array = np.zeros(10**6)
     parts = largest_parts({"a": [array], "b": [array]}, "process", {})
     assert len([weight for _, weight in parts if weight > 10**6]) == 1

@@ -71,6 +71,7 @@ def test_a_cell_that_was_edited_and_run_again_is_another_source(cell):
 
 
 def test_two_classes_of_one_name_in_one_cell_are_kept_apart(cell):
+    """Each of two classes with one name has its own source."""
     names = cell("class Same:\n    def a(self): ...\nfirst = Same\nclass Same:\n    def b(self): ...\n")
     assert source_of(names["first"]) == "class Same:\n    def a(self): ...\n"
     assert source_of(names["Same"]) == "class Same:\n    def b(self): ...\n"
@@ -85,10 +86,12 @@ def test_a_class_without_methods_is_found_by_its_name(cell):
 
 @pytest.mark.parametrize("obj", [5, int, len, type("Made", (), {}), None, [], print])
 def test_what_has_no_source_has_an_empty_one(obj):
+    """Objects without a source text have an empty one, and raise nothing."""
     assert source_of(obj) == ""
 
 
 def test_a_class_of_a_file_has_its_source_too():
+    """The source of a class is found in a module's file as well as in a cell."""
     assert source_of(TestInAFile()).startswith("class TestInAFile:\n")
 
 
