@@ -78,7 +78,7 @@ def carried(value, path):
 
 @given(value=NESTED)
 def test_nested_containers(path, value):
-    """Containers of every kind, nested as they may be, come back equal and of the same type."""
+    """Whatever is nested in whatever comes back equal."""
     found = carried(value, path)
     assert found == value
     assert type(found) is type(value)
@@ -121,7 +121,7 @@ def test_arrays_that_go_beside_the_stream(path, shape, kind, order, count):
 
 
 def test_a_read_only_array_stays_one(path):
-    """An array that can't be written to is read-only after the load too."""
+    """A loaded array is as writable as the one that was written."""
     array = np.arange(10**5)
     array.flags.writeable = False
     assert not carried(array, path).flags.writeable
@@ -554,7 +554,7 @@ FUNCTIONS = {
 
 @pytest.mark.parametrize("function", FUNCTIONS.values(), ids=FUNCTIONS)
 def test_functions_of_all_kinds_run_in_a_fresh_process(path, run_in_job, function):
-    """Closures, lambdas, methods and partials return in a job what they return here."""
+    """A process that has never seen the notebook runs them."""
 
     class Call:
         def run(self):
@@ -582,14 +582,14 @@ def test_a_closure_shares_its_cell_with_its_sibling(path):
 
 
 def test_weak_dictionaries_are_carried(path):
-    """A weak dictionary comes back with the objects that travel beside it."""
+    """With what is still alive in them."""
     key = Slotted(1)
     found, found_key = carried((weakref.WeakValueDictionary({"a": key}), key), path)
     assert found["a"] is found_key
 
 
 def test_what_refers_to_itself_still_does(path):
-    """Cycles are kept, through objects and through containers."""
+    """Cycles come back as cycles."""
     loop = {"list": []}
     loop["list"].append(loop)
     plain = Plain(loop)

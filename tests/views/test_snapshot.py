@@ -42,7 +42,7 @@ def texts(reader):
 def test_a_look_sees_start_log_bars_and_options(job):
     """All from the folder, while the job runs."""
     reader = SnapshotReader(job)
-    assert reader.look(3).ahead == 3
+    assert reader.look(3).position == 3
     start(job)
     job.folder.log_file.write_text("".join(f"line {number}\n" for number in range(100)))
     record = ProgressRecord(job.folder.progress_file)

@@ -1,4 +1,8 @@
-"""JobPool: the executor whose every call has a process of its own."""
+"""JobPool: the executor whose every call has a process of its own.
+
+A pool that is made has the interpreter of its first keeper start before anything else. What writes jobs and queues them
+is loaded meanwhile, which is why functions import it here.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +14,6 @@ from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar, overload
 
 from jobcontainer.engines import engine_named
 from jobcontainer.engines.local import ahead
-from jobcontainer.jobs.control import SchedulerControl, shared_control
-from jobcontainer.jobs.detached.client import DetachedJobs
-from jobcontainer.jobs.group import JobGroup
-from jobcontainer.jobs.scheduler import Scheduler
-from jobcontainer.jobs.submission import Submission, Submitter, as_process
 from jobcontainer.process import JobOptions
 from jobcontainer.storage.folder import store_folder
 
@@ -23,8 +22,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from jobcontainer.engines import Engine
+    from jobcontainer.jobs.control import SchedulerControl
+    from jobcontainer.jobs.group import JobGroup
     from jobcontainer.jobs.job import Job
+    from jobcontainer.jobs.scheduler import Scheduler
+    from jobcontainer.jobs.submission import Submission, Submitter
     from jobcontainer.process import Process
+    from jobcontainer.storage.folder import StoreFolder
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -38,7 +42,6 @@ class Sender(Protocol):
 
     def submit(self, submissions: Sequence[Submission]) -> list[Job[Any]]:
         """Take jobs whose folders are written, and return their handles."""
-        ...
 
 
 class JobPool(Executor):
@@ -55,7 +58,7 @@ class JobPool(Executor):
         store: the folder for the jobs' files, or a :class:`JobStore`; None for ``JOBCONTAINER_HOME``, or
             ``.jobcontainer`` in the working directory.
         preload: modules that are imported once per slot, before any job.
-        **options: what every job gets unless told otherwise, see :class:`jobcontainer.process.JobOptions`.
+        **options: the options of every job, see :class:`jobcontainer.process.JobOptions`.
 
     Raises:
         ValueError: an argument is out of range.
@@ -84,11 +87,10 @@ class JobPool(Executor):
             self._options, folder = JobOptions().updated(**options), store_folder(store)
             folder.create()
             made = engine_named(engine, max_workers, preload) if isinstance(engine, str) else engine
-            scheduler = Scheduler(made, Submitter(folder))
-        self._control = SchedulerControl(scheduler)
+            self._control = _start_scheduler(made, folder)
         self._root = self  # what a view keeps alive
         self._may_detach = engine == "loky"
-        weakref.finalize(self, _shut_down_soon, scheduler).atexit = False
+        weakref.finalize(self, _shut_down_soon, self._control.scheduler).atexit = False
 
     @property
     def store(self) -> Path:
@@ -116,6 +118,8 @@ class JobPool(Executor):
             >>> pool.submit(pow, 2, 10).result()      # doctest: +SKIP
             1024
         """
+        from jobcontainer.jobs.submission import as_process
+
         process = as_process(work, args, kwargs)
         sender = self._sender()
         return sender.submit([sender.submitter.of_process(process, self._for_jobs())])[0]
@@ -132,6 +136,9 @@ class JobPool(Executor):
         Raises:
             SerializationError: one of them can't go into a file.
         """
+        from jobcontainer.jobs.group import JobGroup
+        from jobcontainer.jobs.submission import as_process
+
         sender, options = self._sender(), self._for_jobs()
         submissions: list[Submission] = []
         try:
@@ -204,6 +211,8 @@ class JobPool(Executor):
             return self._control
         if not self._may_detach:
             raise ValueError("detach=True: detached jobs run on this machine, by the store's host; leave engine out.")
+        from jobcontainer.jobs.detached.client import DetachedJobs
+
         return DetachedJobs(self._control.store)
 
     def _for_jobs(self) -> JobOptions:
@@ -215,7 +224,15 @@ class JobPool(Executor):
 
 def shared_pool() -> JobPool:
     """Return this process's own pool for the default store; for jobs that come without a pool."""
+    from jobcontainer.jobs.control import shared_control
+
     return _view(shared_control(store_folder(None)), JobOptions())
+
+
+def _start_scheduler(engine: Engine, store: StoreFolder) -> SchedulerControl:
+    from jobcontainer.jobs.control import start_scheduler
+
+    return start_scheduler(engine, store)
 
 
 def _view(control: SchedulerControl, options: JobOptions) -> JobPool:

@@ -219,7 +219,7 @@ class Scheduler:
         return None
 
     def _room_for(self, entry: _Entry) -> int:
-        """Tell how many jobs may be at the engine for this one to go there too."""
+        """Return how many jobs may be at the engine for this one to go there too."""
         reuses = entry.submission.options.isolation == "reuse"
         return self.engine.slots + (self._hasty.ahead if reuses and self._hasty is not None else 0)
 

@@ -70,16 +70,6 @@ def classify(facts: ExitFacts, usage: Usage, attempt: int) -> Outcome:
     )
 
 
-def memory_text(size: int) -> str:
-    """Write an amount of memory for a person.
-
-    Example:
-        >>> memory_text(2_150_000_000), memory_text(20_000)
-        ('2.15 GB', '0.02 MB')
-    """
-    return f"{size / 1e9:.3g} GB" if size >= 1e9 else f"{size / 1e6:.3g} MB"  # noqa: PLR2004 -- SI prefixes
-
-
 def _state(facts: ExitFacts) -> JobState:
     by_file = {"result": JobState.SUCCEEDED, "error": JobState.FAILED}.get(facts.result)
     reported = facts.reported.get("state", by_file)

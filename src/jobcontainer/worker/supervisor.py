@@ -20,11 +20,12 @@ from multiprocessing.connection import wait
 from typing import TYPE_CHECKING, Protocol
 
 from jobcontainer.events import JobState, Outcome, Usage, event_line
+from jobcontainer.process import memory_text
 from jobcontainer.storage.folder import JobFolder
 from jobcontainer.storage.result import kind_of
 from jobcontainer.worker import process_tree
 from jobcontainer.worker.limits import MemoryGauge
-from jobcontainer.worker.outcome import DECIDED, ExitFacts, classify, memory_text
+from jobcontainer.worker.outcome import DECIDED, ExitFacts, classify
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection

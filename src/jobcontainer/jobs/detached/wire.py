@@ -1,4 +1,4 @@
-"""What a store's host and its clients say to each other: one line of JSON each way for a connection.
+"""The messages between a store's host and its clients: one line of JSON each way for a connection.
 
 =========  ============================================  =====================================================
 request    carries                                       answer
