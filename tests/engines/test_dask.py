@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import importlib.metadata
 import os
+import pickle
 import platform
 import secrets
 import sys
@@ -27,6 +28,7 @@ from jobcontainer.jobfile.serializer import Serializer, packages_of
 from jobcontainer.pickling import cloudpickle_internals
 from jobcontainer.process import Environment, JobOptions
 from jobcontainer.storage.folder import StoreFolder
+from jobcontainer.worker.order import Order
 from waiting import wait_for
 
 pytestmark = pytest.mark.slow
@@ -112,7 +114,7 @@ def test_without_distributed_it_says_how_to_install_it(monkeypatch):
         ({"jobcontainer": "99.1.0"}, "It has jobcontainer 99.1.0"),
         ({"cloudpickle": "99.1"}, "It has cloudpickle 99.1"),
         ({"signature": b"x" * 32}, "JOBCONTAINER_KEY_FILE"),
-        ({"trouble": "The key can't be read."}, "The key can't be read."),
+        ({"problem": "The key can't be read."}, "The key can't be read."),
     ],
 )
 def test_a_worker_that_jobs_would_fail_on_is_told_apart(said, words):
@@ -122,7 +124,7 @@ def test_a_worker_that_jobs_would_fail_on_is_told_apart(said, words):
         "jobcontainer": importlib.metadata.version("jobcontainer"),
         "cloudpickle": cloudpickle_internals.VERSION,
         "signature": signing.sign(b"challenge"),
-        "trouble": "",
+        "problem": "",
     }
     reason = why_unfit(fit | said, b"challenge")
     assert (words in reason) if words else not reason
@@ -153,11 +155,11 @@ def test_other_versions_on_a_worker_are_told_once(dask_cluster, tmp_path):
     assert packages_of(tmp_path / "process.job")["numpy"] == ("numpy", np.__version__)
     engine = dask_cluster.engine(slots=2)
     try:
-        compare, (site, other) = engine._cluster.compare, engine._cluster._sites.values()
-        engine._client.sync(compare, site, packages_of(tmp_path / "process.job"))
+        compare, (worker, other) = engine._cluster.compare, engine._cluster._fit.values()
+        engine._in_loop(compare(worker, packages_of(tmp_path / "process.job")))
         with pytest.warns(UserWarning, match=rf"numpy {np.__version__} \(here 0\.1\), absent none \(here 7\)"):
-            engine._client.sync(compare, other, {"numpy": ("numpy", "0.1"), "absent": ("absent", "7")})
-        engine._client.sync(compare, other, {"numpy": ("numpy", "0.1")})
+            engine._in_loop(compare(other, {"numpy": ("numpy", "0.1"), "absent": ("absent", "7")}))
+        engine._in_loop(compare(other, {"numpy": ("numpy", "0.1")}))
     finally:
         engine.close()
 
@@ -293,7 +295,7 @@ def test_large_files_go_far_and_come_back_in_pieces(far_pool, dask_cluster):
         job = far_pool.submit(Doubles(array))
     assert np.array_equal(job.result(60), 2 * array)
     assert len(job.log) == 9_000_001
-    assert job.folder.result_file.stat().st_size > remote_folders._PIECE
+    assert job.folder.result_file.stat().st_size > remote_folders.PIECE
     assert not list(dask_cluster.folder.rglob("jobcontainer-*"))
 
 
@@ -305,7 +307,8 @@ def test_what_is_told_of_a_far_job_names_its_files_here(far_pool):
     assert str(job.folder.log_file) in job.outcome.reason
 
 
-def test_an_errand_for_another_process_is_refused():
+def test_a_task_for_another_process_is_refused():
     """A worker that took over the address of another runs nothing that was meant for that one."""
-    errand = worker_side.Errand("key", "another process", "host", "folder", None, None, 1, 1, ())
-    assert worker_side.run(errand, lambda: True) == {"refused": "another process has its address now"}
+    order = Order("folder", JobOptions().to_json(), Environment.here())
+    task = worker_side.JobTask("key", "another process", "host", 1, (), is_remote=False, order=order)
+    assert worker_side.run(pickle.dumps(task)) == worker_side.NOT_THE_SAME

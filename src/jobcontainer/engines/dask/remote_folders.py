@@ -1,8 +1,8 @@
-"""Far: the folders of jobs that run in a worker which can't see their own, and what the client takes from there.
+"""Job folders on a worker that has no access to the client's: files come in, and what the job writes is read from here.
 
-The folders lie below the worker's, each under a name of its own, so that another attempt finds nothing of the last. All
-of it is called in the worker's event loop, but for :func:`take_in`, which the task calls before its job starts; the
-client asks for no news of a job before that.
+They lie below the worker's local directory, each under a name of its own, so that an attempt finds no files of an
+earlier one. The client calls these functions in the worker's event loop, see
+:mod:`jobcontainer.engines.dask.transfer`.
 """
 
 from __future__ import annotations
@@ -11,98 +11,96 @@ import asyncio
 import shutil
 import tempfile
 import time
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, NamedTuple
 
-from jobcontainer.events import event_to_json
 from jobcontainer.storage.folder import JobFolder
+from jobcontainer.storage.jsonl import read_lines
 
-_NEWS_SECONDS = 0.05
-_QUIET_SECONDS = 10.0  # after which a client that waits for news is told that there is none
-_PIECE = 4 << 20
+PIECE: Final = 4 << 20
+"""The largest part of a file that one message carries, in bytes."""
+
+_POLL_SECONDS = 0.05
+_QUIET_SECONDS = 10.0  # after which a request for news is answered although there is none
 
 _folders: dict[str, JobFolder] = {}
-_place = ""
 
 
-@dataclass(frozen=True, slots=True)
-class News:
-    """What a far job has written since the last time.
+class News(NamedTuple):
+    """What a job has written since the last request.
 
     Attributes:
-        log: what was printed.
-        events: as :func:`jobcontainer.events.event_to_json` gives them.
-        position: up to where the events were read.
-        bars: the progress record; empty if it is as it was.
+        log: printed bytes.
+        events: lines of the events file, as plain data.
+        position: where to go on reading the events.
+        progress: content of the progress file; empty if it has not changed.
     """
 
-    log: bytes = field(repr=False)
+    log: bytes
     events: list[dict[str, Any]]
     position: int
-    bars: bytes = field(repr=False)
+    progress: bytes
 
-    def __bool__(self) -> bool:
-        """Whether there is any."""
-        return bool(self.log or self.events or self.bars)
-
-
-def settle(place: str) -> None:
-    """Say where the folders go."""
-    global _place  # noqa: PLW0603 -- one worker in a process
-    _place = place
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing was written."""
+        return not (self.log or self.events or self.progress)
 
 
-def take_in(job_id: str, content: bytes | None) -> JobFolder:
-    """Return the folder of a job.
+def create(job_id: str, dask_worker: Any) -> None:
+    """Make an empty folder for an attempt; one that an earlier attempt left is removed.
 
     Args:
-        job_id: the job.
-        content: of its process file; None where it was sent ahead in pieces, or is not there.
+        job_id: the job; the folder has the same name, so that the job can be cancelled by it.
+        dask_worker: this worker, passed by Dask.
     """
-    folder = _folders.get(job_id) or _new(job_id)
-    if content is not None:
-        folder.process_file.write_bytes(content)
-    return folder
+    remove(job_id)
+    parent = tempfile.mkdtemp(prefix="jobcontainer-", dir=dask_worker.local_directory)
+    folder = _folders[job_id] = JobFolder(Path(parent, job_id))
+    folder.create()
 
 
-def put(job_id: str, offset: int, piece: bytes) -> None:
-    """Take a piece of a far job's process file; the pieces come in their order."""
-    folder = _new(job_id) if offset == 0 else _folders[job_id]
-    with folder.process_file.open("ab") as file:
+def folder_of(job_id: str) -> JobFolder:
+    """Return the folder of a job that :func:`create` was called for."""
+    return _folders[job_id]
+
+
+def append(job_id: str, piece: bytes) -> None:
+    """Write the next part of the process file."""
+    with _folders[job_id].process_file.open("ab") as file:
         file.write(piece)
 
 
-async def news(job_id: str, log_position: int, position: int, bars: bytes, *, patient: bool) -> News:
-    """Tell what a far job has written.
+async def read_news(job_id: str, log_position: int, position: int, progress: bytes, *, long_poll: bool) -> News:
+    """Read what a job has written.
 
     Args:
         job_id: the job.
-        log_position: up to where its log is known.
-        position: up to where its events are known.
-        bars: the progress record as it is known.
-        patient: whether to wait until there is something to tell.
+        log_position: how many bytes of the log the client has.
+        position: how many bytes of the events the client has.
+        progress: the progress file as the client has it.
+        long_poll: whether to answer only when there is something, or after ten seconds.
     """
-    until = time.monotonic() + (_QUIET_SECONDS if patient else 0.0)
+    until = time.monotonic() + (_QUIET_SECONDS if long_poll else 0.0)
     while True:
-        found = _news(job_id, log_position, position, bars)
-        if found or time.monotonic() >= until:
-            return found
-        await asyncio.sleep(_NEWS_SECONDS)
+        news = _read_news(job_id, log_position, position, progress)
+        if not news.is_empty or time.monotonic() >= until:
+            return news
+        await asyncio.sleep(_POLL_SECONDS)
 
 
-def fetch(job_id: str, offset: int) -> bytes:
-    """Return a piece of a far job's result file; empty at its end, and where there is none."""
+def read_result(job_id: str, offset: int) -> bytes:
+    """Read a part of the result file; empty at its end, and where there is none."""
     try:
         with _folders[job_id].result_file.open("rb") as file:
             file.seek(offset)
-            return file.read(_PIECE)
+            return file.read(PIECE)
     except FileNotFoundError:
         return b""
 
 
-def drop(job_id: str) -> str:
-    """Remove what is left of a far job, and return where it was; empty where there is nothing."""
+def remove(job_id: str) -> str:
+    """Remove a job's folder and return its path; empty if there is none."""
     folder = _folders.pop(job_id, None)
     if folder is None:
         return ""
@@ -110,23 +108,14 @@ def drop(job_id: str) -> str:
     return str(folder.path)
 
 
-def _news(job_id: str, log_position: int, position: int, bars: bytes) -> News:
+def _read_news(job_id: str, log_position: int, position: int, progress: bytes) -> News:
     folder = _folders.get(job_id)
     if folder is None:
         return News(b"", [], position, b"")
-    events, position = folder.read_events(position)
+    events, position = read_lines(folder.events_file, position)
     try:
-        now = folder.progress_file.read_bytes()
+        current = folder.progress_file.read_bytes()
     except FileNotFoundError:
-        now = b""
-    log = folder.read_log(log_position, _PIECE)
-    return News(log, [event_to_json(event) for event in events], position, b"" if now == bars else now)
-
-
-def _new(job_id: str) -> JobFolder:
-    """Make a folder for a far job; its name within is the job's id, by which it is cancelled."""
-    drop(job_id)
-    folder = JobFolder(Path(tempfile.mkdtemp(prefix="jobcontainer-", dir=_place), job_id))
-    folder.create()
-    _folders[job_id] = folder
-    return folder
+        current = b""
+    log = folder.read_log(log_position, PIECE)
+    return News(log, events, position, b"" if current == progress else current)
