@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 from jobcontainer.errors import UntrustedFileError
 from jobcontainer.jobfile import signing
 from jobcontainer.worker import MARK, limits
-from jobcontainer.worker.reporting import display
 
 if TYPE_CHECKING:
     from jobcontainer.process import Environment
@@ -43,7 +42,6 @@ def take_over(environment: Environment, threads: int | None, *, anew: bool = Fal
         limits.forget_cap()
         if threads is not None:
             limits.announce_cap(threads)
-        display.choose_backend()
         signing.hold_key()  # a job that sets HOME shall not sign its result with another key
         _variables_of = environment.digest, threads
     sys.path[:] = environment.sys_path

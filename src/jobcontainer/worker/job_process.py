@@ -21,7 +21,7 @@ from jobcontainer.jobfile import signing
 from jobcontainer.pickling import source_code
 from jobcontainer.worker import isolation, limits
 from jobcontainer.worker.environment import take_over_early
-from jobcontainer.worker.reporting import display, log, progress
+from jobcontainer.worker.reporting import log
 from jobcontainer.worker.run import live
 
 if TYPE_CHECKING:
@@ -134,8 +134,6 @@ def preload_for_jobs(preload: Iterable[str]) -> None:
     for name in preload:
         with contextlib.suppress(Exception):
             importlib.import_module(name)
-    progress.prepare()
-    display.prepare()
     source_code.let_inspect_find_classes()
 
 

@@ -40,7 +40,7 @@ def find_thread_pools() -> None:
 
 
 def _may_have_loaded_some() -> bool:
-    """Tell whether any loaded file has a name that those libraries have; a look costs a fifth of a millisecond."""
+    """Whether any loaded file has a name that those libraries have; asking costs a fifth of a millisecond."""
     try:
         files = Path("/proc/self/maps").read_bytes()
     except OSError:  # not on Linux
@@ -101,7 +101,7 @@ class MemoryGauge:
         self.next_look = self._last[0] + self._pause
 
     def look(self) -> bool:
-        """Measure, and tell whether the tree holds more than the limit."""
+        """Measure, and return whether the tree holds more than the limit."""
         begun, used = time.monotonic(), time.process_time()
         pids = [self._pid, *process_tree.descendants_of(self._pid)]
         held = max(process_tree.memory_of(pids) - self._base, 0)
@@ -118,7 +118,7 @@ class MemoryGauge:
         return self._limit is not None and held > self._limit
 
     def _pause_before(self, limit: int, held: int, now: float) -> float:
-        """Tell how long a limited job may go unseen: one that grows fast is looked at again halfway to its limit."""
+        """Return how long a limited job may go unseen: one that grows fast is measured again halfway to its limit."""
         (before, less), self._last = self._last, (now, held)
         if held <= less:
             return FIRST_LOOK_SECONDS

@@ -25,7 +25,6 @@ import warnings
 from typing import Any, Final
 
 from jobcontainer.worker import isolation, limits, process_tree
-from jobcontainer.worker.reporting import display, progress
 
 _TIMERS: Final = tuple(
     getattr(signal, name) for name in ("ITIMER_REAL", "ITIMER_VIRTUAL", "ITIMER_PROF") if hasattr(signal, name)
@@ -46,8 +45,6 @@ class State:
 
     def __init__(self) -> None:
         """Remember it, before anything is done to it for one of them."""
-        progress.unprepare()
-        display.unprepare()
         import decimal  # noqa: PLC0415 -- a fresh process has no use for it
 
         self._sys = {name: getattr(sys, name) for name in _SYS_NAMES}
