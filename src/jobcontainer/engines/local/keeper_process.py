@@ -74,7 +74,7 @@ class KeeperProcess:
 
     Args:
         preload: names of modules that the keeper imports before any job.
-        forks: whether the keeper forks the jobs' processes, or starts each anew.
+        forks: whether the keeper forks the jobs' processes, or starts new interpreters.
         threads: returns how many threads the numerical libraries that it loads may have; it may import loky.
 
     Attributes:
