@@ -96,14 +96,14 @@ def forward(source, target):
 listener = socket.create_server(("127.0.0.1", 0))
 print(listener.getsockname()[1], flush=True)
 while True:
-    near, far = listener.accept()[0], socket.create_connection((sys.argv[1], int(sys.argv[2])))
-    for ends in ((near, far), (far, near)):
+    client, server = listener.accept()[0], socket.create_connection((sys.argv[1], int(sys.argv[2])))
+    for ends in ((client, server), (server, client)):
         threading.Thread(target=forward, args=ends, daemon=True).start()
 """
 
 
 class Relay:
-    """A line to a cluster's scheduler that a test can cut: a process that hands on what is said.
+    """A line to a cluster's scheduler that a test can cut: a process that forwards its bytes.
 
     Attributes:
         address: of the scheduler, through this line.

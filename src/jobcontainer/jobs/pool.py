@@ -10,7 +10,7 @@ import threading
 import weakref
 from concurrent.futures import Executor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar, overload
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 
 from jobcontainer.engines import StartsInBackground, engine_named
 from jobcontainer.process import JobOptions
@@ -22,25 +22,15 @@ if TYPE_CHECKING:
 
     from jobcontainer.engines import Engine
     from jobcontainer.jobs.control import SchedulerControl
+    from jobcontainer.jobs.detached.client import DetachedJobs
     from jobcontainer.jobs.group import JobGroup
     from jobcontainer.jobs.job import Job
     from jobcontainer.jobs.scheduler import Scheduler
-    from jobcontainer.jobs.submission import Submission, Submitter
+    from jobcontainer.jobs.submission import Submission
     from jobcontainer.process import Process
-    from jobcontainer.storage.folder import StoreFolder
 
 P = ParamSpec("P")
 R = TypeVar("R")
-
-
-class Sender(Protocol):
-    """Takes jobs: this process's scheduler, or the host of detached ones."""
-
-    submitter: Submitter
-    """Writes the jobs' folders."""
-
-    def submit(self, submissions: Sequence[Submission]) -> list[Job[Any]]:
-        """Take jobs whose folders are written, and return their handles."""
 
 
 class JobPool(Executor):
@@ -87,7 +77,9 @@ class JobPool(Executor):
         made = engine_named(engine, max_workers, preload) if isinstance(engine, str) else engine
         if isinstance(made, StartsInBackground):
             made.warm_up()
-        self._control = _start_scheduler(made, folder)
+        from jobcontainer.jobs.control import start_scheduler
+
+        self._control = start_scheduler(made, folder)
         self._root = self  # what a view keeps alive
         self._may_detach = engine == "loky"
         weakref.finalize(self, _shut_down_soon, self._control.scheduler).atexit = False
@@ -204,7 +196,7 @@ class JobPool(Executor):
         """Show the slots and the store."""
         return f"<JobPool of {self._control.scheduler.engine.slots} slots, store {self.store}>"
 
-    def _sender(self) -> Sender:
+    def _sender(self) -> SchedulerControl | DetachedJobs:
         """Return where jobs go: to this pool's scheduler, or to the host of detached ones."""
         self._control.scheduler.refuse_if_shut()
         if not self._options.detach:
@@ -234,12 +226,6 @@ def shared_pool() -> JobPool:
     from jobcontainer.jobs.control import shared_control
 
     return _view(shared_control(store_folder(None)), JobOptions())
-
-
-def _start_scheduler(engine: Engine, store: StoreFolder) -> SchedulerControl:
-    from jobcontainer.jobs.control import start_scheduler
-
-    return start_scheduler(engine, store)
 
 
 def _view(control: SchedulerControl, options: JobOptions) -> JobPool:

@@ -18,26 +18,27 @@ import secrets
 import socket
 import threading
 from asyncio import to_thread
-from concurrent.futures import Future
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from jobcontainer.engines.dask import remote_folders
+from jobcontainer.engines.dask import transfer
 from jobcontainer.engines.local.engine import LokyEngine
 from jobcontainer.engines.local.keeper_process import available_cpus
 from jobcontainer.errors import UntrustedFileError
-from jobcontainer.events import Outcome
 from jobcontainer.jobfile import signing
 from jobcontainer.pickling import cloudpickle_internals, package_versions
 from jobcontainer.pickling.package_versions import Distribution
 from jobcontainer.process import Environment, JobOptions
 from jobcontainer.storage.folder import JobFolder
-from jobcontainer.worker.order import Order
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from concurrent.futures import Future
+
+    from jobcontainer.events import Outcome
+    from jobcontainer.worker.order import Order
 
 INSTANCE: Final = secrets.token_hex(8)
 """Distinguishes this process from a later one with the same address."""
@@ -93,14 +94,21 @@ async def introduce(challenge: bytes, watch: type[Any], dask_worker: Any) -> dic
     except UntrustedFileError as error:
         signature, problem = b"", str(error)
     return {
+        **versions(),
         "instance": INSTANCE,
-        "jobcontainer": metadata.version("jobcontainer"),
-        "python": platform.python_version(),
-        "cloudpickle": cloudpickle_internals.VERSION,
         "host": socket.gethostname(),
         "cpus": available_cpus(),
         "signature": signature,
         "problem": problem,
+    }
+
+
+def versions() -> dict[str, str]:
+    """Return the versions that decide whether pickled code works in another process."""
+    return {
+        "python": platform.python_version(),
+        "jobcontainer": metadata.version("jobcontainer"),
+        "cloudpickle": cloudpickle_internals.VERSION,
     }
 
 
@@ -123,7 +131,7 @@ def run(data: bytes) -> Outcome | str:
         return NOT_THE_SAME
     folder = JobFolder(task.order.folder)
     if task.is_remote:
-        folder = remote_folders.folder_of(folder.id)
+        folder = transfer.folders[folder.id]
     if not os.access(folder, os.W_OK):
         return NO_ACCESS
     with _lock:
