@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from jobcontainer.errors import JobError
 from jobcontainer.events import Display, JobState, Outcome, Started, Usage, folded
+from jobcontainer.jobfile.identity import FileIdentity
 from jobcontainer.jobfile.serializer import Serializer
 from jobcontainer.storage.ending import error_of
 from jobcontainer.storage.progress_file import read_bars
@@ -236,7 +237,8 @@ class Job(Future[R], Generic[R]):
             outcome = self.outcome
             assert outcome is not None, "only an ended job is loaded"  # noqa: S101 -- callers have waited
             if outcome.state is JobState.SUCCEEDED or (outcome.state is JobState.FAILED and self._has_result()):
-                self._loaded = read_result(self.folder.result_file)
+                identity = outcome.result_identity
+                self._loaded = read_result(self.folder.result_file, identity and FileIdentity(*identity))
             else:
                 self._loaded = None, error_of(outcome, self.folder)
         return self._loaded

@@ -115,10 +115,10 @@ class Watcher:
             owner = repr(watched.owner)
             if owner not in alive:
                 alive[owner] = is_alive(watched.owner)
-            self._look(job, watched, alive[owner])
+            self._look(job, watched, alive=alive[owner])
 
     @staticmethod
-    def _look(job: Job[Any], watched: _Watched, alive: bool) -> None:  # noqa: FBT001 -- of this class alone
+    def _look(job: Job[Any], watched: _Watched, *, alive: bool) -> None:
         """Bring a handle up to date. Its owner was looked at first: what a dead one wrote is all there."""
         stamp = job.folder.events_stamp()
         if stamp != watched.stamp:

@@ -105,7 +105,7 @@ class JobFolder:
 
     @property
     def progress_file(self) -> Path:
-        """The last progress, memory-mapped."""
+        """The bars as they were at the last update."""
         return Path(self.file(PROGRESS))
 
     @property

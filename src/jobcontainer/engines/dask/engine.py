@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
 
     from jobcontainer.events import Outcome
+    from jobcontainer.jobfile.identity import FileIdentity
     from jobcontainer.process import Environment, JobOptions
     from jobcontainer.storage.folder import JobFolder
 
@@ -106,7 +107,13 @@ class DaskEngine:
         self._call_on_growth = call
 
     def submit(
-        self, folder: JobFolder, options: JobOptions, environment: Environment, *, attempt: int = 1
+        self,
+        folder: JobFolder,
+        options: JobOptions,
+        environment: Environment,
+        *,
+        attempt: int = 1,
+        identity: FileIdentity | None = None,  # noqa: ARG002 -- it may be another machine's file
     ) -> Future[Outcome]:
         """Run the process of a folder; see :class:`jobcontainer.engines.Engine`.
 

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 _IDLE_SECONDS = 60.0
 _LOOK_SECONDS = 1.0
 _REQUEST_SECONDS = 10.0
+_CLIENT_ERRORS = OSError, ValueError, TypeError, KeyError  # of one that is gone, or that sends nonsense
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -97,10 +98,7 @@ class Host:
                     return
                 continue
             until = time.monotonic() + _IDLE_SECONDS
-            with (
-                connection,
-                contextlib.suppress(OSError, ValueError, LookupError),
-            ):  # a client that is gone, or confused
+            with connection, contextlib.suppress(*_CLIENT_ERRORS):
                 connection.settimeout(_REQUEST_SECONDS)
                 wire.send(connection, self._answer(wire.receive(connection)))
 

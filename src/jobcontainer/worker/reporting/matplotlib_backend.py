@@ -1,20 +1,26 @@
 """A matplotlib backend that draws by Agg and shows figures on the job's card.
 
-matplotlib loads this module when it is asked for the backend that :mod:`jobcontainer.worker.reporting.display` puts
-into
-``MPLBACKEND``; nothing else imports it. As with a notebook's inline backend, ``plt.show()`` shows every open figure and
-closes it; figures that are open at the end of the job are shown then, unless ``display(figure)`` or ``figure.show()``
-showed them as they are.
+matplotlib loads this module by the name that :mod:`jobcontainer.worker.reporting.display` puts into ``MPLBACKEND``. As
+with a notebook's inline backend, ``plt.show()`` shows every open figure and closes it; figures that are open at the end
+of the job are shown then, unless ``display(figure)`` or ``figure.show()`` showed them as they are.
+
+Private names of matplotlib are used here alone: ``Gcf``, pyplot's register of open figures, which every backend needs
+(``pyplot_show`` has no other way to them), and ``pyplot._backend_mod``, as ``pyplot.switch_backend`` would load the
+backend that is put back after the job.
 """
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
 
 from matplotlib._pylab_helpers import Gcf
 from matplotlib.backend_bases import FigureManagerBase
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from jobcontainer.worker.reporting.display import display
-from jobcontainer.worker.reporting.mime_bundle import drawn
+
+if TYPE_CHECKING:
+    from jobcontainer.worker.reporting.import_hooks import Hooks
 
 
 class FigureManager(FigureManagerBase):
@@ -38,9 +44,27 @@ class FigureCanvas(FigureCanvasAgg):
     manager_class = FigureManager
 
 
+def choose(pyplot: Any, hooks: Hooks) -> None:
+    """Use this backend in a pyplot that may have read its settings before the job, until the job's end.
+
+    The dict below RcParams is used, as RcParams itself would load a backend to find out which it is.
+    """
+    settings = pyplot.rcParams
+    before = dict.__getitem__(settings, "backend")
+    if before != f"module://{__name__}":
+        hooks.at_undo(dict.__setitem__, settings, "backend", before)
+        dict.__setitem__(settings, "backend", f"module://{__name__}")
+        hooks.replace(pyplot, "_backend_mod", None)  # is chosen anew at the next figure
+
+
 def show_left_open() -> None:
     """Show the open figures that were not shown as they are now, and close all; called at the end of the job."""
-    for manager in Gcf.get_all_fig_managers():
+    managers = Gcf.get_all_fig_managers()
+    if not managers:
+        return
+    from jobcontainer.worker.reporting.mime_bundle import drawn  # noqa: PLC0415 -- imports IPython
+
+    for manager in managers:
         figure = manager.canvas.figure
         if figure.stale or figure not in drawn:
             manager.show()
