@@ -77,7 +77,7 @@ def exact_memory_of(pids: Iterable[int]) -> int:
 def peak_memory() -> int:
     """Return the most memory of its own that this process has held, in bytes; 0 where unknown.
 
-    It is the peak of all resident memory less the files that are mapped now: the kernel keeps no peak of its own for
+    It is the peak of the RSS less the files that are mapped now: the kernel keeps no peak of its own for
     anonymous memory.
     """
     with contextlib.suppress(OSError):  # not on Linux
@@ -207,7 +207,7 @@ def _children_by_ps(pid: int) -> list[int]:
 
 
 def _table() -> dict[int, tuple[int, int]]:
-    """Ask ``ps`` for every process: its parent, and its resident memory in KiB."""
+    """Ask ``ps`` for every process: its parent, and its RSS in KiB."""
     listed = subprocess.run(["ps", "-A", "-o", "pid=,ppid=,rss="], capture_output=True, check=False)  # noqa: S607 -- POSIX
     rows = (list(map(int, line.split())) for line in listed.stdout.splitlines())
     return {pid: (parent, size) for pid, parent, size in rows}
