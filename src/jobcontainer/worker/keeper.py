@@ -23,7 +23,6 @@ import gc
 import os
 import select
 import signal
-import socket
 import sys
 import threading
 import time
@@ -33,6 +32,7 @@ from typing import TYPE_CHECKING, NoReturn
 from jobcontainer.events import JobState, Outcome, Started
 from jobcontainer.storage.ending import write_end
 from jobcontainer.storage.folder import JobFolder
+from jobcontainer.storage.owner import host_name
 from jobcontainer.worker import isolation, job_process, limits, process_tree
 from jobcontainer.worker.environment import take_over_early
 from jobcontainer.worker.keeper_protocol import CancelJob, EndKeeper, JobEnded, KeeperEnded, RunJob, SetEnvironment
@@ -92,7 +92,7 @@ class Keeper:
         self._environment: Environment | None = None  # of the orders that come
         self._spare: JobProcess | None = None
         self._reused: JobProcess | None = None
-        self._host = socket.gethostname()
+        self._host = host_name()
         self._base = 0
         self._messages, self._watched = select.poll(), select.poll()  # the latter is for the job as well
         for watched in (self._messages, self._watched):
