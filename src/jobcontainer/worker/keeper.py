@@ -80,7 +80,7 @@ class Keeper:
     Args:
         lifeline: to the engine.
         preload: names of modules that jobs will need; a process that is forked has them already.
-        forks: whether processes are forked, or started anew.
+        forks: whether processes are forked, or are new interpreters.
     """
 
     def __init__(self, lifeline: Connection, preload: Sequence[str], *, forks: bool) -> None:

@@ -45,7 +45,7 @@ class Supervisor:
 
     Args:
         process: the job's process; it has its order.
-        order: what it was told to do.
+        order: what it is to do.
         watched: what the keeper watches, its lifeline.
         is_cancelled: reads what came over the lifeline, and returns whether the job of that number is cancelled.
         base: bytes of memory that the process shares with its keeper.
@@ -126,7 +126,7 @@ class Supervisor:
             self._timeout_at += _START_SECONDS
 
     def _milliseconds_left(self) -> float | None:
-        """Tell how long to wait for anything else; None for ever."""
+        """Return how long to wait for anything else; None for ever."""
         due = self._kill_at
         if not self._facts.reported:
             due = min(due, self._gauge.next_look, _NEVER if self._facts.stopped else self._timeout_at)
@@ -153,14 +153,14 @@ class Supervisor:
                 self._kill()
 
     def _stop(self, why: JobState) -> None:
-        """Ask it to stop; once, and not after it told its end."""
+        """Ask it to stop; once, and not after it reported its end."""
         if self._facts.stopped is None and not self._facts.reported:
             self._facts.stopped = why
             self._kill_at = time.monotonic() + self._order.options["grace"]
             self._process.interrupt()
 
     def _kill(self) -> None:
-        """End it for sure; if it has not told its end, with a traceback in its log."""
+        """Kill it; where it has not reported its end, with a traceback in its log."""
         self._kill_at = _NEVER
         if not self._facts.reported:
             self._trace()
