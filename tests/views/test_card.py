@@ -19,7 +19,7 @@ from jobcontainer.views.snapshot import JobSnapshot
 NOW = 1_800_000_000.0
 SCRIPT = '<script>alert("x")</script>'
 TRACEBACK = """Traceback (most recent call last):
-  File "/srv/venv/lib/python3.11/site-packages/jobcontainer/worker/run.py", line 120, in carry_out
+  File "/srv/venv/lib/python3.11/site-packages/jobcontainer/worker/run.py", line 120, in run_process
     value = process.run()
             ^^^^^^^^^^^^^
   File "/tmp/ipykernel_77/4239059178.py", line 7, in run

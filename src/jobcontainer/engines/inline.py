@@ -21,7 +21,7 @@ from jobcontainer.storage.ending import write_end
 from jobcontainer.storage.folder import LOG
 from jobcontainer.worker.order import Order
 from jobcontainer.worker.outcome import ExitFacts, classify
-from jobcontainer.worker.run import carry_out
+from jobcontainer.worker.run import run_process
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -66,18 +66,18 @@ class InlineEngine:
         begun, cpu = time.time(), time.process_time()
         folder.result_file.unlink(missing_ok=True)
         folder.append_event(Started(at=begun, pid=os.getpid(), attempt=attempt))
-        ending: dict[str, Any] = {}
+        reported: dict[str, Any] = {}
         log = folder.log_file.open("a", encoding="utf-8", errors="backslashreplace", buffering=1)
         with log, _copied(log), contextlib.ExitStack() as place:
-            carry_out(
+            run_process(
                 folder,
                 lambda: place.enter_context(_place(options)),
-                ending.update,
+                reported.update,
                 load=Serializer.deserialize_from_file,
             )
         usage = Usage(wall=time.time() - begun, cpu=time.process_time() - cpu)
         this.future.set_result(
-            write_end(folder, classify(ExitFacts(reported=ending, log=folder.file(LOG)), usage, attempt))
+            write_end(folder, classify(ExitFacts(reported=reported, log=folder.file(LOG)), usage, attempt))
         )
         return this.future
 

@@ -39,7 +39,6 @@ def take_over(environment: Environment, threads: int | None, *, anew: bool = Fal
         os.environ.clear()
         os.environ.update(environment.environ)
         os.environ[MARK] = mark
-        limits.forget_cap()
         if threads is not None:
             limits.announce_cap(threads)
         signing.hold_key()  # a job that sets HOME shall not sign its result with another key

@@ -22,7 +22,7 @@ from jobcontainer.pickling import source_code
 from jobcontainer.worker import isolation, limits
 from jobcontainer.worker.environment import take_over_early
 from jobcontainer.worker.reporting import log
-from jobcontainer.worker.run import live
+from jobcontainer.worker.run import serve
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -153,6 +153,6 @@ def _live_clean(keeper: int, channel: int) -> NoReturn:
     """Be a job's process, whatever happens; never return into the keeper's code."""
     leave = os._exit  # user code may change the module
     try:
-        live(Connection(isolation.become_clean(keeper, channel)))
+        serve(Connection(isolation.become_clean(keeper, channel)))
     finally:
-        leave(70)  # EX_SOFTWARE in C's sysexits.h; live never returns
+        leave(70)  # EX_SOFTWARE in C's sysexits.h; serve never returns

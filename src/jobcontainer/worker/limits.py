@@ -27,7 +27,6 @@ _LEAST_SECONDS = 0.002  # at one that will soon be over its limit
 _EXACT_SHARE = 20  # a look may take a twentieth of the time
 
 _loaded: list[tuple[Any, int]] = []
-_capped: int | None = None
 
 
 def find_thread_pools() -> None:
@@ -50,11 +49,7 @@ def _may_have_loaded_some() -> bool:
 
 def announce_cap(threads: int) -> None:
     """Bound the threads of numerical libraries that will be loaded, here and in processes that are made from here."""
-    global _capped  # noqa: PLW0603 -- the process has one environment
-    if threads != _capped:
-        _capped = threads
-        for name in THREAD_VARIABLES:
-            os.environ[name] = str(threads)
+    os.environ.update(dict.fromkeys(THREAD_VARIABLES, str(threads)))
 
 
 def cap_threads(threads: int) -> None:
@@ -68,12 +63,6 @@ def cap_threads(threads: int) -> None:
         if number != threads:  # to set it starts the threads
             library.set_num_threads(threads)
             _loaded[index] = (library, threads)
-
-
-def forget_cap() -> None:
-    """Note that the environment was replaced."""
-    global _capped  # noqa: PLW0603 -- as above
-    _capped = None
 
 
 class MemoryGauge:

@@ -17,10 +17,13 @@ from matplotlib._pylab_helpers import Gcf
 from matplotlib.backend_bases import FigureManagerBase
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-from jobcontainer.worker.reporting.display import display
-
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from jobcontainer.worker.reporting.import_hooks import Hooks
+
+
+_display: Callable[[object], object] = print  # until choose() is given the one of the job
 
 
 class FigureManager(FigureManagerBase):
@@ -28,7 +31,7 @@ class FigureManager(FigureManagerBase):
 
     def show(self) -> None:
         """Show the figure; called by ``figure.show()``."""
-        display(self.canvas.figure)
+        _display(self.canvas.figure)
 
     @classmethod
     def pyplot_show(cls, *, block: bool | None = None) -> None:  # noqa: ARG003 -- matplotlib's signature
@@ -44,11 +47,18 @@ class FigureCanvas(FigureCanvasAgg):
     manager_class = FigureManager
 
 
-def choose(pyplot: Any, hooks: Hooks) -> None:
+def choose(pyplot: Any, hooks: Hooks, display: Callable[[object], object]) -> None:
     """Use this backend in a pyplot that may have read its settings before the job, until the job's end.
+
+    Args:
+        pyplot: the module ``matplotlib.pyplot``.
+        hooks: undoes what is changed here at the job's end.
+        display: shows a figure on the card.
 
     The dict below RcParams is used, as RcParams itself would load a backend to find out which it is.
     """
+    global _display  # noqa: PLW0603 -- matplotlib makes the managers
+    _display = display
     settings = pyplot.rcParams
     before = dict.__getitem__(settings, "backend")
     if before != f"module://{__name__}":
