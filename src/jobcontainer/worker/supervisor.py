@@ -15,6 +15,7 @@ import contextlib
 import json
 import resource
 import select
+import signal
 import time
 from multiprocessing.connection import wait
 from typing import TYPE_CHECKING
@@ -215,7 +216,7 @@ class Supervisor:
         facts = self._facts
         peak = max(self._gauge.peak, facts.reported.get("peak_memory", 0) - self._base)
         cpu = facts.reported.get("cpu", 0.0) if self._order.reuses else _cpu_of_children() - self._cpu_before
-        if facts.exit_code == -9 and facts.stopped is None and self._oom_kills is not None:  # noqa: PLR2004 -- SIGKILL
+        if facts.exit_code == -signal.SIGKILL and facts.stopped is None and self._oom_kills is not None:
             facts.oom_killed = process_tree.oom_kills() > self._oom_kills
         if not facts.reported:
             with contextlib.suppress(OSError):  # FileNotFoundError: there is no result
