@@ -6,8 +6,8 @@ import traceback
 from typing import TYPE_CHECKING, Any
 
 from jobcontainer.errors import JobFailedError, JobFileError
-from jobcontainer.jobfile.loading import load_file
 from jobcontainer.events import JobState
+from jobcontainer.jobfile.loading import load_file
 from jobcontainer.jobfile.reader import FileReader
 from jobcontainer.jobfile.serializer import Serializer, write_file
 
