@@ -94,7 +94,7 @@ def become_main_process() -> None:
     """
     _util._finalizer_registry.clear()  # noqa: SLF001 -- as its docstring says
     current = _process.current_process()
-    current.name, current._identity, current._parent_pid = "MainProcess", (), None  # noqa: SLF001
+    current.name, current._identity, current._parent_pid = "MainProcess", (), None  # noqa: SLF001 -- as its docstring says
     current._config = {"authkey": current.authkey, "semprefix": "/mp"}  # noqa: SLF001 -- as a main process has it
-    _process._parent_process, _process._children = None, set()  # noqa: SLF001
-    _tracker._resource_tracker._fd = _tracker._resource_tracker._pid = None  # noqa: SLF001
+    _process._parent_process, _process._children = None, set()  # noqa: SLF001 -- as its docstring says
+    _tracker._resource_tracker._fd = _tracker._resource_tracker._pid = None  # noqa: SLF001 -- as its docstring says

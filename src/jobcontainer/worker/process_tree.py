@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 _TRACKER_SECONDS = 0.1
 _PROC = Path("/proc")
 _LINUX = sys.platform == "linux"
-_RESIDENT = re.compile(rb"^Rss(?:Anon|Shmem):\s+(\d+) kB", re.MULTILINE)
+_RSS = re.compile(rb"^Rss(?:Anon|Shmem):\s+(\d+) kB", re.MULTILINE)
 _PEAK_AND_FILES = re.compile(rb"^(?:VmHWM|RssFile):\s+(\d+) kB", re.MULTILINE)
 _PROPORTIONAL = re.compile(rb"^Pss_(?:Anon|Shmem):\s+(\d+) kB", re.MULTILINE)
 
@@ -54,7 +54,7 @@ def memory_of(pids: Iterable[int]) -> int:
 
     A few tens of microseconds for each process.
     """
-    return sum(_memory(pid, "status", _RESIDENT) for pid in pids)
+    return sum(_memory(pid, "status", _RSS) for pid in pids)
 
 
 def cpu_of(pids: Iterable[int]) -> float:

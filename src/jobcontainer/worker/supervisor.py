@@ -45,7 +45,7 @@ class Supervisor:
 
     Args:
         process: the job's process; it has its order.
-        order: what it was told to do.
+        order: what it is to do.
         watched: what the keeper watches, its lifeline.
         is_cancelled: reads what came over the lifeline, and returns whether the job of that number is cancelled.
         base: bytes of memory that the process shares with its keeper.
@@ -153,14 +153,14 @@ class Supervisor:
                 self._kill()
 
     def _stop(self, why: JobState) -> None:
-        """Ask it to stop; once, and not after it told its end."""
+        """Ask it to stop; once, and not after it reported its end."""
         if self._facts.stopped is None and not self._facts.reported:
             self._facts.stopped = why
             self._kill_at = time.monotonic() + self._order.options["grace"]
             self._process.interrupt()
 
     def _kill(self) -> None:
-        """End it for sure; if it has not told its end, with a traceback in its log."""
+        """End it for sure; if it has not reported its end, with a traceback in its log."""
         self._kill_at = _NEVER
         if not self._facts.reported:
             self._trace()
@@ -215,7 +215,7 @@ class Supervisor:
         facts = self._facts
         peak = max(self._gauge.peak, facts.reported.get("peak_memory", 0) - self._base)
         cpu = facts.reported.get("cpu", 0.0) if self._order.reuses else _cpu_of_children() - self._cpu_before
-        if facts.exit_code == -9 and facts.stopped is None and self._oom_kills is not None:  # noqa: PLR2004
+        if facts.exit_code == -9 and facts.stopped is None and self._oom_kills is not None:  # noqa: PLR2004 -- SIGKILL
             facts.oom_killed = process_tree.oom_kills() > self._oom_kills
         if not facts.reported:
             with contextlib.suppress(OSError):  # FileNotFoundError: there is no result

@@ -160,7 +160,7 @@ def _patch_ipython(module: Any) -> None:
     for ours in (display, publish_display_data, clear_output):
         theirs = getattr(module, ours.__name__)
         for other in list(sys.modules.values()):
-            # object's own lookup does not wake a module that user code loads lazily
+            # object's own lookup does not load a module whose loading user code has put off
             names = object.__getattribute__(other, "__dict__") if isinstance(other, type(sys)) else {}
             if names.get(ours.__name__) is theirs:
                 _hooks.replace(other, ours.__name__, ours)
