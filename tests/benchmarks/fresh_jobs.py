@@ -164,9 +164,10 @@ FIGURES = [
 
 FORKS = """
 import gc, os, statistics, sys, time
-from jobcontainer.engines.local import awaiting
-from jobcontainer.worker import job_process, limits
-job_process.load_ahead(())
+import joblib.externals.loky
+from jobcontainer.worker import isolation, job_process, limits
+isolation.take_out_joblib()
+job_process.preload_for_jobs(())
 limits.find_thread_pools()
 gc.collect(); gc.freeze(); gc.disable()
 times = []

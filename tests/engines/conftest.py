@@ -40,7 +40,12 @@ class Dask:
         self.processes = []
         self.scheduler = self._start("scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard")
 
-        wait_for(lambda: self.file.exists() or self.scheduler.poll() is not None, within=60)
+        wait_for(lambda: self.is_ready or self.scheduler.poll() is not None, within=60)
+
+    @property
+    def is_ready(self):
+        """Whether the scheduler has written all of its file."""
+        return self.file.exists() and self.file.read_text().rstrip().endswith("}")
 
     @property
     def address(self):

@@ -364,8 +364,8 @@ def test_progress_and_displays_reach_the_folder(start):
 
 
 def wait_and_clean_up(started, cleaned):
-    started.touch()
     try:
+        started.touch()
         time.sleep(1000)
     finally:
         cleaned.touch()

@@ -209,10 +209,14 @@ def test_500_jobs_survive_the_death_of_a_worker(dask_class, tmp_path):
         nanny = dask.start_worker(nanny=True)
         dask.start_worker()
         with JobPool(engine=dask.engine(slots=2), store=tmp_path / "store", retries=3, grace=0.2) as pool:
-            jobs = pool.submit_all([Counts(number) for number in range(500)])
-            wait_for(lambda: sum(job.done() for job in jobs) >= 250, within=300)
+            in_the_middle = {250, 251}  # one on each worker when it is killed
+            processes = [Waits(tmp_path, one) if one in in_the_middle else Counts(one) for one in range(500)]
+            jobs = pool.submit_all(processes)
+            wait_for(lambda: len(pids_of(tmp_path)) == 2, within=300)
             worker = max(psutil.Process(nanny.pid).children(), key=lambda child: child.num_threads())
             worker.kill()
+            wait_for(lambda: not all(map(is_running, pids_of(tmp_path))))
+            (tmp_path / "go").touch()
             assert jobs.results() == list(range(500))
             assert max(job.attempts for job in jobs) == 2
     finally:

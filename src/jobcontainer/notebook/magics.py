@@ -19,7 +19,7 @@ from jobcontainer.errors import JobContainerError
 from jobcontainer.jobs.group import JobGroup
 from jobcontainer.jobs.job import Job
 from jobcontainer.jobs.option_flags import options_given
-from jobcontainer.jobs.pool import JobPool
+from jobcontainer.jobs.pool import JobPool, warm_up
 from jobcontainer.jobs.store import JobStore
 from jobcontainer.notebook import ipython_internals
 from jobcontainer.notebook.arguments import (
@@ -186,6 +186,8 @@ def load(shell: Any) -> None:
         formatter = shell.display_formatter.ipython_display_formatter
         formatter.for_type(Job, magics.cards.open)
         formatter.for_type(JobGroup, magics.cards.open)
+    if magics.engine == "loky" and not magics.preload:
+        warm_up()  # while the user reads on, so that the first job starts at once
 
 
 def unload(shell: Any) -> None:

@@ -149,7 +149,7 @@ class SnapshotReader:
             self._read_events()
             self._read_log()
             self._bars = self.job.progress or self._bars
-        below = self._processes() if state is JobState.RUNNING else []
+        below = self._process_ids() if state is JobState.RUNNING else []
         self._last = JobSnapshot(
             id=self.job.id,
             name=self.job.name,
@@ -204,7 +204,7 @@ class SnapshotReader:
         if size != self._log_size:
             self._log_size, self._log = size, tuple(self.job.tail(LOG_LINES))
 
-    def _processes(self) -> list[int]:
+    def _process_ids(self) -> list[int]:
         """Return the job's processes that can be seen from here."""
         if self._started is None or self._started.host != host_name():
             return []

@@ -63,7 +63,7 @@ def run_exit_functions() -> None:
         target = getattr(function, "func", function)  # the standard library registers partial objects
         if getattr(target, "__module__", "") != "concurrent.futures.thread":
             function()
-    atexit._run_exitfuncs()  # noqa: SLF001 -- a job's process leaves without the interpreter's own finalization
+    atexit._run_exitfuncs()  # as a job leaves without the finalization of its interpreter
 
 
 @contextlib.contextmanager
@@ -73,7 +73,7 @@ def children_allowed() -> Iterator[None]:
     :mod:`multiprocessing` forbids it, as nobody ends the children of a process that is simply terminated. Keepers end
     by themselves.
     """
-    config = _process.current_process()._config  # noqa: SLF001 -- as its docstring says
+    config = _process.current_process()._config
     before = config.get("daemon", False)
     config["daemon"] = False
     try:
@@ -84,7 +84,7 @@ def children_allowed() -> Iterator[None]:
 
 def forget_siblings() -> None:
     """In a forked child: have multiprocessing not wait for its parent's children when it exits, which fails."""
-    _process._children = set()  # noqa: SLF001 -- as its docstring says
+    _process._children = set()
 
 
 def become_main_process() -> None:
@@ -92,9 +92,9 @@ def become_main_process() -> None:
 
     What this process has inherited of its parents, their children, finalizers and resource tracker, is not its own.
     """
-    _util._finalizer_registry.clear()  # noqa: SLF001 -- as its docstring says
+    _util._finalizer_registry.clear()
     current = _process.current_process()
-    current.name, current._identity, current._parent_pid = "MainProcess", (), None  # noqa: SLF001 -- as its docstring says
-    current._config = {"authkey": current.authkey, "semprefix": "/mp"}  # noqa: SLF001 -- as a main process has it
-    _process._parent_process, _process._children = None, set()  # noqa: SLF001 -- as its docstring says
-    _tracker._resource_tracker._fd = _tracker._resource_tracker._pid = None  # noqa: SLF001 -- as its docstring says
+    current.name, current._identity, current._parent_pid = "MainProcess", (), None
+    current._config = {"authkey": current.authkey, "semprefix": "/mp"}  # as a main process has it
+    _process._parent_process, _process._children = None, set()
+    _tracker._resource_tracker._fd = _tracker._resource_tracker._pid = None

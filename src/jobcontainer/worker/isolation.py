@@ -72,8 +72,8 @@ def settle_in() -> None:
     os.dup2(null, 0)
     os.dup2(null, 1)  # standard error stays, for what Python says of a keeper that fails
     os.close(null)
-    sys.modules["__main__"] = types.ModuleType("__main__")  # a job that is started anew would load loky's
-    multiprocessing.set_start_method(None, force=True)  # loky's own is not known in a process that is started anew
+    sys.modules["__main__"] = types.ModuleType("__main__")  # a new interpreter would load loky's
+    multiprocessing.set_start_method(None, force=True)  # a new interpreter does not know loky's own
 
 
 def take_out_joblib() -> dict[str, ModuleType]:

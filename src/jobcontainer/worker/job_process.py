@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 
 READY = b"{}"
-"""What a process that was started anew sends before it waits for an order."""
+"""What a new interpreter sends before it waits for an order."""
 
 
 class JobProcess:

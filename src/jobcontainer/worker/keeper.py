@@ -23,7 +23,6 @@ import gc
 import os
 import select
 import signal
-import socket
 import sys
 import threading
 import time
@@ -33,6 +32,7 @@ from typing import TYPE_CHECKING, NoReturn
 from jobcontainer.events import JobState, Outcome, Started
 from jobcontainer.storage.ending import write_end
 from jobcontainer.storage.folder import JobFolder
+from jobcontainer.storage.owner import host_name
 from jobcontainer.worker import isolation, job_process, limits, process_tree
 from jobcontainer.worker.environment import take_over_early
 from jobcontainer.worker.keeper_protocol import CancelJob, EndKeeper, JobEnded, KeeperEnded, RunJob, SetEnvironment
@@ -80,7 +80,7 @@ class Keeper:
     Args:
         lifeline: to the engine.
         preload: names of modules that jobs will need; a process that is forked has them already.
-        forks: whether processes are forked, or started anew.
+        forks: whether processes are forked, or are new interpreters.
     """
 
     def __init__(self, lifeline: Connection, preload: Sequence[str], *, forks: bool) -> None:
@@ -92,7 +92,7 @@ class Keeper:
         self._environment: Environment | None = None  # of the orders that come
         self._spare: JobProcess | None = None
         self._reused: JobProcess | None = None
-        self._host = socket.gethostname()
+        self._host = host_name()
         self._base = 0
         self._messages, self._watched = select.poll(), select.poll()  # the latter is for the job as well
         for watched in (self._messages, self._watched):

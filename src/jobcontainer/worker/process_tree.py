@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 _TRACKER_SECONDS = 0.1
 _PROC = Path("/proc")
 _LINUX = sys.platform == "linux"
-_RSS = re.compile(rb"^Rss(?:Anon|Shmem):\s+(\d+) kB", re.MULTILINE)
+_HELD = re.compile(rb"^Rss(?:Anon|Shmem):\s+(\d+) kB", re.MULTILINE)
 _PEAK_AND_FILES = re.compile(rb"^(?:VmHWM|RssFile):\s+(\d+) kB", re.MULTILINE)
 _PROPORTIONAL = re.compile(rb"^Pss_(?:Anon|Shmem):\s+(\d+) kB", re.MULTILINE)
 
@@ -54,7 +54,7 @@ def memory_of(pids: Iterable[int]) -> int:
 
     A few tens of microseconds for each process.
     """
-    return sum(_memory(pid, "status", _RSS) for pid in pids)
+    return sum(_memory(pid, "status", _HELD) for pid in pids)
 
 
 def cpu_of(pids: Iterable[int]) -> float:
@@ -77,7 +77,7 @@ def exact_memory_of(pids: Iterable[int]) -> int:
 def peak_memory() -> int:
     """Return the most memory of its own that this process has held, in bytes; 0 where unknown.
 
-    It is the peak of all resident memory less the files that are mapped now: the kernel keeps no peak of its own for
+    It is the peak of the RSS less the files that are mapped now: the kernel keeps no peak of its own for
     anonymous memory.
     """
     with contextlib.suppress(OSError):  # not on Linux
@@ -207,7 +207,7 @@ def _children_by_ps(pid: int) -> list[int]:
 
 
 def _table() -> dict[int, tuple[int, int]]:
-    """Ask ``ps`` for every process: its parent, and its resident memory in KiB."""
+    """Ask ``ps`` for every process: its parent, and its RSS in KiB."""
     listed = subprocess.run(["ps", "-A", "-o", "pid=,ppid=,rss="], capture_output=True, check=False)  # noqa: S607 -- POSIX
     rows = (list(map(int, line.split())) for line in listed.stdout.splitlines())
     return {pid: (parent, size) for pid, parent, size in rows}

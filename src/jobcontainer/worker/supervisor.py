@@ -15,6 +15,7 @@ import contextlib
 import json
 import resource
 import select
+import signal
 import time
 from multiprocessing.connection import wait
 from typing import TYPE_CHECKING
@@ -126,7 +127,7 @@ class Supervisor:
             self._timeout_at += _START_SECONDS
 
     def _milliseconds_left(self) -> float | None:
-        """Tell how long to wait for anything else; None for ever."""
+        """Return how long to wait for anything else; None for ever."""
         due = self._kill_at
         if not self._facts.reported:
             due = min(due, self._gauge.next_look, _NEVER if self._facts.stopped else self._timeout_at)
@@ -160,7 +161,7 @@ class Supervisor:
             self._process.interrupt()
 
     def _kill(self) -> None:
-        """End it for sure; if it has not reported its end, with a traceback in its log."""
+        """Kill it; where it has not reported its end, with a traceback in its log."""
         self._kill_at = _NEVER
         if not self._facts.reported:
             self._trace()
@@ -215,7 +216,7 @@ class Supervisor:
         facts = self._facts
         peak = max(self._gauge.peak, facts.reported.get("peak_memory", 0) - self._base)
         cpu = facts.reported.get("cpu", 0.0) if self._order.reuses else _cpu_of_children() - self._cpu_before
-        if facts.exit_code == -9 and facts.stopped is None and self._oom_kills is not None:  # noqa: PLR2004 -- SIGKILL
+        if facts.exit_code == -signal.SIGKILL and facts.stopped is None and self._oom_kills is not None:
             facts.oom_killed = process_tree.oom_kills() > self._oom_kills
         if not facts.reported:
             with contextlib.suppress(OSError):  # FileNotFoundError: there is no result

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
-import socket
 import time
 from dataclasses import dataclass
 from functools import partial
@@ -22,6 +21,7 @@ from jobcontainer.errors import JobFileError
 from jobcontainer.events import JobState, Outcome
 from jobcontainer.jobfile.serializer import packages_of
 from jobcontainer.storage.ending import write_end
+from jobcontainer.storage.owner import host_name
 
 if TYPE_CHECKING:
     from jobcontainer.engines.dask.cluster import Cluster, Worker
@@ -58,7 +58,7 @@ class Attempts:
     def __init__(self, cluster: Cluster, preload: tuple[str, ...]) -> None:
         """Run nothing yet."""
         self._cluster, self._preload = cluster, preload
-        self._host = socket.gethostname()
+        self._host = host_name()
 
     async def run(self, attempt: ClusterAttempt) -> Outcome:
         """Run an attempt to its end; whatever happens, there is an outcome, and the job's folder has it."""

@@ -15,7 +15,6 @@ import os
 import pickle
 import platform
 import secrets
-import socket
 import threading
 from asyncio import to_thread
 from dataclasses import dataclass
@@ -32,6 +31,7 @@ from jobcontainer.pickling import cloudpickle_internals, package_versions
 from jobcontainer.pickling.package_versions import Distribution
 from jobcontainer.process import Environment, JobOptions
 from jobcontainer.storage.folder import JobFolder
+from jobcontainer.storage.owner import host_name
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -96,7 +96,7 @@ async def introduce(challenge: bytes, watch: type[Any], dask_worker: Any) -> dic
     return {
         **versions(),
         "instance": INSTANCE,
-        "host": socket.gethostname(),
+        "host": host_name(),
         "cpus": available_cpus(),
         "signature": signature,
         "problem": problem,
@@ -186,7 +186,7 @@ def _environment(task: JobTask, folder: JobFolder) -> Environment:
     On the client's machine it is the client's. Elsewhere it is this worker's, with what only the client has added.
     """
     theirs = task.order.environment
-    if theirs is None or not (task.is_remote or task.host != socket.gethostname()):
+    if theirs is None or not (task.is_remote or task.host != host_name()):
         return theirs or Environment.here()
     here = Environment.here()
     added = (entry for entry in theirs.sys_path if entry not in here.sys_path and Path(entry).exists())

@@ -30,7 +30,7 @@ class LokyEngine:
     Args:
         slots: how many jobs run at the same time; None for the CPUs that are really available.
         preload: names of modules that each keeper imports before any job.
-        forks: whether keepers fork the jobs' processes, or start each anew; None for what the system can do.
+        forks: whether keepers fork the jobs' processes, or start new interpreters; None for what the system can do.
 
     Raises:
         ValueError: ``slots`` is not a whole number from 1 up.

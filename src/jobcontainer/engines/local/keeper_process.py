@@ -74,7 +74,7 @@ class KeeperProcess:
 
     Args:
         preload: names of modules that the keeper imports before any job.
-        forks: whether the keeper forks the jobs' processes, or starts each anew.
+        forks: whether the keeper forks the jobs' processes, or starts new interpreters.
         threads: returns how many threads the numerical libraries that it loads may have; it may import loky.
 
     Attributes:
@@ -100,8 +100,8 @@ class KeeperProcess:
         self._has_ended = False
         self.has_started = threading.Event()
         with _lifelines_lock:
-            self._lifeline, self._far_end = multiprocessing.Pipe()
-            _lifelines.update((self._lifeline, self._far_end))
+            self._lifeline, self._keeper_end = multiprocessing.Pipe()
+            _lifelines.update((self._lifeline, self._keeper_end))
         self._thread = threading.Thread(target=self._live, name="jobcontainer-keeper", daemon=True)
 
     def start(self, at_exit: Callable[[], object]) -> None:
@@ -189,8 +189,8 @@ class KeeperProcess:
             )
         finally:
             with _lifelines_lock:
-                _lifelines.discard(self._far_end)
-                self._far_end.close()  # the keeper has its copy
+                _lifelines.discard(self._keeper_end)
+                self._keeper_end.close()  # the keeper has its copy
             self.has_started.set()
         if call is not None and not self._receive():
             reason = self._why_it_died(call)
@@ -212,7 +212,7 @@ class KeeperProcess:
         return ProcessPoolExecutor(
             max_workers=1,
             initializer=keeper.begin,
-            initargs=(self._far_end, self._preload, self._forks),
+            initargs=(self._keeper_end, self._preload, self._forks),
             env={MARK: self._mark} | dict.fromkeys(limits.THREAD_VARIABLES, str(self._threads())),
         )
 
@@ -265,7 +265,7 @@ class KeeperProcess:
 
     def _close_lifeline(self) -> None:
         with _lifelines_lock:
-            for end in (self._lifeline, self._far_end):
+            for end in (self._lifeline, self._keeper_end):
                 _lifelines.discard(end)
                 end.close()
 

@@ -48,7 +48,7 @@ class WorkerSlots:
     Args:
         size: how many slots there are; None for the CPUs that are really available.
         preload: names of modules that each keeper imports before any job.
-        forks: whether keepers fork the jobs' processes, or start each anew.
+        forks: whether keepers fork the jobs' processes, or start new interpreters.
     """
 
     def __init__(self, size: int | None, preload: Sequence[str], *, forks: bool) -> None:

@@ -160,17 +160,23 @@ def _patch_ipython(module: Any) -> None:
     for ours in (display, publish_display_data, clear_output):
         theirs = getattr(module, ours.__name__)
         for other in list(sys.modules.values()):
-            # object's own lookup does not load a module whose loading user code has put off
+            # object's own lookup does not load a module that waits for its first use
             names = object.__getattribute__(other, "__dict__") if isinstance(other, type(sys)) else {}
             if names.get(ours.__name__) is theirs:
                 _hooks.replace(other, ours.__name__, ours)
 
 
 def _patch_pyplot(pyplot: Any) -> None:
-    """Have pyplot use the job's backend, where it has read another in its settings before the job."""
-    from jobcontainer.worker.reporting import matplotlib_backend  # noqa: PLC0415 -- imports matplotlib
+    """Have pyplot use the job's backend, where it has read another in its settings before the job.
 
-    matplotlib_backend.choose(pyplot, _hooks)
+    Public ways would load a backend on the way back: ``switch_backend`` does, and so does ``RcParams`` where it is
+    asked which one is set. So the dict below it is used, and the backend that is loaded is forgotten.
+    """
+    before = dict.__getitem__(pyplot.rcParams, "backend")
+    if before != f"module://{_BACKEND}":
+        _hooks.at_undo(dict.__setitem__, pyplot.rcParams, "backend", before)
+        dict.__setitem__(pyplot.rcParams, "backend", f"module://{_BACKEND}")
+        _hooks.replace(pyplot, "_backend_mod", None)
 
 
 def _patch_plotly(module: Any) -> None:

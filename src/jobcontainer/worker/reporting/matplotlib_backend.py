@@ -4,14 +4,11 @@ matplotlib loads this module by the name that :mod:`jobcontainer.worker.reportin
 with a notebook's inline backend, ``plt.show()`` shows every open figure and closes it; figures that are open at the end
 of the job are shown then, unless ``display(figure)`` or ``figure.show()`` showed them as they are.
 
-Private names of matplotlib are used here alone: ``Gcf``, pyplot's register of open figures, which every backend needs
-(``pyplot_show`` has no other way to them), and ``pyplot._backend_mod``, as ``pyplot.switch_backend`` would load the
-backend that is put back after the job.
+``Gcf``, pyplot's register of open figures, is in a private module of matplotlib, but every backend needs it:
+``pyplot_show`` has no other way to the figures.
 """
 
 from __future__ import annotations
-
-from typing import TYPE_CHECKING, Any
 
 from matplotlib._pylab_helpers import Gcf
 from matplotlib.backend_bases import FigureManagerBase
@@ -19,8 +16,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from jobcontainer.worker.reporting.display import display
 
-if TYPE_CHECKING:
-    from jobcontainer.worker.reporting.import_hooks import Hooks
+
+_display: Callable[[object], object] = print  # until choose() is given the one of the job
 
 
 class FigureManager(FigureManagerBase):
@@ -28,7 +25,7 @@ class FigureManager(FigureManagerBase):
 
     def show(self) -> None:
         """Show the figure; called by ``figure.show()``."""
-        display(self.canvas.figure)
+        _display(self.canvas.figure)
 
     @classmethod
     def pyplot_show(cls, *, block: bool | None = None) -> None:  # noqa: ARG003 -- matplotlib's signature
@@ -42,19 +39,6 @@ class FigureCanvas(FigureCanvasAgg):
     """An Agg canvas whose manager shows figures on the card."""
 
     manager_class = FigureManager
-
-
-def choose(pyplot: Any, hooks: Hooks) -> None:
-    """Use this backend in a pyplot that may have read its settings before the job, until the job's end.
-
-    The dict below RcParams is used, as RcParams itself would load a backend to find out which it is.
-    """
-    settings = pyplot.rcParams
-    before = dict.__getitem__(settings, "backend")
-    if before != f"module://{__name__}":
-        hooks.at_undo(dict.__setitem__, settings, "backend", before)
-        dict.__setitem__(settings, "backend", f"module://{__name__}")
-        hooks.replace(pyplot, "_backend_mod", None)  # is chosen anew at the next figure
 
 
 def show_left_open() -> None:

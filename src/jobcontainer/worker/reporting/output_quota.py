@@ -18,6 +18,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from jobcontainer.events import Display
+from jobcontainer.process import memory_text
 from jobcontainer.worker.reporting.log import note
 
 if TYPE_CHECKING:
@@ -130,7 +131,7 @@ class OutputQuota:
     def _note_full(self) -> None:
         if math.isinf(self._next):
             last = "no more are kept but the last state of those that are updated"
-            text = f"the outputs of this job reached {MAX_TOTAL // 10**6} MB, {last}. {_SAVE}"
+            text = f"the outputs of this job reached {memory_text(MAX_TOTAL)}, {last}. {_SAVE}"
         else:
             text = f"this job shows {MAX_OUTPUTS} outputs, no more are kept. {_SAVE}"
         if self._note(text):
@@ -155,7 +156,7 @@ def _fitted(output: Display) -> Display:
     size = _size(output)
     if size <= MAX_BYTES:
         return output
-    reason = f"jobcontainer: an output of {size / 1e6:.0f} MB is too large. Save it to a file in run()."
+    reason = f"jobcontainer: an output of {memory_text(size)} is too large. Save it to a file in run()."
     text = str(output.data.get("text/plain", ""))
     while _size(output) > MAX_BYTES:
         data = dict(output.data)
