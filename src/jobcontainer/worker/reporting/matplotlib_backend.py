@@ -17,15 +17,12 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from jobcontainer.worker.reporting.display import display
 
 
-_display: Callable[[object], object] = print  # until choose() is given the one of the job
-
-
 class FigureManager(FigureManagerBase):
     """Shows its figure on the card."""
 
     def show(self) -> None:
         """Show the figure; called by ``figure.show()``."""
-        _display(self.canvas.figure)
+        display(self.canvas.figure)
 
     @classmethod
     def pyplot_show(cls, *, block: bool | None = None) -> None:  # noqa: ARG003 -- matplotlib's signature
