@@ -73,16 +73,14 @@ def test_an_order_to_a_keeper_that_knows_the_environment_is_small(submitter):
     assert len(pickle.dumps(RunJob(order._replace(environment=None)))) < 1024
 
 
-class Counts:
+class CountsPages:
     def run(self):
-        modules = [name for name in sys.modules if name.partition(".")[0] != "numpy"]  # which loky brings along
-        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt, len(modules)
+        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="keepers fork on Linux")
 def test_a_fresh_process_touches_few_pages(tmp_path):
-    """Every page that a new process writes to is copied; until run() that was some 900, and modules are as few."""
+    """Every page that a new process writes to is copied; until run() that was some 900."""
     with JobPool(1, store=tmp_path) as pool:
-        counted = [pool.submit(Counts()).result() for _ in range(3)]
-    assert max(pages for pages, _ in counted) < 1400
-    assert max(modules for _, modules in counted) < 300
+        counted = [pool.submit(CountsPages()).result() for _ in range(3)]
+    assert max(counted) < 1400
