@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import weakref
 from typing import Protocol
@@ -22,12 +21,12 @@ class Scheduler(Protocol):
         ...
 
 
-_schedulers: weakref.WeakKeyDictionary[Scheduler, int] = weakref.WeakKeyDictionary()  # and the process of each
+_schedulers: weakref.WeakSet[Scheduler] = weakref.WeakSet()
 
 
 def add(scheduler: Scheduler) -> None:
     """Note a scheduler for as long as somebody holds it."""
-    _schedulers[scheduler] = os.getpid()
+    _schedulers.add(scheduler)
 
 
 def finish_at_exit() -> None:
@@ -38,7 +37,7 @@ def finish_at_exit() -> None:
 def _at_exit() -> None:
     """Wait for the jobs of a script, as the standard library's executors do; end those of an interactive session."""
     interactive = hasattr(sys, "ps1")  # set by the plain prompt and by IPython, in a terminal or a kernel
-    for scheduler in [one for one, pid in _schedulers.items() if pid == os.getpid()]:  # not those of a parent
+    for scheduler in list(_schedulers):  # those of a parent do nothing here
         try:
             scheduler.end() if interactive else scheduler.shutdown()
         except KeyboardInterrupt:

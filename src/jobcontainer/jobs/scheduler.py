@@ -19,7 +19,6 @@ from __future__ import annotations
 import contextlib
 import heapq
 import itertools
-import os
 import threading
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -29,6 +28,7 @@ from jobcontainer.events import JobState, Outcome
 from jobcontainer.jobs import at_exit
 from jobcontainer.storage.ending import cancelled_before_start, lost, may_be_retried, write_end
 from jobcontainer.storage.journal import Journal, JournalEntry
+from jobcontainer.worker.forked_child import BoundToProcess
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -58,7 +58,7 @@ class _Entry:
         return self.attempt if self.attempt > 1 else 0
 
 
-class Scheduler:
+class Scheduler(BoundToProcess):
     """Hands queued jobs to an engine's free slots, oldest first among those of the highest priority.
 
     Args:
@@ -68,6 +68,7 @@ class Scheduler:
 
     def __init__(self, engine: Engine, submitter: Submitter) -> None:
         """Start with an empty queue."""
+        super().__init__()
         self.engine = engine
         self.submitter = submitter
         self._lock = threading.Lock()
@@ -77,7 +78,6 @@ class Scheduler:
         self._journal = Journal(submitter.store)
         self._running: dict[str, _Entry] = {}
         self._numbers = itertools.count()
-        self._owner_pid = os.getpid()
         self._shut = False
         self._closing: threading.Thread | None = None
         at_exit.add(self)
@@ -133,6 +133,8 @@ class Scheduler:
         Returns:
             Whether any of them was queued or running here.
         """
+        if self.is_inherited:
+            return False
         with self._lock:
             queued = [entry for job in jobs if (entry := self._waiting.pop(job.id, None)) is not None]
             running = [entry for job in jobs if (entry := self._running.get(job.id)) is not None]
@@ -152,6 +154,8 @@ class Scheduler:
             wait: whether to return only then.
             cancel_queued: whether the jobs that have not started are cancelled.
         """
+        if self.is_inherited:
+            return
         with self._lock:
             self._shut = True
         if cancel_queued:
@@ -167,6 +171,8 @@ class Scheduler:
 
     def end(self) -> None:
         """Cancel every job and close the engine at once."""
+        if self.is_inherited:
+            return
         with self._lock:
             self._shut = True
         self.cancel(self.unfinished())
@@ -195,8 +201,7 @@ class Scheduler:
         Raises:
             RuntimeError: it was shut down, or this process was forked from the one that made it.
         """
-        if self._owner_pid != os.getpid():
-            raise RuntimeError("This process was forked from the one that made the pool: make a new JobPool here.")
+        self.refuse_if_inherited()
         if self._shut:
             raise RuntimeError("cannot submit after shutdown: make a new JobPool.")
 

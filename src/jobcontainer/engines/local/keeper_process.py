@@ -80,7 +80,6 @@ class KeeperProcess:
     Attributes:
         has_started: set when the keeper's process was made, or could not be.
         was_made: whether it was.
-        owner: the process that it serves.
     """
 
     def __init__(self, preload: Sequence[str], *, forks: bool, threads: Callable[[], int]) -> None:
@@ -92,7 +91,6 @@ class KeeperProcess:
         self._preload, self._forks, self._threads = tuple(preload), forks, threads
         self._mark = secrets.token_hex(8)
         self.was_made = self._has_run_jobs = self._is_killed = False
-        self.owner = os.getpid()
         self._sending = threading.Lock()
         self._environment = ""  # the digest of the one that was sent last
         self._listener: KeeperListener | None = None
