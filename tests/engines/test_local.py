@@ -532,6 +532,31 @@ def test_a_child_that_user_code_forks_neither_waits_nor_acts(script, name, inter
     assert (out, err) == (f"{SAID.get(name, '0')}\nTrue False False 1\n", "")
 
 
+@pytest.mark.parametrize("closed", ["<&-", "2>&-", "<&- 2>&-", ">&- 2>&- <&-"])
+def test_it_runs_where_standard_streams_are_closed(tmp_path, closed):
+    """A daemon or a container may start Python so; the descriptors 0 to 2 are then free for other files."""
+    path = tmp_path / "script.py"
+    path.write_text(
+        PRELUDE
+        + textwrap.dedent("""
+        def look():
+            print("printed", file=sys.stderr)
+            return sys.stdin.read(), [os.readlink(f"/proc/self/fd/{number}") for number in (0, 1)]
+
+        engine = LokyEngine(1)
+        start(engine, look).result(60)
+        engine.close()
+        """)
+    )
+    environment = os.environ | {"STORE": str(tmp_path / "store")}
+    command = f'exec "{sys.executable}" -W error "{path}" {closed}'
+    done = subprocess.run(["sh", "-c", command], env=environment, capture_output=True, timeout=60, check=True)
+    assert (done.stdout, done.stderr) == (b"", b"")
+    (job,) = StoreFolder(tmp_path / "store").folders()
+    assert JobFolder(job).tail(5) == ["printed"]
+    assert read_result(JobFolder(job).result_file)[0] == ("", [os.devnull, str(JobFolder(job).log_file)])
+
+
 def test_a_script_may_end_when_its_first_job_was_just_submitted(script):
     """No process can be started while the interpreter exits: what a job needs has been started by then."""
     process = script(

@@ -10,11 +10,14 @@ from __future__ import annotations
 
 import builtins
 import contextlib
+import contextvars
 import json
 import os
 import sys
 import time
 import traceback
+from collections.abc import Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from jobcontainer.events import JobState
@@ -111,17 +114,20 @@ def run_process(
         load: returns the process from its file; the default takes this process for the job's own.
     """
     process = value = None
+    this = os.getpid()
     try:
         prepare()
         progress.install(folder)
         display.install(folder)
         try:
             process = load(folder.file(PROCESS))
-            value = process.run()
+            value = _awaited(process.run())
         finally:
+            _leave_if_forked(this)
             vars(builtins).update(_BUILTINS)  # what user code did to them must not keep its result from being written
             display.finish()
         identity = write_returned(folder.file(RESULT), value)
+        _leave_if_forked(this)
         end: dict[str, Any] = {"state": JobState.SUCCEEDED, "result_identity": identity}
     except BaseException as error:  # noqa: BLE001 -- whatever run() raises is its end
         end = _ended_by(error, folder)
@@ -137,6 +143,39 @@ def exit_process() -> NoReturn:
     finally:
         log.flush()
         os._exit(0)
+
+
+def _awaited(value: Any) -> Any:
+    """Return what a coroutine returns, any other value as it is; ``async def run`` and functions make one."""
+    if not isinstance(value, Coroutine):
+        return value
+    import asyncio  # noqa: PLC0415 -- it takes as long as a short job
+
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(value)
+    with ThreadPoolExecutor(1) as other:  # inline, in a notebook, whose own loop runs in this thread
+        return other.submit(contextvars.copy_context().run, asyncio.run, value).result()
+
+
+def _leave_if_forked(job: int) -> None:
+    """End a child that user code forked, as a child of a script ends; only the job's own process speaks for it.
+
+    Args:
+        job: the process id of the job.
+    """
+    if os.getpid() == job:
+        return
+    error, code = sys.exception(), 0
+    if isinstance(error, SystemExit):
+        code = _exited(error)["exit_code"]
+    elif error is not None:
+        error.__traceback__ = _without_our_frames(error.__traceback__)
+        traceback.print_exception(error)
+        code = 1
+    log.flush()
+    os._exit(code)
 
 
 def _ended_by(error: BaseException, folder: JobFolder) -> dict[str, Any]:

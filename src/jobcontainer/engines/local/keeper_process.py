@@ -22,6 +22,7 @@ import os
 import secrets
 import signal
 import socket
+import sys
 import threading
 from multiprocessing import resource_tracker
 from typing import TYPE_CHECKING, Any, Final, Protocol
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from jobcontainer.worker.keeper_protocol import ToKeeper
     from jobcontainer.worker.order import Order
 
+_STANDARD_ERROR: Final = 2  # the last of the standard descriptors
 _REASON_SECONDS: Final = 5.0  # until loky knows how a keeper died whose lifeline has ended
 
 _lifelines: set[Connection] = set()
@@ -98,6 +100,7 @@ class KeeperProcess:
         self._has_ended = False
         self.has_started = threading.Event()
         with _lifelines_lock:
+            _open_standard_descriptors()
             self._lifeline, self._keeper_end = multiprocessing.Pipe()
             _lifelines.update((self._lifeline, self._keeper_end))
         self._thread = threading.Thread(target=self._live, name="jobcontainer-keeper", daemon=True)
@@ -221,7 +224,7 @@ class KeeperProcess:
         left the notebook's session. The tracker, which unblocks SIGINT when it starts, must be there before.
         """
         resource_tracker.ensure_running()
-        with _sigint_blocked(), children_allowed():
+        with _sigint_blocked(), children_allowed(), _standard_streams_open():
             if self._is_killed:
                 raise RuntimeError("the engine was closed")
             call: Future[None] = executor.submit(keeper.serve)
@@ -275,6 +278,31 @@ def _sigint_blocked() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _open_standard_descriptors() -> None:
+    """Open those from 0 to 2 that are closed, as where this process was started with ``<&-``, on nothing.
+
+    In a new process they are the standard three, whatever has got their numbers here in the meantime.
+    """
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= _STANDARD_ERROR:
+        os.set_inheritable(descriptor, True)
+    os.close(descriptor)
+
+
+@contextlib.contextmanager
+def _standard_streams_open() -> Iterator[None]:
+    """Put something in the place of a stream that can't be flushed, as loky does before it starts a process."""
+    closed = {name: stream for name in ("stdout", "stderr") if not _is_open(stream := getattr(sys, name))}
+    with contextlib.ExitStack() as stack:
+        for name, stream in closed.items():
+            setattr(sys, name, stack.enter_context(open(os.devnull, "w")))
+            stack.callback(setattr, sys, name, stream)
+        yield
+
+
+def _is_open(stream: Any) -> bool:
+    return stream is not None and not getattr(stream, "closed", False)
 
 
 def _give_up_lifelines() -> None:
