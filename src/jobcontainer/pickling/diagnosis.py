@@ -26,10 +26,7 @@ if TYPE_CHECKING:
 
 _LEAVE_OUT: Final = "Leave it out of what run() returns, or return what it is made of."
 _TOO_DEEP: Final = "It is nested too deeply for pickle: make it flatter, for example a list instead of a chain."
-_FLATTEN: Final = (
-    "It is nested too deeply for pickle: return something flatter, a list instead of a chain, say; or raise the limit in "
-    "run() with sys.setrecursionlimit()."
-)
+_FLATTEN: Final = "It is nested too deeply for pickle: return something flatter, for example a list instead of a chain."
 _MOST_ROUNDS: Final = 20
 _MOST_SHOWN: Final = 10
 _LONGEST_PATH: Final = 200

@@ -27,6 +27,7 @@ from jobcontainer.storage.result import qualified_name, write_raised, write_retu
 from jobcontainer.worker import isolation, limits, process_tree, reused_process
 from jobcontainer.worker.cpython_internals import run_exit_functions
 from jobcontainer.worker.environment import take_over
+from jobcontainer.worker.outcome import EXITED_WITHOUT_ERROR
 from jobcontainer.worker.reporting import display, log, progress
 
 if TYPE_CHECKING:
@@ -205,7 +206,10 @@ def _exited(error: SystemExit) -> dict[str, Any]:
         with contextlib.suppress(Exception):
             print(code, file=sys.stderr)  # noqa: T201 -- as the interpreter does it
         code = 1
-    return {"state": JobState.CRASHED, "exit_code": (code or 0) & 0xFF, "exit_argument": _text_of(error)}
+    ended: dict[str, Any] = {"exit_code": (code or 0) & 0xFF, "exit_argument": _text_of(error)}
+    if ended["exit_code"]:
+        return ended | {"state": JobState.CRASHED}
+    return ended | {"state": JobState.FAILED, "error_type": "SystemExit", "error_message": EXITED_WITHOUT_ERROR}
 
 
 def _text_of(error: BaseException) -> str:
