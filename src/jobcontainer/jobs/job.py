@@ -144,11 +144,7 @@ class Job(Future[R], Generic[R]):
         return Serializer.deserialize_from_file(self.folder.process_file)
 
     def tail(self, lines: int = 10) -> list[str]:
-        """Return the last lines of the log.
-
-        Args:
-            lines: how many at the most.
-        """
+        """Return the last lines of the log, so many at the most."""
         return self.folder.tail(lines)
 
     def cancel(self) -> bool:
@@ -236,15 +232,14 @@ class Job(Future[R], Generic[R]):
         if self._loaded is None:
             outcome = self.outcome
             assert outcome is not None, "only an ended job is loaded"  # noqa: S101 -- callers have waited
-            if outcome.state is JobState.SUCCEEDED or (outcome.state is JobState.FAILED and self._has_result()):
+            if outcome.state is JobState.SUCCEEDED or (
+                outcome.state is JobState.FAILED and self.folder.result_file.exists()
+            ):
                 identity = outcome.result_identity
                 self._loaded = read_result(self.folder.result_file, identity and FileIdentity(*identity))
             else:
                 self._loaded = None, error_of(outcome, self.folder)
         return self._loaded
-
-    def _has_result(self) -> bool:
-        return self.folder.result_file.exists()
 
     def _dispatched(self, attempt: int) -> None:
         """Note that an attempt was handed to an engine."""

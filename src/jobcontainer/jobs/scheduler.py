@@ -20,15 +20,17 @@ import contextlib
 import heapq
 import itertools
 import os
+import sys
 import threading
+import weakref
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from jobcontainer.engines import Growing, StartsInBackground
 from jobcontainer.events import JobState, Outcome
-from jobcontainer.jobs import at_exit
 from jobcontainer.storage.ending import cancelled_before_start, lost, may_be_retried, write_end
 from jobcontainer.storage.journal import Journal, JournalEntry
+from jobcontainer.worker.cpython_internals import call_at_exit
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,6 +41,13 @@ if TYPE_CHECKING:
     from jobcontainer.jobs.submission import Submission, Submitter
 
 _ENDS_AT_ONCE = 200  # cancelled jobs whose ends go into the journal in one write
+
+_schedulers: weakref.WeakSet[Scheduler] = weakref.WeakSet()
+
+
+def schedulers_here() -> list[Scheduler]:
+    """Return the schedulers that this process made, not those of a parent that it was forked from."""
+    return [scheduler for scheduler in list(_schedulers) if scheduler.owner_pid == os.getpid()]
 
 
 @dataclass(slots=True, order=True)
@@ -51,11 +60,6 @@ class _Entry:
     submission: Submission = field(compare=False)
     attempt: int = field(default=1, compare=False)
     cancelled: bool = field(default=False, compare=False)
-
-    @property
-    def begun(self) -> int:
-        """The number of the attempt that waits; 0 where none was made yet."""
-        return self.attempt if self.attempt > 1 else 0
 
 
 class Scheduler:
@@ -77,10 +81,10 @@ class Scheduler:
         self._journal = Journal(submitter.store)
         self._running: dict[str, _Entry] = {}
         self._numbers = itertools.count()
-        self._owner_pid = os.getpid()
+        self.owner_pid = os.getpid()
         self._shut = False
         self._closing: threading.Thread | None = None
-        at_exit.add(self)
+        _schedulers.add(self)
         if isinstance(engine, Growing):
             engine.on_growth(self._dispatch)
         if isinstance(engine, StartsInBackground):
@@ -195,7 +199,7 @@ class Scheduler:
         Raises:
             RuntimeError: it was shut down, or this process was forked from the one that made it.
         """
-        if self._owner_pid != os.getpid():
+        if self.owner_pid != os.getpid():
             raise RuntimeError("This process was forked from the one that made the pool: make a new JobPool here.")
         if self._shut:
             raise RuntimeError("cannot submit after shutdown: make a new JobPool.")
@@ -243,7 +247,7 @@ class Scheduler:
             outcome = write_end(submission.folder, lost(submission.folder, reason, entry.attempt))
             self._settle([(entry.job, outcome)])
             raise
-        at_exit.finish_at_exit()
+        call_at_exit(_finish_at_exit)
         if entry.cancelled:  # between the queue and the engine, where neither could find it
             self.engine.cancel(entry.job.id)
         future.add_done_callback(lambda done: self._ended(entry, done))
@@ -266,9 +270,11 @@ class Scheduler:
 
     def _settle_unstarted(self, *entries: _Entry) -> None:
         """End jobs that were cancelled while they waited, as no engine knows of them."""
-        self._settle(
-            [(entry.job, write_end(entry.job.folder, cancelled_before_start(entry.begun))) for entry in entries]
-        )
+        ends = []
+        for entry in entries:
+            begun = entry.attempt if entry.attempt > 1 else 0
+            ends.append((entry.job, write_end(entry.job.folder, cancelled_before_start(begun))))
+        self._settle(ends)
 
     def _settle(self, ends: list[tuple[Job[Any], Outcome]]) -> None:
         self._journal.add_ended((job.folder, outcome.state) for job, outcome in ends)
@@ -283,3 +289,14 @@ class Scheduler:
             with contextlib.suppress(RuntimeError):  # at exit, from Python 3.12 on, no thread starts: who waits closes
                 self._closing.start()
             self._idle.notify_all()
+
+
+def _finish_at_exit() -> None:
+    """Wait for the jobs of a script, as the standard library's executors do; end those of an interactive session."""
+    interactive = hasattr(sys, "ps1")  # set by the plain prompt and by IPython, in a terminal or a kernel
+    for scheduler in schedulers_here():
+        try:
+            scheduler.end() if interactive else scheduler.shutdown()
+        except KeyboardInterrupt:
+            scheduler.end()
+            raise

@@ -49,14 +49,8 @@ class CardRegistry:
         card: CellCard | TerminalCard
         if in_kernel(self._shell):
             area = OutputArea(self._shell)
-            card = CellCard(
-                self._shell,
-                area,
-                source,
-                wake=wake,
-                on_rerun=on_rerun,
-                earlier=self._close_earlier(area),
-            )
+            earlier = self._close_earlier(area)
+            card = CellCard(self._shell, area, source, wake=wake, on_rerun=on_rerun, earlier=earlier)
             if area.cell_id:
                 self._cards.setdefault(area.cell_id, (area.request_id, []))[1].append(card)
         else:

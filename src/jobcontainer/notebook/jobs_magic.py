@@ -11,6 +11,7 @@ from jobcontainer.events import JobState
 from jobcontainer.jobfile.serializer import Serializer
 from jobcontainer.jobs.container import LogCopy
 from jobcontainer.jobs.group import JobGroup
+from jobcontainer.jobs.option_flags import prune
 from jobcontainer.notebook.arguments import JOB_ACTIONS, ArgumentsError, jobs_parser, submit_parser
 from jobcontainer.views.render import Listing
 from jobcontainer.views.snapshot import traceback_text
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
     from jobcontainer.jobs.job import Job
     from jobcontainer.jobs.store import JobStore
     from jobcontainer.notebook.discovery import FoundProcesses
-
-_DAY = 24 * 60 * 60
 
 
 def manage(given: argparse.Namespace, store: JobStore) -> Job[Any] | Listing | None:
@@ -40,7 +39,12 @@ def manage(given: argparse.Namespace, store: JobStore) -> Job[Any] | Listing | N
         ArgumentsError: there is no such job, or the id or a condition is missing.
     """
     if given.action == "prune":
-        _prune(given, store)
+        try:
+            sys.stdout.write(f"{prune(store, given)}\n")
+        except ValueError:
+            raise ArgumentsError(
+                "%jobs prune deletes nothing without a condition: add --older-than DAYS, --keep N or --all."
+            ) from None
         return None
     if given.action not in JOB_ACTIONS:
         return Listing(store.jobs())
@@ -114,15 +118,3 @@ def completions(line: str, store: JobStore) -> list[str]:
     else:
         return []
     return [word for word in offered if word.startswith(prefix)]
-
-
-def _prune(given: argparse.Namespace, store: JobStore) -> None:
-    older_than = None if given.older_than is None else given.older_than * _DAY
-    states = list(JobState) if given.all else None
-    try:
-        deleted = store.prune(older_than=older_than, keep=given.keep, states=states)
-    except ValueError:
-        raise ArgumentsError(
-            "%jobs prune deletes nothing without a condition: add --older-than DAYS, --keep N or --all."
-        ) from None
-    sys.stdout.write(f"{len(deleted)} jobs deleted\n")

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from jobcontainer.events import Bar, JobState
 from jobcontainer.views import units
 from jobcontainer.views.ansi import visible_text
-from jobcontainer.views.card import ICONS, LONGEST_NAME, BarLine, Card, Row, bar_lines, error_line, shown
+from jobcontainer.views.card import ICONS, LONGEST_NAME, NO_ERRORS, Card, Row, bar_lines, error_line, shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -126,7 +126,7 @@ class GroupSummary:
         if outcome is None:
             return
         self._last_end = max(self._last_end, outcome.at)
-        if outcome.state is not JobState.SUCCEEDED and outcome.state is not JobState.CANCELLED:
+        if outcome.state not in NO_ERRORS:
             error = shown(error_line(outcome).split("\n", 1)[0], _LONGEST_ERROR)
             kind = self._kinds.setdefault(error, _Kind(outcome.state, job))
             kind.count += 1
@@ -139,15 +139,10 @@ class GroupSummary:
         return ", ".join(f"{self.counts[state]:,} {state.words}" for state in _ORDER if self.counts[state])
 
     def _row(self, job: JobView, seen: JobSnapshot) -> Row:
-        bars: tuple[BarLine, ...] = bar_lines(seen.bars, moving=True)
-        last = visible_text(seen.log[-1]) if seen.log else ""
-        outer = bars[0] if bars else None
-        return Row(
-            id=job.id,
-            title=self.label(job),
-            fraction=outer.fraction if outer else None,
-            facts=tuple(fact for fact in (*(outer.facts[:2] if outer else ()), shown(last, LONGEST_NAME)) if fact),
-        )
+        bars = bar_lines(seen.bars, moving=True)
+        fraction, facts = (bars[0].fraction, bars[0].facts[:2]) if bars else (None, ())
+        last = shown(visible_text(seen.log[-1]), LONGEST_NAME) if seen.log else ""
+        return Row(id=job.id, title=self.label(job), fraction=fraction, facts=units.present(*facts, last))
 
     def _failures(self) -> list[Row]:
         newest = heapq.nlargest(MOST_KINDS, self._kinds.items(), key=lambda item: item[1].at)
@@ -163,13 +158,9 @@ class GroupSummary:
     def _notes(self) -> tuple[str, ...]:
         rest = len(self.running) - MOST_ROWS
         hidden = len(self._kinds) - MOST_KINDS
-        return tuple(
-            note
-            for note in (
-                f"{units.count(rest, 'more job')} running." if rest > 0 else "",
-                f"{units.count(hidden, 'more kind')} of failure; job.exception() has each." if hidden > 0 else "",
-            )
-            if note
+        return units.present(
+            f"{units.count(rest, 'more job')} running." if rest > 0 else "",
+            f"{units.count(hidden, 'more kind')} of failure; job.exception() has each." if hidden > 0 else "",
         )
 
 
