@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from jobcontainer.errors import JobCrashedError, JobError, JobFailedError, JobLostError, JobMemoryError, JobTimeoutError
 from jobcontainer.events import RETRIED, JobState, Outcome
-from jobcontainer.storage.result import kind_of
+from jobcontainer.storage.result import decided_state
 
 if TYPE_CHECKING:
     from jobcontainer.storage.folder import JobFolder
@@ -61,11 +61,7 @@ def lost(folder: JobFolder, reason: str, attempt: int = 0) -> Outcome:
         reason: what became of the worker, and what to do next.
         attempt: the attempt that was lost.
     """
-    try:
-        kind = kind_of(folder.result_file)
-    except OSError:  # FileNotFoundError: there is none
-        kind = ""
-    state = {"result": JobState.SUCCEEDED, "error": JobState.FAILED}.get(kind, JobState.LOST)
+    state = decided_state(folder.result_file) or JobState.LOST
     return Outcome(state=state, at=time.time(), reason=reason, attempt=attempt)
 
 

@@ -26,7 +26,7 @@ class ExitFacts:
             ``stopped`` where it was interrupted; ``result_identity`` for a result.
         stopped: why the keeper stopped it; None where it did not.
         exit_code: of its process; negative for a signal.
-        result: the kind of its result file, ``result`` or ``error``; empty where there is none.
+        result: the end that its result file decides; None where there is no complete one.
         oom_killed: whether the kernel's OOM killer was active meanwhile.
         limit: the limit that it exceeded: "timeout=5 s", "memory=2 GB, and it held 2.1 GB".
         log: the path of its log.
@@ -35,7 +35,7 @@ class ExitFacts:
     reported: dict[str, Any] = field(default_factory=dict)
     stopped: JobState | None = None
     exit_code: int | None = None
-    result: str = ""
+    result: JobState | None = None
     oom_killed: bool = False
     limit: str = ""
     log: str = ""
@@ -73,8 +73,7 @@ def classify(facts: ExitFacts, usage: Usage, attempt: int) -> Outcome:
 
 
 def _state(facts: ExitFacts) -> JobState:
-    by_file = {"result": JobState.SUCCEEDED, "error": JobState.FAILED}.get(facts.result)
-    reported = facts.reported.get("state", by_file)
+    reported = facts.reported.get("state", facts.result)
     if reported in DECIDED and not (facts.stopped and facts.reported.get("stopped")):
         return JobState(reported)
     if facts.stopped:
