@@ -7,7 +7,6 @@ with 0, or 2 where they could not do what was asked.
 from __future__ import annotations
 
 import argparse
-import concurrent.futures
 import dataclasses
 import json
 import os
@@ -42,7 +41,6 @@ EXIT_CODES = {
 """Exit code of ``run`` by the job's state; 2 is bad usage, 124, 130 and 137 are those of timeout(1) and the shell."""
 
 _UNABLE = 2
-_FOLLOW_SECONDS = 0.1
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -120,11 +118,8 @@ def _show(given: argparse.Namespace) -> int:
 
 
 def _log(given: argparse.Namespace) -> int:
-    job = JobStore().open(given.id)
-    copy = LogCopy(job)
-    while given.follow and concurrent.futures.wait([job], timeout=_FOLLOW_SECONDS).not_done:
-        copy.step()
-    copy.step()
+    copy = LogCopy(JobStore().open(given.id))
+    copy.follow() if given.follow else copy.step()
     return 0
 
 

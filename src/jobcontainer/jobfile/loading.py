@@ -116,12 +116,7 @@ def checked_content(
 
 
 def remember_whole(identity: FileIdentity, signature: bytes) -> None:
-    """Note that this process has written or checked every byte of a file.
-
-    Args:
-        identity: of the file.
-        signature: as it stands in the file; it covers the digests of all content.
-    """
+    """Note that this process has written or checked every byte of a file."""
     if identity.size >= _REMEMBERED_FROM:
         if len(_whole) >= _MOST_REMEMBERED:
             _whole.clear()

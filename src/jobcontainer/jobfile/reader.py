@@ -45,9 +45,6 @@ _FLAGS: Final = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NONBL
 class FileReader:
     """One open job file.
 
-    Args:
-        path: the file.
-
     Attributes:
         path: the file.
         status: of the open file.

@@ -112,11 +112,6 @@ class Serializer:
 def write_file(obj: object, file_path: str | os.PathLike[str], *, kind: Kind) -> FileIdentity:
     """Put an object into a file and say what it is; see :meth:`Serializer.serialize_to_file`.
 
-    Args:
-        obj: what goes in.
-        file_path: where to.
-        kind: what it is to a job.
-
     Returns:
         The identity of the file, for those who trust this process that it is whole.
     """

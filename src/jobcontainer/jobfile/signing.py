@@ -8,7 +8,6 @@ can make such files.
 
 from __future__ import annotations
 
-import functools
 import hmac
 import os
 import secrets
@@ -135,6 +134,5 @@ def _unusable(path: str | Path, what: str) -> UntrustedFileError:
     )
 
 
-@functools.cache
 def _own_key_file() -> str:
     return str(user_config_path("jobcontainer", appauthor=False) / "key")

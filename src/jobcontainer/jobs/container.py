@@ -74,12 +74,9 @@ class JobContainer:
             Exception: what ``run()`` raised, or a :class:`JobError` that says how else the job ended.
         """
         job = self.submit()
-        copy = LogCopy(job)
         try:
             with interrupt_cancels(job) as interrupts:
-                while concurrent.futures.wait([job], timeout=_COPY_SECONDS).not_done:
-                    copy.step()
-            copy.step()
+                LogCopy(job).follow()
         except BaseException:
             job.cancel()
             raise
@@ -89,24 +86,26 @@ class JobContainer:
 
 
 class LogCopy:
-    """Copies what is new in a job's log to standard output, a step at a time.
-
-    Args:
-        job: the job.
-    """
+    """Copies what is new in a job's log to standard output, a step at a time."""
 
     def __init__(self, job: Job[Any]) -> None:
         """Start at the log's beginning."""
-        self._folder = job.folder
+        self._job = job
         self._position = 0
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
 
     def step(self) -> None:
         """Copy what has come since the last step."""
-        data = self._folder.read_log(self._position)
+        data = self._job.folder.read_log(self._position)
         self._position += len(data)
         sys.stdout.write(self._decoder.decode(data))
         sys.stdout.flush()
+
+    def follow(self) -> None:
+        """Copy until the job has ended."""
+        while concurrent.futures.wait([self._job], timeout=_COPY_SECONDS).not_done:
+            self.step()
+        self.step()
 
 
 @contextlib.contextmanager
@@ -117,9 +116,6 @@ def interrupt_cancels(job: Job[Any]) -> Iterator[list[int]]:
     be where a lock was taken and will never be released, and the thread that is to complete the future hangs for ever.
     So here the first interrupt raises nothing: it cancels the job from a thread of its own, and the wait ends with the
     job. Outside the main thread, and where somebody else handles interrupts, nothing is changed.
-
-    Args:
-        job: the job.
 
     Yields:
         The signals that have cancelled the job: none or one.

@@ -59,11 +59,7 @@ def shared_control(store: StoreFolder) -> SchedulerControl:
 
 
 class StoreControl:
-    """Finds the jobs of a store, and cancels and reruns them wherever they run.
-
-    Args:
-        store: the store.
-    """
+    """Finds the jobs of a store, and cancels and reruns them wherever they run."""
 
     def __init__(self, store: StoreFolder) -> None:
         """Share one watcher for each store."""
@@ -128,11 +124,7 @@ class StoreControl:
 
 
 class SchedulerControl(StoreControl):
-    """Submits jobs to a scheduler of this process, cancels them there and runs them again there.
-
-    Args:
-        scheduler: the scheduler.
-    """
+    """Submits jobs to a scheduler of this process, cancels them there and runs them again there."""
 
     def __init__(self, scheduler: Scheduler) -> None:
         """Submit to this scheduler."""

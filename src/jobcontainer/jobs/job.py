@@ -22,6 +22,7 @@ from jobcontainer.jobfile.serializer import Serializer
 from jobcontainer.storage.ending import error_of
 from jobcontainer.storage.progress_file import read_bars
 from jobcontainer.storage.result import read_result
+from jobcontainer.views.render import job_html
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
@@ -219,8 +220,6 @@ class Job(Future[R], Generic[R]):
 
     def _repr_html_(self) -> str:
         """Show a card of the job as it is now; with the extension loaded, a notebook shows a live one."""
-        from jobcontainer.views.render import job_html  # noqa: PLC0415 -- scripts show none
-
         return job_html(self)
 
     def __reduce__(self) -> tuple[Callable[[str], Job[Any]], tuple[str]]:

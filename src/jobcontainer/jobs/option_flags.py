@@ -20,9 +20,6 @@ def add_option_flags(parser: argparse.ArgumentParser) -> None:
 
     Flags that are not given are absent from the parsed namespace, so that :func:`options_given` can tell them from
     those that were set to a default.
-
-    Args:
-        parser: an argparse parser, or a subclass of it.
     """
     group = parser.add_argument_group("options of the job")
 

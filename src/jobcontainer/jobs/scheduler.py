@@ -63,12 +63,7 @@ class _Entry:
 
 
 class Scheduler:
-    """Hands queued jobs to an engine's free slots, oldest first among those of the highest priority.
-
-    Args:
-        engine: where jobs run; the scheduler owns it from here on, and closes it.
-        submitter: writes the job folders.
-    """
+    """Hands queued jobs to an engine's free slots, oldest first among those of the highest priority."""
 
     def __init__(self, engine: Engine, submitter: Submitter) -> None:
         """Start with an empty queue."""
@@ -82,7 +77,7 @@ class Scheduler:
         self._running: dict[str, _Entry] = {}
         self._numbers = itertools.count()
         self.owner_pid = os.getpid()
-        self._shut = False
+        self.is_shut = False
         self._closing: threading.Thread | None = None
         _schedulers.add(self)
         if isinstance(engine, Growing):
@@ -91,27 +86,12 @@ class Scheduler:
             engine.warm_up()
 
     @property
-    def idle(self) -> bool:
-        """Whether no job is queued or running."""
-        with self._lock:
-            return not self._waiting and not self._running
-
-    @property
     def has_waiting(self) -> bool:
         """Whether a job is queued."""
         return bool(self._waiting)
 
-    @property
-    def is_shut(self) -> bool:
-        """Whether it takes no more jobs."""
-        return self._shut
-
     def submit(self, jobs: Sequence[Job[Any]], submissions: Sequence[Submission]) -> None:
         """Queue jobs whose folders are ready.
-
-        Args:
-            jobs: their handles, which the scheduler moves from here on.
-            submissions: what each starts with, in the same order.
 
         Raises:
             RuntimeError: the scheduler was shut down.
@@ -157,7 +137,7 @@ class Scheduler:
             cancel_queued: whether the jobs that have not started are cancelled.
         """
         with self._lock:
-            self._shut = True
+            self.is_shut = True
         if cancel_queued:
             self.cancel(self.waiting())
         self._close_if_done()
@@ -172,7 +152,7 @@ class Scheduler:
     def end(self) -> None:
         """Cancel every job and close the engine at once."""
         with self._lock:
-            self._shut = True
+            self.is_shut = True
         self.cancel(self.unfinished())
         self.engine.close()
         self.shutdown()
@@ -201,7 +181,7 @@ class Scheduler:
         """
         if self.owner_pid != os.getpid():
             raise RuntimeError("This process was forked from the one that made the pool: make a new JobPool here.")
-        if self._shut:
+        if self.is_shut:
             raise RuntimeError("cannot submit after shutdown: make a new JobPool.")
 
     def _push(self, entry: _Entry) -> None:
@@ -283,7 +263,7 @@ class Scheduler:
 
     def _close_if_done(self) -> None:
         with self._lock:
-            if not self._shut or self._waiting or self._running or self._closing is not None:
+            if not self.is_shut or self._waiting or self._running or self._closing is not None:
                 return
             self._closing = threading.Thread(target=self.engine.close, name="jobcontainer-close")
             with contextlib.suppress(RuntimeError):  # at exit, from Python 3.12 on, no thread starts: who waits closes

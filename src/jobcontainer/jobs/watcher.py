@@ -43,11 +43,7 @@ class _Watched:
 
 
 class Watcher:
-    """Moves the handles of other processes' jobs, and cancels queued jobs for other processes.
-
-    Args:
-        store: the store of all these jobs.
-    """
+    """Moves the handles of other processes' jobs, and cancels queued jobs for other processes."""
 
     def __init__(self, store: StoreFolder) -> None:
         """Watch nothing yet."""
@@ -60,11 +56,7 @@ class Watcher:
         self._thread: threading.Thread | None = None
 
     def add_jobs(self, jobs: Iterable[tuple[Job[Any], dict[str, Any]]]) -> None:
-        """Bring handles up to date, and watch those that have not ended from here on.
-
-        Args:
-            jobs: handles that were just made, each with the owner of its job.
-        """
+        """Bring new handles, each with its job's owner, up to date, and watch those that have not ended."""
         found = {job: _Watched(owner) for job, owner in jobs}
         self._look_at(found)
         if pending := {job: watched for job, watched in found.items() if not job.done()}:

@@ -64,12 +64,7 @@ class HelpRequested(Exception):  # noqa: N818 -- no error: its text is what the 
 
 
 class ArgumentParser(argparse.ArgumentParser):
-    """A parser that raises where argparse would end the process.
-
-    Args:
-        name: the magic, with its percent signs.
-        description: what it does.
-    """
+    """A parser that raises where argparse would end the process."""
 
     def __init__(self, name: str, description: str = "") -> None:
         """Make a parser that has ``--help`` alone."""

@@ -188,9 +188,6 @@ class CellCard:
 class TerminalCard:
     """What a terminal shows of jobs: a line when they were submitted, and their end above the prompt.
 
-    Args:
-        source: the content of the card.
-
     Attributes:
         closed: set when the end has been shown.
     """

@@ -28,10 +28,6 @@ if TYPE_CHECKING:
 def manage(given: argparse.Namespace, store: JobStore) -> Job[Any] | Listing | None:
     """Run ``%jobs``.
 
-    Args:
-        given: the parsed line.
-        store: the store of the jobs.
-
     Returns:
         What IPython shows: a job, a list of jobs, or nothing.
 
@@ -96,10 +92,6 @@ def unsuccessful(jobs: Job[Any] | JobGroup[Any]) -> Iterator[tuple[BaseException
 
 def completions(line: str, store: JobStore) -> list[str]:
     """Return the completions of the last word of a line that begins with one of the magics.
-
-    Args:
-        line: the line up to the cursor.
-        store: the store whose job ids are offered.
 
     Example:
         >>> completions("%%jobcontainer --mem", None)

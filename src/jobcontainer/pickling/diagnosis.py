@@ -66,13 +66,7 @@ def _name_of(obj: object) -> str:
 
 
 def explained(obj: object, error: Exception, *, is_result: bool) -> SerializationError:
-    """Return the error that says why an object can't go into a file.
-
-    Args:
-        obj: the object.
-        error: what pickling it raised.
-        is_result: whether it is what ``run()`` returned; then the advice is different.
-    """
+    """Return the error that says why an object can't go into a file."""
     culprits = _culprits(obj, "result" if is_result else _name_of(obj))
     if is_result:
         culprits = [replace(culprit, hint=_LEAVE_OUT) for culprit in culprits]

@@ -129,10 +129,6 @@ class Card:
 def job_card(job: JobSnapshot, now: float) -> Card:
     """Make the card of a job.
 
-    Args:
-        job: what was read.
-        now: the moment of reading, in seconds since the epoch.
-
     Example:
         >>> from jobcontainer.views.snapshot import JobSnapshot
         >>> card = job_card(JobSnapshot(id="1", name="Train", state=JobState.QUEUED, position=2), now=0.0)
@@ -163,12 +159,7 @@ def job_card(job: JobSnapshot, now: float) -> Card:
 
 
 def bar_lines(bars: tuple[Bar, ...], *, moving: bool) -> tuple[BarLine, ...]:
-    """Make the texts of progress bars; of more than six, of the outermost and the newest.
-
-    Args:
-        bars: the bars as they are now.
-        moving: whether they may go on; speed and time left are shown only then.
-    """
+    """Make the texts of progress bars; of more than six, of the outermost and the newest."""
     kept = bars if len(bars) <= MOST_BARS else (bars[0], *bars[1 - MOST_BARS :])
     return tuple(
         BarLine(

@@ -39,11 +39,7 @@ class _Kind:
 
 
 class GroupSummary:
-    """Counts the jobs of a group by state, and its failures by what they say.
-
-    Args:
-        jobs: the group's jobs; each is counted in its present state.
-    """
+    """Counts the jobs of a group by state, and its failures by what they say."""
 
     def __init__(self, jobs: Sequence[JobView]) -> None:
         """Count every job once."""
@@ -66,11 +62,10 @@ class GroupSummary:
     @property
     def state(self) -> JobState:
         """The state of the whole: of its failures the most frequent kind, where there are any."""
-        if self.counts[JobState.RUNNING] or (self.counts[JobState.QUEUED] and len(self._ended_states()) > 0):
-            return JobState.RUNNING
-        if self.counts[JobState.QUEUED]:
-            return JobState.QUEUED
-        bad = {state: self.counts[state] for state in self._ended_states() if state is not JobState.SUCCEEDED}
+        ended = [state for state in JobState if state.ended and self.counts[state]]
+        if not self.ended:
+            return JobState.RUNNING if self.counts[JobState.RUNNING] or ended else JobState.QUEUED
+        bad = {state: self.counts[state] for state in ended if state is not JobState.SUCCEEDED}
         return max(bad, key=bad.__getitem__) if bad else JobState.SUCCEEDED
 
     def note(self, job: JobView) -> None:
@@ -90,12 +85,7 @@ class GroupSummary:
             self._note_end(job)
 
     def card(self, now: float, look: Callable[[JobView], JobSnapshot]) -> Card:
-        """Make the card of the group.
-
-        Args:
-            now: the moment, in seconds since the epoch.
-            look: reads a running job, for its row.
-        """
+        """Make the card of the group."""
         state, total = self.state, len(self.jobs)
         done = total - self.counts[JobState.QUEUED] - self.counts[JobState.RUNNING]
         began = self.jobs[0].submitted if self.jobs else now
@@ -106,7 +96,7 @@ class GroupSummary:
             id=self.jobs[0].id if self.jobs else "",
             state=state,
             icon=ICONS[state],
-            words=self._words(),
+            words=", ".join(f"{self.counts[state]:,} {state.words}" for state in _ORDER if self.counts[state]),
             name=self.name,
             facts=(units.seconds(self._last_end - began), units.clock(self._last_end)) if self.ended else (),
             clock=None if self.ended else now - began,
@@ -131,12 +121,6 @@ class GroupSummary:
             kind = self._kinds.setdefault(error, _Kind(outcome.state, job))
             kind.count += 1
             kind.newest, kind.at = job, outcome.at
-
-    def _ended_states(self) -> list[JobState]:
-        return [state for state in JobState if state.ended and self.counts[state]]
-
-    def _words(self) -> str:
-        return ", ".join(f"{self.counts[state]:,} {state.words}" for state in _ORDER if self.counts[state])
 
     def _row(self, job: JobView, seen: JobSnapshot) -> Row:
         bars = bar_lines(seen.bars, moving=True)

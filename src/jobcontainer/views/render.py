@@ -43,11 +43,7 @@ def group_html(jobs: Sequence[JobView]) -> str:
 
 
 class Listing:
-    """Jobs as a table, for ``%jobs`` and ``jobcontainer list``.
-
-    Args:
-        jobs: the jobs, in the order in which they are listed.
-    """
+    """Jobs as a table, for ``%jobs`` and ``jobcontainer list``."""
 
     def __init__(self, jobs: Sequence[JobView]) -> None:
         """Keep the jobs; they are read when the table is shown."""

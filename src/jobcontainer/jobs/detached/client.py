@@ -38,9 +38,6 @@ _ANSWER_SECONDS = 30.0
 class DetachedJobs:
     """Sends jobs to the host of a store.
 
-    Args:
-        store: the store.
-
     Raises:
         JobContainerError: the host can't be started.
     """

@@ -37,11 +37,7 @@ _CLIENT_ERRORS = OSError, ValueError, TypeError, KeyError  # of one that is gone
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Become the host of a store, or leave it to the one there is; return when it takes requests.
-
-    Args:
-        arguments: the store's path.
-    """
+    """Become the host of the store of this path, or leave it to the one there is; return when it takes requests."""
     store = StoreFolder(arguments[0])
     lock = os.open(store.host_lock_file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
@@ -66,11 +62,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 class Host:
-    """Runs the detached jobs of one store.
-
-    Args:
-        store: the store.
-    """
+    """Runs the detached jobs of one store."""
 
     def __init__(self, store: StoreFolder) -> None:
         """Start with no job; workers start with the first."""
@@ -79,16 +71,11 @@ class Host:
         self._control = start_scheduler(engine_named("loky", None), store)
 
     def serve(self, listener: socket.socket, can_be_reached: Callable[[], bool]) -> None:
-        """Answer requests until there has been nothing to do for a while, or nobody can come any more.
-
-        Args:
-            listener: the store's socket.
-            can_be_reached: whether the store is still there, and the socket in it.
-        """
+        """Answer requests until there has been nothing to do for a while, or nobody can come any more."""
         listener.settimeout(_LOOK_SECONDS)
         until = time.monotonic() + _IDLE_SECONDS
         while can_be_reached():
-            if not self._control.scheduler.idle:
+            if self._control.scheduler.unfinished():
                 until = time.monotonic() + _IDLE_SECONDS
             try:
                 connection, _ = listener.accept()
