@@ -49,7 +49,6 @@ class JobFolder:
     __slots__ = ("_path",)
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        """Name the folder; nothing is read or made."""
         self._path = os.fspath(path)
 
     def __fspath__(self) -> str:
@@ -228,7 +227,6 @@ class StoreFolder:
     __slots__ = ("path",)
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        """Name the folder; nothing is read or made."""
         self.path = Path(path).absolute()
 
     @property

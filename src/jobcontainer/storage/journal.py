@@ -52,7 +52,6 @@ class Journal:
     """
 
     def __init__(self, store: StoreFolder) -> None:
-        """Name the store; nothing is read yet."""
         self._store = store
 
     def entries(self) -> list[JournalEntry]:

@@ -53,7 +53,6 @@ class ProgressFile:
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        """Make an empty file."""
         write_whole(Path(path), b"")
         self._descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
         self._sequence = 0

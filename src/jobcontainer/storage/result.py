@@ -20,7 +20,6 @@ class RemoteTraceback(Exception):  # noqa: N818 -- a traceback, shown as the cau
     """The traceback of the job's process, attached as ``__cause__`` to what ``run()`` raised there."""
 
     def __init__(self, text: str) -> None:
-        """Keep the traceback's text."""
         super().__init__(text)
         self.text = text
 

@@ -50,7 +50,6 @@ class JobProcess:
     """
 
     def __init__(self, pid: int, channel: Connection, handle: BaseProcess | None = None) -> None:
-        """Watch for its end."""
         self.pid, self.channel = pid, channel
         self._handle = handle
         self.starting = handle is not None

@@ -84,7 +84,6 @@ class Keeper:
     """
 
     def __init__(self, lifeline: Connection, preload: Sequence[str], *, forks: bool) -> None:
-        """Watch the lifeline, and do no more: the worker is not ready before its first call comes."""
         self._lifeline, self._preload, self._forks = lifeline, tuple(preload), forks
         self._order: Order | None = None  # the next one
         self._cancelled: set[int] = set()

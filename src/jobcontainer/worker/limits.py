@@ -82,7 +82,6 @@ class MemoryGauge:
     """
 
     def __init__(self, pid: int, limit: int | None, base: int) -> None:
-        """Plan the first look."""
         self.peak = 0
         self._pid, self._limit, self._base = pid, limit, base
         self._pause = _FIRST_SECONDS if limit is None else FIRST_LOOK_SECONDS

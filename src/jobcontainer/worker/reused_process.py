@@ -44,7 +44,6 @@ class State:
     """The state of a process before its first job."""
 
     def __init__(self) -> None:
-        """Remember it, before anything is done to it for one of them."""
         import decimal  # noqa: PLC0415 -- a fresh process has no use for it
 
         self._sys = {name: getattr(sys, name) for name in _SYS_NAMES}

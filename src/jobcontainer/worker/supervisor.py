@@ -60,7 +60,6 @@ class Supervisor:
         is_cancelled: Callable[[int], bool],
         base: int,
     ) -> None:
-        """Start the clocks."""
         self._process, self._order = process, order
         self._watched, self._is_cancelled = watched, is_cancelled
         self._folder = JobFolder(order.folder)

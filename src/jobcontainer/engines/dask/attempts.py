@@ -56,7 +56,6 @@ class Attempts:
     """
 
     def __init__(self, cluster: Cluster, preload: tuple[str, ...]) -> None:
-        """Run nothing yet."""
         self._cluster, self._preload = cluster, preload
         self._host = host_name()
 

@@ -74,7 +74,6 @@ class Cluster:
     """
 
     def __init__(self, client: Any, watch: type[Any], on_change: Callable[[], object]) -> None:
-        """Know no worker yet."""
         self._client, self._watch, self._on_change = client, watch, on_change
         self._fit: dict[str, Worker] = {}
         self._unfit: dict[str, str] = {}

@@ -70,7 +70,6 @@ class DaskEngine:
     def __init__(
         self, client: distributed.Client | str | None = None, *, preload: Sequence[str] = (), most: int | None = None
     ) -> None:
-        """Connect, and look which workers there are."""
         address, security = _scheduler_of(client)
         self._most = most
         self._attempts: dict[str, ClusterAttempt] = {}
@@ -222,7 +221,6 @@ class TaskWatch(distributed.WorkerPlugin):
     name = "jobcontainer"
 
     def __init__(self) -> None:
-        """See no task yet."""
         self._executing: set[str] = set()
 
     def transition(self, key: Any, start: str, finish: str, **_: Any) -> None:

@@ -125,7 +125,6 @@ class Transfer:
     """
 
     def __init__(self, folder: JobFolder, call: Callable[..., Awaitable[Any]]) -> None:
-        """Copy nothing yet."""
         self._folder, self._call = folder, call
         self._log_position = self._position = 0
         self._progress = b""

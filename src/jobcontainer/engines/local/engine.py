@@ -41,7 +41,6 @@ class LokyEngine:
     """
 
     def __init__(self, slots: int | None = None, *, preload: Sequence[str] = (), forks: bool | None = None) -> None:
-        """Prepare the slots; the first jobs start their keepers."""
         if slots is not None and (not isinstance(slots, int) or isinstance(slots, bool) or slots < 1):
             raise ValueError(f"slots={slots!r}: it takes a whole number from 1 up, or None.")
         self._worker_slots = WorkerSlots(slots, preload, forks=FORKS if forks is None else forks)

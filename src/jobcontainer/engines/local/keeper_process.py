@@ -62,11 +62,9 @@ class KeeperListener(Protocol):
 
     def job_ended(self, keeper: KeeperProcess, number: int, outcome: Outcome) -> None:
         """Take the end of the job whose order has this number."""
-        ...
 
     def keeper_ended(self, keeper: KeeperProcess, reason: str) -> None:
         """Take the end of a keeper, whatever it came from; the reason is for a person whose job it ran."""
-        ...
 
 
 class KeeperProcess:

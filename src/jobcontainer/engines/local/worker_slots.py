@@ -52,7 +52,6 @@ class WorkerSlots:
     """
 
     def __init__(self, size: int | None, preload: Sequence[str], *, forks: bool) -> None:
-        """Make the slots, all of them empty."""
         self._given_size, self._preload, self._forks = size, tuple(preload), forks
         self._keepers: dict[KeeperProcess, Attempt | None] = {}
         self._queue: deque[Attempt] = deque()

@@ -55,7 +55,6 @@ class Bars:
     """
 
     def __init__(self, folder: JobFolder) -> None:
-        """Show nothing yet."""
         self._folder = folder
         self._lock = threading.RLock()
         self._file: ProgressFile | None = None

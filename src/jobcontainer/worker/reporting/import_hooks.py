@@ -37,7 +37,6 @@ class Hooks:
     """
 
     def __init__(self) -> None:
-        """Change nothing yet."""
         self._patches: dict[str, tuple[Callable[[Any], None], Callable[[Any], None] | None]] = {}
         self._undo = ExitStack()
 

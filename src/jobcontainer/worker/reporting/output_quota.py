@@ -41,7 +41,6 @@ class OutputQuota:
     """
 
     def __init__(self, folder: JobFolder) -> None:
-        """Show nothing yet."""
         self._folder = folder
         self._lock = threading.RLock()
         self._visible = 0  # outputs
