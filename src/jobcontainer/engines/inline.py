@@ -18,7 +18,6 @@ from jobcontainer.engines.attempt import Attempt
 from jobcontainer.events import Started, Usage
 from jobcontainer.jobfile.serializer import Serializer
 from jobcontainer.storage.ending import write_end
-from jobcontainer.storage.folder import LOG
 from jobcontainer.worker.order import Order
 from jobcontainer.worker.outcome import ExitFacts, classify
 from jobcontainer.worker.run import run_process
@@ -77,7 +76,7 @@ class InlineEngine:
             )
         usage = Usage(wall=time.time() - begun, cpu=time.process_time() - cpu)
         this.future.set_result(
-            write_end(folder, classify(ExitFacts(reported=reported, log=folder.file(LOG)), usage, attempt))
+            write_end(folder, classify(ExitFacts(reported=reported, log=str(folder.log_file)), usage, attempt))
         )
         return this.future
 

@@ -33,10 +33,6 @@ class JobRecord:
     source: str = ""
     owner: dict[str, Any] = field(default_factory=dict)
 
-    def to_json(self) -> dict[str, Any]:
-        """Return the record as plain data, which its values are already: no deep copy, as ``asdict`` makes."""
-        return {name: getattr(self, name) for name in self.__slots__}
-
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> JobRecord:
         """Return the record that plain data holds."""

@@ -46,7 +46,7 @@ def prepare_streams() -> None:
             _LIBC.setvbuf(ctypes.c_void_p.in_dll(_LIBC, name), None, _LINE_BUFFERED, 0)
 
 
-def redirect(log: str, *, attempt: int = 1) -> None:
+def redirect(log: str | os.PathLike[str], *, attempt: int = 1) -> None:
     """Send standard output and error of this process, and the traceback of a crash, into a log.
 
     Args:
