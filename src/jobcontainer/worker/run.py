@@ -77,7 +77,7 @@ def run_order(order: Order, channel: Connection) -> None:
         isolation.accept_stop(_raise_stopped)
         log.redirect(folder.log_file, attempt=order.attempt)
         if order.environment is not None:
-            take_over(order.environment, options["threads"], anew=order.reuses)
+            take_over(order.environment, options["threads"])
         if options["threads"] is not None:
             limits.cap_threads(options["threads"])
         os.environ.update(options["env"])

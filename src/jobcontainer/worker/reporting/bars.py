@@ -37,7 +37,6 @@ class _Shown:
     bar: Bar
     thread: int
     is_open: bool = True
-    moved: tuple[float, float] | None = None  # to where and when, since the bar was written
 
 
 class Bars:
@@ -84,39 +83,17 @@ class Bars:
         if not self._live:
             return
         with self._lock:
-            known = key in self._open
-            shown = self._open[key] if known else self._opened(key, bar.label, nested=nested)
+            shown = self._open.get(key) or self._opened(key, bar.label, nested=nested)
             if shown is None:
                 return
-            before, shown.bar = shown.bar, presentable(replace(bar, level=shown.bar.level))
-            shown.moved = None
-            only_moved = known and _description(before) == _description(shown.bar)
-            self._pending = True
-            if not only_moved or shown.bar.done == shown.bar.total or self._may_write():
+            before, now = shown.bar, presentable(replace(bar, level=shown.bar.level))
+            shown.bar, self._pending = now, True
+            only_moved = (before.label, before.total, before.message) == (now.label, now.total, now.message)
+            if not only_moved or now.done == now.total or self._may_write():
                 self._write()
-
-    def move(self, key: Hashable, done: float) -> bool:
-        """Move a bar that is shown already, and leave the rest of it as it is.
-
-        Returns:
-            Whether it is shown; if not, :meth:`show` finds it a place.
-        """
-        if not self._live:
-            return True
-        with self._lock:
-            shown = self._open.get(key)
-            if shown is None:
-                return False
-            shown.moved = done, time.time()
-            self._pending = True
-            if done == shown.bar.total or self._may_write():
-                self._write()
-            return True
 
     def report(self, done: float, total: float | None, message: str | None) -> None:
         """Move the bar of :func:`~jobcontainer.worker.reporting.progress.report`."""
-        if message is None and total in {None, self._reported.total} and self.move(_REPORT, done):
-            return
         now, before = time.time(), self._reported
         self._reported = Bar(
             done=done,
@@ -128,12 +105,7 @@ class Bars:
         self.show(_REPORT, self._reported, nested=False)
 
     def end(self, key: Hashable, *, leave: bool = True) -> None:
-        """Mark a bar as ended.
-
-        Args:
-            key: identifies the bar.
-            leave: whether it stays visible.
-        """
+        """Mark a bar as ended; with ``leave``, it stays visible."""
         if not self._live:
             return
         with self._lock:
@@ -194,10 +166,6 @@ class Bars:
     def _write(self) -> None:
         """Write all bars, and an event where the last one is long ago; if that fails, end the progress, not the job."""
         self._pending = False
-        for shown in self._shown:
-            if shown.moved is not None:
-                done, updated = shown.moved
-                shown.bar, shown.moved = presentable(replace(shown.bar, done=done, updated=updated)), None
         try:
             self._file = self._file or ProgressFile(self._folder.progress_file)
             self._file.write([shown.bar for shown in self._shown])
@@ -210,7 +178,3 @@ class Bars:
 
     def _event(self) -> Progress:
         return Progress(at=time.time(), bars=tuple(shown.bar for shown in self._shown))
-
-
-def _description(bar: Bar) -> tuple[str, float | None, str]:
-    return bar.label, bar.total, bar.message

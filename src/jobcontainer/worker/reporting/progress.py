@@ -68,8 +68,7 @@ def progress(iterable: Iterable[T], total: float | None = None, desc: str | None
             yield item
             done += 1
             if clock() >= due:
-                if not bars.move(key, done):
-                    bars.show(key, replace(bar, done=done, updated=time.time()))
+                bars.show(key, replace(bar, done=done, updated=time.time()))
                 due = clock() + _MOVE_SECONDS
     finally:
         bars.show(key, replace(bar, done=done, updated=time.time()))
