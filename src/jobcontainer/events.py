@@ -189,9 +189,6 @@ def folded(events: Iterable[Event]) -> list[Display]:
     Args:
         events: of a job, oldest first; those that are no displays may be among them.
 
-    Returns:
-        The outputs to show, none of them an update or without content.
-
     Example:
         >>> shown = [Display(at=1.0, data={"text/plain": text}, display_id="loss") for text in ("0.9",)]
         >>> shown.append(Display(at=2.0, data={"text/plain": "0.1"}, display_id="loss", update=True))
@@ -208,12 +205,7 @@ def folded(events: Iterable[Event]) -> list[Display]:
 
 
 def fold(standing: list[Display], display: Display) -> list[Display]:
-    """Return the outputs that stand after one more display; :func:`folded` step by step.
-
-    Args:
-        standing: what stood before, those without content included.
-        display: the next one.
-    """
+    """Return the outputs that stand, those without content included, after one more; :func:`folded` step by step."""
     standing = [] if display.clear else standing
     shown = replace(display, update=False, clear=False)
     if display.display_id is not None:

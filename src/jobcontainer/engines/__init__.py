@@ -20,15 +20,11 @@ if TYPE_CHECKING:
 
 
 class Engine(Protocol):
-    """Runs jobs from their folders.
-
-    Attributes:
-        slots: how many jobs run at the same time; whoever submits more at once waits in the engine's own order.
-    """
+    """Runs jobs from their folders."""
 
     @property
     def slots(self) -> int:
-        """How many jobs run at the same time."""
+        """How many jobs run at the same time; whoever submits more at once waits in the engine's own order."""
 
     @property
     def threads(self) -> int | None:

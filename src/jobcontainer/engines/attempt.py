@@ -11,7 +11,7 @@ from jobcontainer.storage.ending import cancelled_before_start, lost, write_end
 
 if TYPE_CHECKING:
     from jobcontainer.storage.folder import JobFolder
-    from jobcontainer.worker.order import Order
+    from jobcontainer.worker.keeper_protocol import Order
 
 
 @dataclass(eq=False)
@@ -46,9 +46,5 @@ class Attempt:
         return write_end(self.folder, cancelled_before_start(self.number))
 
     def end_lost(self, reason: str) -> Outcome:
-        """Write the end of an attempt whose worker went away; the result file decides where it is complete.
-
-        Args:
-            reason: what became of the worker, and what to do next.
-        """
+        """Write the end of an attempt whose worker went away; see :func:`~jobcontainer.storage.ending.lost`."""
         return write_end(self.folder, lost(self.folder, reason, self.number))

@@ -18,7 +18,7 @@ from jobcontainer.engines.attempt import Attempt
 from jobcontainer.events import Started, Usage
 from jobcontainer.jobfile.serializer import Serializer
 from jobcontainer.storage.ending import write_end
-from jobcontainer.worker.order import Order
+from jobcontainer.worker.keeper_protocol import Order
 from jobcontainer.worker.outcome import ExitFacts, classify
 from jobcontainer.worker.run import run_process
 

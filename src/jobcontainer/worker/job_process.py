@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from multiprocessing.process import BaseProcess
 
     from jobcontainer.process import Environment
-    from jobcontainer.worker.order import Order
+    from jobcontainer.worker.keeper_protocol import Order
 
 
 READY = b"{}"
@@ -57,11 +57,7 @@ class JobProcess:
         self.exited: int = os.pidfd_open(pid) if self._watches else handle.sentinel  # type: ignore[union-attr]
 
     def send(self, order: Order) -> None:
-        """Send it an order.
-
-        Raises:
-            OSError: it has ended.
-        """
+        """Send it an order; an OSError if it has ended."""
         self.channel.send(order)
 
     def interrupt(self) -> None:
@@ -83,11 +79,7 @@ class JobProcess:
             os.kill(self.pid, signal.SIGKILL)
 
     def reap(self) -> int | None:
-        """Wait for its end, and let go of everything that was held for it.
-
-        Returns:
-            Its exit code; negative for a signal.
-        """
+        """Wait for its end, let go of everything that was held for it, and return its exit code, as subprocess does."""
         self.channel.close()
         if self._watches:
             os.close(self.exited)
@@ -111,12 +103,7 @@ def fork() -> JobProcess:
 
 
 def start(environment: Environment | None, preload: Iterable[str]) -> JobProcess:
-    """Start a new interpreter that waits for an order.
-
-    Args:
-        environment: that of the order, most likely.
-        preload: the modules that it imports meanwhile.
-    """
+    """Start a new interpreter that waits for an order, which most likely has this environment."""
     ours, theirs = multiprocessing.Pipe()
     arguments = (os.getpid(), theirs, environment, tuple(preload))
     process = multiprocessing.get_context("spawn").Process(target=_begin, args=arguments)

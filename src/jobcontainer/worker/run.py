@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import FrameType, TracebackType
 
-    from jobcontainer.worker.order import Order
+    from jobcontainer.worker.keeper_protocol import Order
 
 _BUILTINS = dict(vars(builtins))
 _stopped = False

@@ -104,11 +104,7 @@ class Cluster:
         return min((max(1, worker.cpus // slots[worker.host]) for worker in self._fit.values()), default=None)
 
     async def call(self, address: str, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """Call a function in a worker's event loop.
-
-        Raises:
-            Exception: what it raised; an OSError if the worker can't be reached.
-        """
+        """Call a function in a worker's event loop; what it raised is raised, or an OSError if it can't be reached."""
         answers = await self._client.run(function, *args, workers=[address], **kwargs)
         return answers[address]
 
@@ -130,11 +126,7 @@ class Cluster:
             future.release()
 
     async def refresh(self) -> str:
-        """Look which workers there are.
-
-        Returns:
-            Why new ones get no jobs, a line for each that is unfit.
-        """
+        """Look which workers there are, and return why new ones get no jobs, a line for each that is unfit."""
         known = set(self._unfit)
         try:
             threads = await self._client.nthreads() if self._client.status == "running" else {}
@@ -163,14 +155,11 @@ class Cluster:
                 warn(reasons)
 
     async def acquire(self, memory: int | None, is_cancelled: Callable[[], bool]) -> Worker | None:
-        """Wait for a free slot of a fit worker, and take it.
+        """Wait for a free slot of a fit worker, and take it; return None when cancelled, or if the cluster is lost.
 
         Args:
             memory: the job's limit in bytes; None for no limit.
             is_cancelled: whether to stop waiting; asked after each :meth:`wake`.
-
-        Returns:
-            The worker; None if it was cancelled, or the cluster is lost.
 
         Raises:
             MemoryError: no worker has that much memory.
@@ -238,12 +227,7 @@ class Cluster:
 
 
 def why_unfit(known: Mapping[str, Any], challenge: bytes) -> str:
-    """Return why jobs can't be sent to a worker; empty where they can.
-
-    Args:
-        known: what :func:`jobcontainer.engines.dask.worker_side.introduce` returned there.
-        challenge: what it had to sign.
-    """
+    """Return why a worker that introduced itself, and signed a challenge, can't run jobs; empty where it can."""
     here = worker_side.versions()
     relevant = {"python": 2, "jobcontainer": 2, "cloudpickle": 1}
     for name, length in relevant.items():

@@ -31,14 +31,14 @@ from jobcontainer.pickling import cloudpickle_internals, package_versions
 from jobcontainer.pickling.package_versions import Distribution
 from jobcontainer.process import Environment, JobOptions
 from jobcontainer.storage.folder import JobFolder
-from jobcontainer.storage.owner import host_name
+from jobcontainer.storage.record import host_name
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from concurrent.futures import Future
 
     from jobcontainer.events import Outcome
-    from jobcontainer.worker.order import Order
+    from jobcontainer.worker.keeper_protocol import Order
 
 INSTANCE: Final = secrets.token_hex(8)
 """Distinguishes this process from a later one with the same address."""
@@ -147,11 +147,7 @@ def run(data: bytes) -> Outcome | str:
 
 
 def cancel(key: str) -> bool:
-    """Cancel the job of a task.
-
-    Returns:
-        Whether it has not begun, and never will. Otherwise the task ends as its job does.
-    """
+    """Cancel the job of a task; return whether it has not begun, and never will. Else the task ends as its job does."""
     with _lock:
         begun = _begun.get(key)
         if begun is None:
@@ -181,10 +177,7 @@ async def leave() -> None:
 
 
 def _environment(task: JobTask, folder: JobFolder) -> Environment:
-    """Return the environment of a job here.
-
-    On the client's machine it is the client's. Elsewhere it is this worker's, with what only the client has added.
-    """
+    """Return the client's environment on its own machine; elsewhere this worker's, with what only the client has."""
     theirs = task.order.environment
     if theirs is None or not (task.is_remote or task.host != host_name()):
         return theirs or Environment.here()

@@ -36,8 +36,7 @@ if TYPE_CHECKING:
     from multiprocessing.connection import Connection
 
     from jobcontainer.events import Outcome
-    from jobcontainer.worker.keeper_protocol import ToKeeper
-    from jobcontainer.worker.order import Order
+    from jobcontainer.worker.keeper_protocol import Order, ToKeeper
 
 _REASON_SECONDS: Final = 5.0  # until loky knows how a keeper died whose lifeline has ended
 
@@ -103,14 +102,10 @@ class KeeperProcess:
         self._thread = threading.Thread(target=self._live, name="jobcontainer-keeper", daemon=True)
 
     def start(self, at_exit: Callable[[], object]) -> None:
-        """Start it, and return at once.
+        """Start it, and return at once; a RuntimeError where the interpreter exits and starts no thread any more.
 
         Args:
-            at_exit: what ends the keeper when the interpreter exits, before loky joins its threads, which would wait
-                for jobs.
-
-        Raises:
-            RuntimeError: no thread can be started, as the interpreter exits.
+            at_exit: ends the keeper when the interpreter exits, before loky joins its threads, and waits for jobs.
         """
         call_at_exit(at_exit, last=True)
         try:
@@ -120,11 +115,7 @@ class KeeperProcess:
             raise
 
     def report_to(self, listener: KeeperListener) -> bool:
-        """Set who receives what happens, before the first order.
-
-        Returns:
-            Whether the keeper can be used; else it has ended, and nothing will be reported.
-        """
+        """Set who receives what happens, before the first order; return whether the keeper has not ended already."""
         with self._lock:
             self._listener = listener
             return not self._has_ended
@@ -160,11 +151,7 @@ class KeeperProcess:
                     ended.detach()
 
     def join(self, timeout: float | None = None) -> bool:
-        """Wait until the keeper has ended and its end was reported; never in the keeper's own thread.
-
-        Returns:
-            Whether that is so.
-        """
+        """Wait until the keeper has ended and its end was reported, and return whether; never in its own thread."""
         if self._thread is not threading.current_thread():
             self._thread.join(timeout)
         return not self._thread.is_alive()
