@@ -16,19 +16,12 @@ if TYPE_CHECKING:
 
 @dataclass(eq=False)
 class Attempt:
-    """One attempt of a job, from its submission to its end.
-
-    Attributes:
-        folder: the job's folder.
-        order: what its process is to do.
-        future: completes with the outcome, and never with an exception.
-        cancelled: whether its end was asked for.
-    """
+    """One attempt of a job, from its submission to its end."""
 
     folder: JobFolder
     order: Order
-    future: Future[Outcome] = field(default_factory=Future)
-    cancelled: bool = False
+    future: Future[Outcome] = field(default_factory=Future)  # never completes with an exception
+    cancelled: bool = False  # whether its end was asked for
 
     @property
     def number(self) -> int:

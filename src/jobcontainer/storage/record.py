@@ -73,10 +73,6 @@ def is_alive(owner: dict[str, Any]) -> bool:
     """Return whether an owner still runs.
 
     An owner on another host can't be seen from here and counts as alive.
-
-    Example:
-        >>> is_alive(this_process())
-        True
     """
     import psutil  # noqa: PLC0415 -- keepers, which only need the host's name, are small without it
 

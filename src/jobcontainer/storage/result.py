@@ -29,10 +29,7 @@ class RemoteTraceback(Exception):  # noqa: N818 -- a traceback, shown as the cau
 
 
 def write_returned(path: str | os.PathLike[str], value: object) -> FileIdentity:
-    """Put what ``run()`` returned into the result file.
-
-    Returns:
-        The identity of the file, for those who trust this process that it is whole.
+    """Put what ``run()`` returned into the result file; return its identity, for those who trust this process.
 
     Raises:
         SerializationError: it can't go into a file.

@@ -15,6 +15,7 @@ import os
 import signal
 import sys
 import types
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jobcontainer.worker.cpython_internals import become_main_process
@@ -122,6 +123,4 @@ def reseed() -> None:
 def prefer_as_oom_victim(pid: int) -> None:
     """Raise the ``oom_score_adj`` of a job, so that the kernel's OOM killer picks it before its keeper."""
     with contextlib.suppress(OSError):  # not on Linux, not permitted, or it has ended
-        score = os.open(f"/proc/{pid}/oom_score_adj", os.O_WRONLY)
-        os.write(score, b"800")
-        os.close(score)
+        Path(f"/proc/{pid}/oom_score_adj").write_text("800")

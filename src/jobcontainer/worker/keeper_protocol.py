@@ -15,23 +15,14 @@ if TYPE_CHECKING:
 
 
 class Order(NamedTuple):
-    """What a job's process is to do; plain data, so that it goes through any pipe.
-
-    Attributes:
-        folder: the job's folder.
-        options: as :meth:`jobcontainer.process.JobOptions.to_json` returns them.
-        environment: of the process that submitted the job; None on the way to a keeper that has it already.
-        attempt: 1 for the first.
-        number: by which a cancel, and the message of the job's end, name it.
-        identity: of the process file, from the process that wrote it; None where that is not known.
-    """
+    """What a job's process is to do; plain data, so that it goes through any pipe."""
 
     folder: str
-    options: dict[str, Any]
-    environment: Environment | None
+    options: dict[str, Any]  # as JobOptions.to_json returns them
+    environment: Environment | None  # of the process that submitted the job; None to a keeper that has it already
     attempt: int = 1
-    number: int = 0
-    identity: FileIdentity | None = None
+    number: int = 0  # by which a cancel, and the message of the job's end, name it
+    identity: FileIdentity | None = None  # of the process file, from the process that wrote it, where that is known
 
     @property
     def reuses(self) -> bool:

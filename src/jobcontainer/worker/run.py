@@ -44,11 +44,7 @@ class JobStopped(KeyboardInterrupt):
 
 
 def serve(channel: Connection) -> NoReturn:
-    """Wait for an order, run its job and end; or wait for the next, where the order says so.
-
-    Args:
-        channel: to the keeper; where it closes before an order came, this process ends.
-    """
+    """Wait for an order, run its job and end; or wait for the next, where the order says so."""
     state = None
     while True:
         try:
@@ -64,12 +60,7 @@ def serve(channel: Connection) -> NoReturn:
 
 
 def run_order(order: Order, channel: Connection) -> None:
-    """Run the job of an order, with its log as standard output and error.
-
-    Args:
-        order: which job, and its options.
-        channel: to the keeper, which the end is reported to.
-    """
+    """Run the job of an order, with its log as standard output and error, and report its end to the keeper."""
     folder, options = JobFolder(order.folder), order.options
     used = _cpu_seconds()
 

@@ -34,26 +34,15 @@ _CANCEL_FILE_SECONDS = 0.5  # between two looks for the cancel file of a job who
 
 @dataclass(eq=False)
 class ClusterAttempt(Attempt):
-    """An attempt on a cluster.
+    """An attempt on a cluster."""
 
-    Attributes:
-        key: of its Dask task; empty while it has none.
-        worker: where the task is; None while it has none.
-        running: completes with the task.
-    """
-
-    key: str = ""
-    worker: Worker | None = None
-    running: asyncio.Future[Outcome | str] | None = None
+    key: str = ""  # of its Dask task; empty while it has none
+    worker: Worker | None = None  # where the task is
+    running: asyncio.Future[Outcome | str] | None = None  # completes with the task
 
 
 class Attempts:
-    """Runs attempts on the workers of a cluster.
-
-    Args:
-        cluster: the workers.
-        preload: names of modules that keepers import before any job.
-    """
+    """Runs attempts on the workers of a cluster, whose keepers preload some modules."""
 
     def __init__(self, cluster: Cluster, preload: tuple[str, ...]) -> None:
         self._cluster, self._preload = cluster, preload

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, cast
 from jobcontainer.engines.dask import worker_side
 from jobcontainer.errors import warn
 from jobcontainer.jobfile import signing
+from jobcontainer.process import memory_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -31,33 +32,19 @@ _ANSWER_SECONDS = 30.0  # in which a new worker imports this package
 
 @dataclass(eq=False)
 class Worker:
-    """A worker that can run jobs.
-
-    Attributes:
-        address: of the worker.
-        instance: its process; another may get the same address later.
-        slots: how many jobs it runs at the same time.
-        host: its machine.
-        cpus: how many CPUs it may use there.
-        memory: bytes that it may use; 0 for no limit.
-        taken: how many of the slots are in use.
-        tasks: what waits for its tasks; cancelled when it is gone.
-        is_gone: whether it is gone.
-        inaccessible: stores that it has no access to.
-        compared: distributions whose versions were compared.
-    """
+    """A worker that can run jobs."""
 
     address: str
-    instance: str
-    slots: int
+    instance: str  # its process; another may get the same address later
+    slots: int  # jobs that it runs at the same time
     host: str
-    cpus: int
-    memory: int
-    taken: int = 0
-    tasks: set[asyncio.Future[Any]] = field(default_factory=set)
+    cpus: int  # that it may use
+    memory: int  # bytes that it may use; 0 for no limit
+    taken: int = 0  # slots in use
+    tasks: set[asyncio.Future[Any]] = field(default_factory=set)  # those who wait; cancelled when the worker is gone
     is_gone: bool = False
-    inaccessible: set[str] = field(default_factory=set)
-    compared: set[str] = field(default_factory=set)
+    inaccessible: set[str] = field(default_factory=set)  # stores
+    compared: set[str] = field(default_factory=set)  # distributions whose versions were compared
 
     def has_memory_for(self, memory: int | None) -> bool:
         """Whether a job with that memory limit can run there."""
@@ -168,8 +155,10 @@ class Cluster:
             while not is_cancelled() and not self.is_lost:
                 able = [worker for worker in self._fit.values() if worker.has_memory_for(memory)]
                 if self._fit and not able:
-                    most = max(worker.memory for worker in self._fit.values())
-                    raise MemoryError(f"memory={memory} bytes, and the largest worker of the cluster has {most}.")
+                    most = memory_text(max(worker.memory for worker in self._fit.values()))
+                    raise MemoryError(
+                        f"memory={memory_text(memory or 0)}: the largest worker of the cluster has {most}."
+                    )
                 worker = max(able, key=lambda one: one.slots - one.taken, default=None)
                 if worker is not None and worker.taken < worker.slots:
                     worker.taken += 1

@@ -102,12 +102,7 @@ def remove(job_id: str) -> str:
 
 
 class Transfer:
-    """Copies the files of one attempt, in the client.
-
-    Args:
-        folder: the job's folder.
-        call: calls a function on the worker; raises an OSError if it can't be reached.
-    """
+    """Copies the files of one attempt, in the client; ``call`` calls a function on the worker."""
 
     def __init__(self, folder: JobFolder, call: Callable[..., Awaitable[Any]]) -> None:
         self._folder, self._call = folder, call

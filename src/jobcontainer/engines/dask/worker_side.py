@@ -58,24 +58,14 @@ _cancelled: set[str] = set()  # keys of tasks that are not to begin
 
 @dataclass(frozen=True, slots=True)
 class JobTask:
-    """What the Dask task of one attempt runs.
-
-    Attributes:
-        key: of the task.
-        instance: the worker process that it is meant for.
-        host: the client's machine.
-        slots: how many jobs may run on the worker at the same time.
-        preload: modules that keepers import before any job.
-        is_remote: whether the worker has no access to the job's folder, and uses a copy of it.
-        order: what to run.
-    """
+    """What the Dask task of one attempt runs."""
 
     key: str
-    instance: str
-    host: str
-    slots: int
-    preload: tuple[str, ...]
-    is_remote: bool
+    instance: str  # the worker process that it is meant for
+    host: str  # the client's machine
+    slots: int  # jobs that may run on the worker at the same time
+    preload: tuple[str, ...]  # modules that keepers import before any job
+    is_remote: bool  # whether the worker has no access to the job's folder, and uses a copy of it
     order: Order
 
 

@@ -45,12 +45,7 @@ _lifelines_lock = threading.RLock()
 
 
 def available_cpus() -> int:
-    """Return how many CPUs this process may really use: by its affinity, its cgroup, and ``LOKY_MAX_CPU_COUNT``.
-
-    Example:
-        >>> available_cpus() >= 1
-        True
-    """
+    """Return how many CPUs this process may really use: by its affinity, its cgroup, and ``LOKY_MAX_CPU_COUNT``."""
     from joblib.externals.loky import cpu_count  # noqa: PLC0415 -- takes a quarter of a second, and numpy with it
 
     return int(cpu_count())

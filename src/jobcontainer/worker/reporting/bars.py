@@ -51,6 +51,9 @@ class Bars:
 
     Args:
         folder: the job's folder. What an earlier attempt left is removed.
+
+    Attributes:
+        live: whether what is shown is still written: not after the end, nor in a forked child.
     """
 
     def __init__(self, folder: JobFolder) -> None:
@@ -63,14 +66,9 @@ class Bars:
         self._writes_left, self._refilled = _BURST, time.monotonic()
         self._pending = False  # whether anything is shown that is not written yet
         self._reported = Bar()
-        self._live = True
+        self.live = True
         with contextlib.suppress(FileNotFoundError):
             folder.progress_file.unlink()
-
-    @property
-    def live(self) -> bool:
-        """Whether what is shown is still written: not after the end, nor in a forked child."""
-        return self._live
 
     def show(self, key: Hashable, bar: Bar, *, nested: bool = True) -> None:
         """Show a bar as it is now, or open it.
@@ -80,7 +78,7 @@ class Bars:
             bar: its present values; its level is set here.
             nested: whether it lies within the bars that its thread has open.
         """
-        if not self._live:
+        if not self.live:
             return
         with self._lock:
             shown = self._open.get(key) or self._opened(key, bar.label, nested=nested)
@@ -106,7 +104,7 @@ class Bars:
 
     def end(self, key: Hashable, *, leave: bool = True) -> None:
         """Mark a bar as ended; with ``leave``, it stays visible."""
-        if not self._live:
+        if not self.live:
             return
         with self._lock:
             shown = self._open.pop(key, None)
@@ -126,17 +124,17 @@ class Bars:
         """
         with self._lock:
             if self._file is not None:
-                if self._live:
+                if self.live:
                     self._write()
                 self._file.close()
-                if self._live:
-                    self._live = False
+                if self.live:
+                    self.live = False
                     self._folder.append_event(self._event())
-            self._live = False
+            self.live = False
 
     def forget(self) -> None:
         """Write nothing more; for a forked child, where a thread that does not exist there may hold the lock."""
-        self._live = False
+        self.live = False
 
     def _opened(self, key: Hashable, label: str, *, nested: bool) -> _Shown | None:
         """Add a new bar; None while six are open."""
@@ -173,7 +171,7 @@ class Bars:
                 self._next_event = time.time() + _EVENT_SECONDS
                 self._folder.append_event(self._event())
         except OSError as error:
-            self._live = False
+            self.live = False
             note(f"no more progress, it can't be written: {error}")
 
     def _event(self) -> Progress:

@@ -34,11 +34,7 @@ _SAVE = "Save the rest to files in run()."
 
 
 class OutputQuota:
-    """Writes the outputs of one job, as far as its limits allow.
-
-    Args:
-        folder: the job's folder.
-    """
+    """Writes the outputs of one job, as far as its limits allow."""
 
     def __init__(self, folder: JobFolder) -> None:
         self._folder = folder
