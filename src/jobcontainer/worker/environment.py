@@ -19,11 +19,7 @@ if TYPE_CHECKING:
 
 
 def take_over(environment: Environment, threads: int | None) -> None:
-    """Make this process look like the one that submitted the job.
-
-    Args:
-        environment: of that process.
-        threads: of numerical libraries; None leaves them as they are.
+    """Make this process look like the one that submitted the job; None leaves the threads of libraries as they are.
 
     Raises:
         UntrustedFileError: there is no usable key.

@@ -37,12 +37,7 @@ READY = b"{}"
 
 
 class JobProcess:
-    """A job's process, as its keeper sees it.
-
-    Args:
-        pid: its process id.
-        channel: the keeper's end of the channel.
-        handle: what :mod:`multiprocessing` holds of it, if that started it.
+    """A job's process, as its keeper sees it; with the handle of :mod:`multiprocessing`, if that started it.
 
     Attributes:
         exited: becomes readable when the process has ended.

@@ -71,13 +71,7 @@ class Bars:
             folder.progress_file.unlink()
 
     def show(self, key: Hashable, bar: Bar, *, nested: bool = True) -> None:
-        """Show a bar as it is now, or open it.
-
-        Args:
-            key: identifies the bar.
-            bar: its present values; its level is set here.
-            nested: whether it lies within the bars that its thread has open.
-        """
+        """Show a bar as it is now, or open it: at a level of its own, or within the bars that its thread has open."""
         if not self.live:
             return
         with self._lock:
