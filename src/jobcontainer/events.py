@@ -5,7 +5,6 @@ Everything here is plain data that goes through JSON and back; nothing here know
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
@@ -190,9 +189,6 @@ def folded(events: Iterable[Event]) -> list[Display]:
     Args:
         events: of a job, oldest first; those that are no displays may be among them.
 
-    Returns:
-        The outputs to show, none of them an update or without content.
-
     Example:
         >>> shown = [Display(at=1.0, data={"text/plain": text}, display_id="loss") for text in ("0.9",)]
         >>> shown.append(Display(at=2.0, data={"text/plain": "0.1"}, display_id="loss", update=True))
@@ -209,12 +205,7 @@ def folded(events: Iterable[Event]) -> list[Display]:
 
 
 def fold(standing: list[Display], display: Display) -> list[Display]:
-    """Return the outputs that stand after one more display; :func:`folded` step by step.
-
-    Args:
-        standing: what stood before, those without content included.
-        display: the next one.
-    """
+    """Return the outputs that stand, those without content included, after one more; :func:`folded` step by step."""
     standing = [] if display.clear else standing
     shown = replace(display, update=False, clear=False)
     if display.display_id is not None:
@@ -231,16 +222,6 @@ def event_to_json(event: Event) -> dict[str, Any]:
     data = {"event": event.event} | asdict(event)
     data.pop("result_identity", None)
     return data
-
-
-def event_line(event: Event) -> bytes:
-    r"""Return the event as a line of ``events.jsonl``, its end included.
-
-    Example:
-        >>> event_line(Started(at=1.0, pid=7))
-        b'{"event":"started","at":1.0,"pid":7,"attempt":1,"host":""}\n'
-    """
-    return json.dumps(event_to_json(event), separators=(",", ":")).encode() + b"\n"
 
 
 def event_from_json(data: dict[str, Any]) -> Event | None:

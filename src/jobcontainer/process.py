@@ -36,7 +36,6 @@ class Process(Protocol[R_co]):
 
     def run(self) -> R_co:
         """Do the work; what it returns is the job's result."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,9 +12,7 @@ from jobcontainer.jobfile.loading import check_file
 from jobcontainer.jobfile.serializer import Serializer, trust_file, write_file
 from jobcontainer.pickling.source_code import source_of
 from jobcontainer.process import Call, Environment, JobOptions
-from jobcontainer.storage.folder import PROCESS
-from jobcontainer.storage.owner import this_process
-from jobcontainer.storage.record import JobRecord
+from jobcontainer.storage.record import JobRecord, this_process
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -76,7 +74,7 @@ class Submitter:
         """
         name = options.name or name_of(process)
         with self._new_folder(name) as folder:
-            identity = write_file(process, folder.file(PROCESS), kind="process")
+            identity = write_file(process, folder.process_file, kind="process")
             submission = self._recorded(folder, name, options, source_of(process), environment)
             return replace(submission, identity=identity)
 

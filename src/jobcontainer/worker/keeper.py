@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING, NoReturn
 from jobcontainer.events import JobState, Outcome, Started
 from jobcontainer.storage.ending import write_end
 from jobcontainer.storage.folder import JobFolder
-from jobcontainer.storage.owner import host_name
+from jobcontainer.storage.record import host_name
 from jobcontainer.worker import isolation, job_process, limits, process_tree
 from jobcontainer.worker.environment import take_over_early
 from jobcontainer.worker.keeper_protocol import CancelJob, EndKeeper, JobEnded, KeeperEnded, RunJob, SetEnvironment
@@ -46,8 +46,7 @@ if TYPE_CHECKING:
 
     from jobcontainer.process import Environment
     from jobcontainer.worker.job_process import JobProcess
-    from jobcontainer.worker.keeper_protocol import ToKeeper
-    from jobcontainer.worker.order import Order
+    from jobcontainer.worker.keeper_protocol import Order, ToKeeper
 
 _here: Keeper | None = None
 
@@ -84,7 +83,6 @@ class Keeper:
     """
 
     def __init__(self, lifeline: Connection, preload: Sequence[str], *, forks: bool) -> None:
-        """Watch the lifeline, and do no more: the worker is not ready before its first call comes."""
         self._lifeline, self._preload, self._forks = lifeline, tuple(preload), forks
         self._order: Order | None = None  # the next one
         self._cancelled: set[int] = set()
@@ -191,11 +189,7 @@ class Keeper:
         return number in self._cancelled
 
     def _read_lifeline(self, *, wait: bool = False) -> None:
-        """Note what the engine wants; exit if its process is dead.
-
-        Args:
-            wait: whether to wait until there is something.
-        """
+        """Note what the engine wants, or (``wait``) wait until it wants something; exit if its process is dead."""
         try:
             while wait or self._messages.poll(0):
                 self._note(self._lifeline.recv())

@@ -52,7 +52,6 @@ class WorkerSlots:
     """
 
     def __init__(self, size: int | None, preload: Sequence[str], *, forks: bool) -> None:
-        """Make the slots, all of them empty."""
         self._given_size, self._preload, self._forks = size, tuple(preload), forks
         self._keepers: dict[KeeperProcess, Attempt | None] = {}
         self._queue: deque[Attempt] = deque()
@@ -80,11 +79,7 @@ class WorkerSlots:
                     self._add_keeper()
 
     def submit(self, attempt: Attempt) -> Future[Outcome]:
-        """Run a job as soon as a slot is free.
-
-        Raises:
-            RuntimeError: the engine was closed, or this process was forked from the one that made it.
-        """
+        """Run a job as soon as a slot is free; a RuntimeError where the engine was closed, or made before a fork."""
         if os.getpid() != self._owner:
             raise RuntimeError("This process was forked from the one that made the engine: make a new JobPool here.")
         with self._lock:

@@ -34,14 +34,9 @@ _SAVE = "Save the rest to files in run()."
 
 
 class OutputQuota:
-    """Writes the outputs of one job, as far as its limits allow.
-
-    Args:
-        folder: the job's folder.
-    """
+    """Writes the outputs of one job, as far as its limits allow."""
 
     def __init__(self, folder: JobFolder) -> None:
-        """Show nothing yet."""
         self._folder = folder
         self._lock = threading.RLock()
         self._visible = 0  # outputs
