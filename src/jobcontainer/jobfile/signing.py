@@ -8,6 +8,7 @@ can make such files.
 
 from __future__ import annotations
 
+import functools
 import hmac
 import os
 import secrets
@@ -70,15 +71,18 @@ def _key() -> bytes:
     path = key_file()
     try:
         try:
-            return _read(path)
+            status = Path(path).stat()
         except FileNotFoundError:
             _create(Path(path))
-            return _read(path)
+            status = Path(path).stat()
+        return _read(path, (*status[:7], status.st_mtime_ns))  # everything but the time of the last access
     except OSError as error:
         raise _unusable(path, f"can't be read ({error.strerror})") from error
 
 
-def _read(path: str) -> bytes:
+@functools.lru_cache(maxsize=1)
+def _read(path: str, _state: tuple[int, ...]) -> bytes:
+    """Read the key, once for each state of its file."""
     # A FIFO would wait for its writer for ever.
     with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
         _check(path, os.fstat(file.fileno()))
