@@ -53,12 +53,7 @@ class Supervisor:
     """
 
     def __init__(
-        self,
-        process: JobProcess,
-        order: Order,
-        watched: select.poll,
-        is_cancelled: Callable[[int], bool],
-        base: int,
+        self, process: JobProcess, order: Order, watched: select.poll, is_cancelled: Callable[[int], bool], base: int
     ) -> None:
         self._process, self._order = process, order
         self._watched, self._is_cancelled = watched, is_cancelled
