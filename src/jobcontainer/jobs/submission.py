@@ -68,11 +68,6 @@ class Submitter:
     ) -> Submission:
         """Write the folder of a process.
 
-        Args:
-            process: the process.
-            options: its options.
-            environment: of this process, where several submissions share it; None for that of now.
-
         Raises:
             SerializationError: the process can't go into a file; no folder is left.
             OSError: the store can't be written to; no folder is left.
@@ -144,11 +139,6 @@ class Submitter:
 
 def as_process(work: object, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Process[Any]:
     """Return what is to run as a process.
-
-    Args:
-        work: an object with ``run()``, or a function.
-        args: the function's arguments.
-        kwargs: the function's keyword arguments.
 
     Raises:
         TypeError: it is neither, or a process came with arguments; the message says what to do.

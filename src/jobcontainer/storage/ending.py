@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from jobcontainer.errors import JobCrashedError, JobError, JobFailedError, JobLostError, JobMemoryError, JobTimeoutError
 from jobcontainer.events import RETRIED, JobState, Outcome
-from jobcontainer.storage.result import kind_of
+from jobcontainer.storage.result import decided_state
 
 if TYPE_CHECKING:
     from jobcontainer.storage.folder import JobFolder
@@ -48,11 +48,7 @@ def lost(folder: JobFolder, reason: str, attempt: int = 0) -> Outcome:
     The result file decides where it is complete: a job that had written its result before its worker died has
     succeeded (or failed, where the result is an exception). The reason says what to do next.
     """
-    try:
-        kind = kind_of(folder.result_file)
-    except OSError:  # FileNotFoundError: there is none
-        kind = ""
-    state = {"result": JobState.SUCCEEDED, "error": JobState.FAILED}.get(kind, JobState.LOST)
+    state = decided_state(folder.result_file) or JobState.LOST
     return Outcome(state=state, at=time.time(), reason=reason, attempt=attempt)
 
 

@@ -28,7 +28,7 @@ class ExitFacts:
     reported: dict[str, Any] = field(default_factory=dict)
     stopped: JobState | None = None  # why the keeper stopped it
     exit_code: int | None = None  # of its process; negative for a signal
-    result: str = ""  # the kind of its result file, "result" or "error"; empty where there is none
+    result: JobState | None = None  # the end that its result file decides; None where there is no complete one
     oom_killed: bool = False  # whether the kernel's OOM killer was active meanwhile
     limit: str = ""  # that it exceeded: "timeout=5 s", "memory=2 GB, and it held 2.1 GB"
     log: str = ""  # the path
@@ -61,8 +61,7 @@ def classify(facts: ExitFacts, usage: Usage, attempt: int) -> Outcome:
 
 
 def _state(facts: ExitFacts) -> JobState:
-    by_file = {"result": JobState.SUCCEEDED, "error": JobState.FAILED}.get(facts.result)
-    reported = facts.reported.get("state", by_file)
+    reported = facts.reported.get("state", facts.result)
     if reported in DECIDED and not (facts.stopped and facts.reported.get("stopped")):
         return JobState(reported)
     if facts.stopped:

@@ -24,7 +24,7 @@ from jobcontainer.events import JobState, Outcome, Usage
 from jobcontainer.process import memory_text
 from jobcontainer.storage.ending import write_end
 from jobcontainer.storage.folder import JobFolder
-from jobcontainer.storage.result import kind_of
+from jobcontainer.storage.result import decided_state
 from jobcontainer.worker import process_tree
 from jobcontainer.worker.limits import MemoryGauge
 from jobcontainer.worker.outcome import DECIDED, ExitFacts, classify
@@ -206,8 +206,7 @@ class Supervisor:
         if facts.exit_code == -signal.SIGKILL and facts.stopped is None and self._oom_kills is not None:
             facts.oom_killed = process_tree.oom_kills() > self._oom_kills
         if not facts.reported:
-            with contextlib.suppress(OSError):  # FileNotFoundError: there is no result
-                facts.result = kind_of(self._folder.result_file)
+            facts.result = decided_state(self._folder.result_file)
         wall = time.monotonic() - self._begun
         outcome = classify(facts, Usage(wall=wall, cpu=cpu, peak_memory=peak), self._order.attempt)
         if outcome.state not in DECIDED:
