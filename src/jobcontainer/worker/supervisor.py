@@ -46,7 +46,6 @@ class Supervisor:
 
     Args:
         process: the job's process; it has its order.
-        order: what it is to do.
         watched: what the keeper watches, its lifeline.
         is_cancelled: reads what came over the lifeline, and returns whether the job of that number is cancelled.
         base: bytes of memory that the process shares with its keeper.

@@ -43,13 +43,7 @@ FORKS: Final = sys.platform == "linux"
 
 
 class WorkerSlots:
-    """What an engine consists of; alive while a job runs, also when the engine is not.
-
-    Args:
-        size: how many slots there are; None for the CPUs that are really available.
-        preload: names of modules that each keeper imports before any job.
-        forks: whether keepers fork the jobs' processes, or start new interpreters.
-    """
+    """What an engine consists of; alive while a job runs, also when the engine is not."""
 
     def __init__(self, size: int | None, preload: Sequence[str], *, forks: bool) -> None:
         self._given_size, self._preload, self._forks = size, tuple(preload), forks
