@@ -31,10 +31,7 @@ _CANCEL: Final = "cancel"
 
 
 class JobFolder:
-    """The folder of one job.
-
-    Args:
-        path: the folder; it need not exist yet.
+    """The folder of one job, which need not exist yet.
 
     Example:
         >>> JobFolder("/tmp/store/20261122-120000.000000-Train-a1b2c3").id
@@ -185,11 +182,7 @@ class JobFolder:
 
 
 class StoreFolder:
-    """The folder that holds the job folders, and their journal.
-
-    Args:
-        path: the folder; :meth:`create` makes it.
-    """
+    """The folder that holds the job folders, and their journal."""
 
     __slots__ = ("path",)
 

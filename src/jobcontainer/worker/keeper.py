@@ -74,13 +74,7 @@ def serve() -> None:
 
 
 class Keeper:
-    """Makes processes, gives them their orders, has them supervised, and reports.
-
-    Args:
-        lifeline: to the engine.
-        preload: names of modules that jobs will need; a process that is forked has them already.
-        forks: whether processes are forked, or are new interpreters.
-    """
+    """Makes processes, gives them their orders, has them supervised, and reports over the lifeline."""
 
     def __init__(self, lifeline: Connection, preload: Sequence[str], *, forks: bool) -> None:
         self._lifeline, self._preload, self._forks = lifeline, tuple(preload), forks

@@ -50,15 +50,10 @@ def cap_threads(threads: int) -> None:
 
 
 class MemoryGauge:
-    """Measures a job's process tree now and then.
+    """Measures a job's process tree now and then, less what a forked process maps of its keeper untouched.
 
     A look adds up what the processes hold, which counts what a process shares with its forked children several times,
     but is cheap. Where that matters, an exact look decides.
-
-    Args:
-        pid: the job's process.
-        limit: bytes that the tree may hold; None for no limit.
-        base: bytes of the keeper's that a forked process maps without having touched them.
 
     Attributes:
         peak: the most that was seen, in bytes.

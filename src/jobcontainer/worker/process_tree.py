@@ -97,11 +97,8 @@ def end_children(spared: Collection[int] = (), *, within: float = 1.0) -> None:
     """Kill and reap every child of this process, and every process below, until none is left.
 
     Resource trackers get a tenth of a second to remove the semaphores and files of those that were killed; they end
-    by themselves when nobody is left to serve.
-
-    Args:
-        spared: children that are left alone.
-        within: seconds after which a process that can't be killed (it hangs in the kernel) is given up.
+    by themselves when nobody is left to serve. A process that can't be killed within so many seconds, as it hangs in
+    the kernel, is given up.
     """
     begun = time.monotonic()
     while children := [pid for pid in children_of(os.getpid()) if pid not in spared]:

@@ -46,19 +46,13 @@ class Supervisor:
 
     Args:
         process: the job's process; it has its order.
-        order: what it is to do.
         watched: what the keeper watches, its lifeline.
         is_cancelled: reads what came over the lifeline, and returns whether the job of that number is cancelled.
         base: bytes of memory that the process shares with its keeper.
     """
 
     def __init__(
-        self,
-        process: JobProcess,
-        order: Order,
-        watched: select.poll,
-        is_cancelled: Callable[[int], bool],
-        base: int,
+        self, process: JobProcess, order: Order, watched: select.poll, is_cancelled: Callable[[int], bool], base: int
     ) -> None:
         self._process, self._order = process, order
         self._watched, self._is_cancelled = watched, is_cancelled

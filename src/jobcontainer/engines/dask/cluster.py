@@ -73,11 +73,6 @@ class Cluster:
         return sum(worker.slots for worker in self._fit.values())
 
     @property
-    def is_unfit(self) -> bool:
-        """Whether there are workers, and none of them can run jobs."""
-        return bool(self._unfit and not self._fit)
-
-    @property
     def is_lost(self) -> bool:
         """Whether the client has given up the connection."""
         return self._client.status in {"closed", "closing", "newly-created"}

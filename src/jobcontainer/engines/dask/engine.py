@@ -166,7 +166,7 @@ class DaskEngine:
         self._cluster = Cluster(self._client, TaskWatch, self._count)
         self._runner = Attempts(self._cluster, preload)
         reasons = await self._cluster.refresh()
-        if self._cluster.is_unfit:
+        if reasons and not self._cluster.slots:
             raise JobContainerError(reasons)
         return reasons
 

@@ -60,14 +60,9 @@ def write_process(job_id: str, piece: bytes) -> None:
 
 
 async def read_news(job_id: str, log_position: int, position: int, progress: bytes, *, patient: bool) -> News | None:
-    """Read what a job has written since the last call.
+    """Read what a job has written beyond what is known: positions in its log and its events, and its progress.
 
-    Args:
-        job_id: the job.
-        log_position: where its log goes on.
-        position: where its events go on.
-        progress: the progress that is known.
-        patient: whether to wait up to ten seconds until there is something; None is returned if there is not.
+    If there is nothing, None is returned; where the caller is ``patient``, after ten seconds.
     """
     until = time.monotonic() + (_QUIET_SECONDS if patient else 0.0)
     while folder := folders.get(job_id):  # it may be removed while a request waits

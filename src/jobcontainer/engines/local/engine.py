@@ -34,10 +34,6 @@ class LokyEngine:
 
     Raises:
         ValueError: ``slots`` is not a whole number from 1 up.
-
-    Example:
-        >>> LokyEngine(2).slots
-        2
     """
 
     def __init__(self, slots: int | None = None, *, preload: Sequence[str] = (), forks: bool | None = None) -> None:

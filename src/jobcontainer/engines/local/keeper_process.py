@@ -64,11 +64,6 @@ class KeeperListener(Protocol):
 class KeeperProcess:
     """One keeper: its executor, its lifeline, and the thread that serves both.
 
-    Args:
-        preload: names of modules that the keeper imports before any job.
-        forks: whether the keeper forks the jobs' processes, or starts new interpreters.
-        threads: returns how many threads the numerical libraries that it loads may have; it may import loky.
-
     Attributes:
         has_started: set when the keeper's process was made, or could not be.
         was_made: whether it was.
@@ -81,7 +76,8 @@ class KeeperProcess:
         Raises:
             OSError: there are no free descriptors.
         """
-        self._preload, self._forks, self._threads = tuple(preload), forks, threads
+        self._preload, self._forks = tuple(preload), forks
+        self._threads = threads  # of the numerical libraries that it loads; to ask may import loky
         self._mark = secrets.token_hex(8)
         self.was_made = self._has_run_jobs = self._is_killed = False
         self.owner = os.getpid()

@@ -43,13 +43,7 @@ FORKS: Final = sys.platform == "linux"
 
 
 class WorkerSlots:
-    """What an engine consists of; alive while a job runs, also when the engine is not.
-
-    Args:
-        size: how many slots there are; None for the CPUs that are really available.
-        preload: names of modules that each keeper imports before any job.
-        forks: whether keepers fork the jobs' processes, or start new interpreters.
-    """
+    """What an engine consists of; alive while a job runs, also when the engine is not."""
 
     def __init__(self, size: int | None, preload: Sequence[str], *, forks: bool) -> None:
         self._given_size, self._preload, self._forks = size, tuple(preload), forks
@@ -119,7 +113,12 @@ class WorkerSlots:
         _end_unstarted(queued)
         grace = max((attempt.order.options["grace"] for attempt in running), default=0.0)
         wait([attempt.future for attempt in running], timeout=grace + _PATIENCE)
-        end_keepers(keepers)
+        for keeper in keepers:
+            keeper.end()
+        for keeper in keepers:
+            if not keeper.join(_PATIENCE):
+                keeper.kill()
+                keeper.join(_PATIENCE)
         _open.discard(self)
 
     def abandon(self) -> None:
@@ -205,16 +204,6 @@ class WorkerSlots:
             self._closed = True
             with contextlib.suppress(RuntimeError):  # the interpreter exits, and closes every engine
                 threading.Thread(target=self.close, name="jobcontainer-abandoned", daemon=True).start()
-
-
-def end_keepers(keepers: Sequence[KeeperProcess]) -> None:
-    """End keepers without jobs, all of them at once; return when they are gone."""
-    for keeper in keepers:
-        keeper.end()
-    for keeper in keepers:
-        if not keeper.join(_PATIENCE):
-            keeper.kill()
-            keeper.join(_PATIENCE)
 
 
 def _end_unstarted(attempts: Iterable[Attempt]) -> None:

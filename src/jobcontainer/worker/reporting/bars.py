@@ -49,9 +49,6 @@ class Bars:
     Every change is written at once, except in a loop that moves its bar tens of thousands of times at more than a
     thousand a second: then every thousandth of a second, and when the bar is complete or ends.
 
-    Args:
-        folder: the job's folder. What an earlier attempt left is removed.
-
     Attributes:
         live: whether what is shown is still written: not after the end, nor in a forked child.
     """
