@@ -65,7 +65,6 @@ class FileReader:
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        """Open the file and read its header, unparsed."""
         self.path = os.fspath(path)
         self.signed = self.signature = b""
         try:

@@ -57,7 +57,6 @@ class FileWriter:
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        """Check the path, and make the temporary file."""
         self._path = Path(path)
         with contextlib.suppress(FileNotFoundError):
             if not stat.S_ISREG(self._path.stat().st_mode):

@@ -44,7 +44,6 @@ class JobContainer:
     """
 
     def __init__(self, process_file_path: str | os.PathLike[str], *, trusted: bool = False, **options: Any) -> None:
-        """Check that there is such a file."""
         JobOptions().updated(**options)  # a wrong option is reported before a file that is not there
         self.path = Path(process_file_path)
         if not self.path.exists():
@@ -89,7 +88,6 @@ class LogCopy:
     """Copies what is new in a job's log to standard output, a step at a time."""
 
     def __init__(self, job: Job[Any]) -> None:
-        """Start at the log's beginning."""
         self._job = job
         self._position = 0
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")

@@ -62,7 +62,6 @@ class StoreControl:
     """Finds the jobs of a store, and cancels and reruns them wherever they run."""
 
     def __init__(self, store: StoreFolder) -> None:
-        """Share one watcher for each store."""
         self.store = store
         self.reopen = reopen
         self._journal = Journal(store)
@@ -127,7 +126,6 @@ class SchedulerControl(StoreControl):
     """Submits jobs to a scheduler of this process, cancels them there and runs them again there."""
 
     def __init__(self, scheduler: Scheduler) -> None:
-        """Submit to this scheduler."""
         super().__init__(scheduler.submitter.store)
         self.scheduler = scheduler
         self.submitter = scheduler.submitter

@@ -29,7 +29,6 @@ class JobGroup(Sequence[Job[R]], Generic[R]):
     """
 
     def __init__(self, jobs: Iterable[Job[R]]) -> None:
-        """Hold the jobs."""
         self._jobs = tuple(jobs)
 
     @overload

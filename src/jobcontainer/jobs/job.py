@@ -66,7 +66,6 @@ class Job(Future[R], Generic[R]):
     """
 
     def __init__(self, folder: JobFolder, *, name: str, submitted: float, control: Control) -> None:
-        """Make the handle of the job of a folder."""
         super().__init__()
         self.folder = folder
         self.name = name

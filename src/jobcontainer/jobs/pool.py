@@ -67,7 +67,6 @@ class JobPool(Executor):
         preload: Sequence[str] = (),
         **options: Any,
     ) -> None:
-        """Make the store, and start the first worker in the background; the others start with their first jobs."""
         if max_workers is not None and (not isinstance(max_workers, int) or max_workers < 1):
             raise ValueError(f"max_workers={max_workers!r}: it takes a whole number from 1 up, or None for all CPUs.")
         self._options, folder = JobOptions().updated(**options), store_folder(store)

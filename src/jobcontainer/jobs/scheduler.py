@@ -66,7 +66,6 @@ class Scheduler:
     """Hands queued jobs to an engine's free slots, oldest first among those of the highest priority."""
 
     def __init__(self, engine: Engine, submitter: Submitter) -> None:
-        """Start with an empty queue."""
         self.engine = engine
         self.submitter = submitter
         self._lock = threading.Lock()

@@ -53,7 +53,6 @@ class Submitter:
     """
 
     def __init__(self, store: StoreFolder, owner: dict[str, Any] | None = None) -> None:
-        """Name the store; it is made with the first job."""
         self.store = store
         self.owner = owner or this_process()
         self._environment: Environment | None = None

@@ -46,7 +46,6 @@ class Watcher:
     """Moves the handles of other processes' jobs, and cancels queued jobs for other processes."""
 
     def __init__(self, store: StoreFolder) -> None:
-        """Watch nothing yet."""
         self._store = store
         self._lock = threading.Lock()
         self._jobs: weakref.WeakKeyDictionary[Job[Any], _Watched] = weakref.WeakKeyDictionary()

@@ -67,7 +67,6 @@ class ArgumentParser(argparse.ArgumentParser):
     """A parser that raises where argparse would end the process."""
 
     def __init__(self, name: str, description: str = "") -> None:
-        """Make a parser that has ``--help`` alone."""
         super().__init__(
             prog=name,
             description=description,

@@ -67,7 +67,6 @@ class CellCard:
         on_rerun: Callable[[Job[Any] | JobGroup[Any]], None],
         earlier: Sequence[CardSource] = (),
     ) -> None:
-        """Show the jobs as they are now, in the cell that runs."""
         self.source, self.headless = source, area.headless
         self.closed = threading.Event()
         self._id = uuid.uuid4().hex
@@ -196,7 +195,6 @@ class TerminalCard:
     headless = False
 
     def __init__(self, source: CardSource) -> None:
-        """Show that the jobs were submitted."""
         self.source = source
         self.closed = threading.Event()
         card = source.card(time.time())

@@ -22,7 +22,6 @@ class CardRegistry:
     """Opens cards and keeps them up to date."""
 
     def __init__(self, shell: Any) -> None:
-        """Begin without cards."""
         self._shell = shell
         self._refresher = Refresher()
         self._cards: dict[str, tuple[str, list[CellCard]]] = {}  # cell id: the request that ran it last, and its cards

@@ -38,7 +38,6 @@ class JobSource:
     def __init__(
         self, job: Job[Any], on_change: Callable[[], None], position: Callable[[Job[Any]], int | None] = lambda _: None
     ) -> None:
-        """Read nothing yet."""
         self.handle = job
         self._on_change, self._position = on_change, position
         self._reader = SnapshotReader(job, MOST_OUTPUTS)
@@ -80,7 +79,6 @@ class GroupSource:
     """The content of a card of a group."""
 
     def __init__(self, group: JobGroup[Any], on_change: Callable[[], None]) -> None:
-        """Count the jobs by state."""
         self.handle = group
         self._on_change = on_change
         self._changes: deque[Job[Any]] = deque()

@@ -61,7 +61,6 @@ class OutputList:
     """
 
     def __init__(self, area: OutputArea) -> None:
-        """Begin with no outputs."""
         self._area = area
         self._ids: list[str] = []
         self.shown: list[MimeBundle] = []

@@ -32,7 +32,6 @@ class CellRequest:
     """
 
     def __init__(self, shell: Any) -> None:
-        """Remember the request."""
         publisher = shell.display_pub
         self._session, self._socket, self._topic = publisher.session, publisher.pub_socket, publisher.topic
         self._parent = shell.get_parent()

@@ -37,7 +37,6 @@ class LivePanel:
     """
 
     def __init__(self, area: OutputArea, card_id: str, request: Callable[[str], None]) -> None:
-        """Show nothing yet."""
         self._cell_id, self._card_id, self._request = area.cell_id, card_id, request
         self._output = OutputList(area)
         self._widget: Any = None

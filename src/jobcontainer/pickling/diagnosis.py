@@ -92,7 +92,6 @@ class Probe(Pickler):
     """
 
     def __init__(self, left_out: Mapping[str, Mapping[str, str]], skipped: frozenset[int] = frozenset()) -> None:
-        """Make a probe."""
         super().__init__(NullFile(), left_out)
         self.failures: list[tuple[object, Exception]] = []
         self.last: object = None

@@ -42,7 +42,6 @@ class GroupSummary:
     """Counts the jobs of a group by state, and its failures by what they say."""
 
     def __init__(self, jobs: Sequence[JobView]) -> None:
-        """Count every job once."""
         self.jobs = jobs
         self.name = _common_name(jobs)
         self.numbers = {job.id: number for number, job in enumerate(jobs, start=1)}

@@ -46,7 +46,6 @@ class Listing:
     """Jobs as a table, for ``%jobs`` and ``jobcontainer list``."""
 
     def __init__(self, jobs: Sequence[JobView]) -> None:
-        """Keep the jobs; they are read when the table is shown."""
         self.jobs = jobs
 
     def __repr__(self) -> str:

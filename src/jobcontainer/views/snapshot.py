@@ -111,7 +111,6 @@ class SnapshotReader:
     """
 
     def __init__(self, job: JobView, most_outputs: int = 0) -> None:
-        """Start at the beginning of the job's files; nothing is read yet."""
         self.job = job
         self.more_outputs = 0
         self._displays: list[Display] = []

@@ -43,7 +43,6 @@ class DetachedJobs:
     """
 
     def __init__(self, store: StoreFolder) -> None:
-        """Ask the host for its identity; start it where there is none."""
         self._store = store
         self.submitter = Submitter(store, owner=self._ask({})["owner"])
 

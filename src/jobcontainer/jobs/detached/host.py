@@ -65,7 +65,6 @@ class Host:
     """Runs the detached jobs of one store."""
 
     def __init__(self, store: StoreFolder) -> None:
-        """Start with no job; workers start with the first."""
         self._store = store
         self._taken: set[str] = set()
         self._control = start_scheduler(engine_named("loky", None), store)
