@@ -39,9 +39,10 @@ def take_over(environment: Environment, threads: int | None) -> None:
     os.chdir(environment.cwd)
 
 
-def take_over_early(environment: Environment, threads: int | None) -> None:
-    """Do the same in a keeper; where it can't be done, the job itself will fail and say why."""
+def take_over_early(environment: Environment, threads: int | None) -> bool:
+    """Do the same in a keeper, and return whether it worked; else the job itself will fail and say why."""
     try:
         take_over(environment, threads)
     except (OSError, UntrustedFileError):
-        return
+        return False
+    return True

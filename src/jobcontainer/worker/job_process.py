@@ -40,12 +40,19 @@ class JobProcess:
     """A job's process, as its keeper sees it; with the handle of :mod:`multiprocessing`, if that started it.
 
     Attributes:
+        inherited: the environment, and the number of threads, that it has from its keeper; None where it has none.
         exited: becomes readable when the process has ended.
         starting: whether it has yet to say that it is ready.
     """
 
-    def __init__(self, pid: int, channel: Connection, handle: BaseProcess | None = None) -> None:
-        self.pid, self.channel = pid, channel
+    def __init__(
+        self,
+        pid: int,
+        channel: Connection,
+        handle: BaseProcess | None = None,
+        inherited: tuple[Environment, int | None] | None = None,
+    ) -> None:
+        self.pid, self.channel, self.inherited = pid, channel, inherited
         self._handle = handle
         self.starting = handle is not None
         self._watches = handle is None or hasattr(os, "pidfd_open")
@@ -86,15 +93,15 @@ class JobProcess:
         return code
 
 
-def fork() -> JobProcess:
-    """Fork a process that waits for an order."""
+def fork(inherited: tuple[Environment, int | None] | None = None) -> JobProcess:
+    """Fork a process that waits for an order, and has the environment and threads that its keeper took over."""
     ours, theirs = (end.detach() for end in socket.socketpair())
     keeper, pid = os.getpid(), os.fork()
     if pid == 0:
         _live_clean(keeper, theirs)
     os.close(theirs)
     isolation.prefer_as_oom_victim(pid)
-    return JobProcess(pid, Connection(ours))
+    return JobProcess(pid, Connection(ours), inherited=inherited)
 
 
 def start(environment: Environment | None, preload: Iterable[str]) -> JobProcess:
