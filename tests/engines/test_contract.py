@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ctypes
 import logging
 import multiprocessing
@@ -332,10 +333,10 @@ def test_no_two_jobs_draw_the_same_numbers_of_libraries_that_are_warm(engine, st
     own = LokyEngine(1, preload=["torch", "tensorflow"], forks=engine._worker_slots._forks)
 
     def draw():
-        import tensorflow
+        import tensorflow as tf
         import torch
 
-        return os.getpid(), torch.rand(), tensorflow.random.seed, random.random()  # noqa: S311
+        return os.getpid(), torch.rand(), tf.random.seed, random.random()  # noqa: S311
 
     drawn = []
     for _ in range(3):
@@ -528,11 +529,11 @@ def test_async_run_is_awaited(start, run):
     async def fail():
         raise KeyError("no good")
 
-    async def inner():
-        return 42
+    def inner():
+        return asyncio.sleep(0, 42)
 
     assert run(Awaits()) == ("first", "second")
-    assert run(lambda: inner()) == 42
+    assert run(inner) == 42
     _, future = start(fail)
     assert future.result(60).error_type == "KeyError"
 
@@ -540,7 +541,6 @@ def test_async_run_is_awaited(start, run):
 @pytest.mark.quick
 def test_async_run_is_awaited_where_an_event_loop_runs_already(run):
     """As in a notebook, whose cells run in one: inline, too."""
-    import asyncio
 
     async def cell():
         return run(Awaits())

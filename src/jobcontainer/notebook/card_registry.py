@@ -19,14 +19,9 @@ if TYPE_CHECKING:
 
 
 class CardRegistry:
-    """Opens cards and keeps them up to date.
-
-    Args:
-        shell: IPython's shell.
-    """
+    """Opens cards and keeps them up to date."""
 
     def __init__(self, shell: Any) -> None:
-        """Begin without cards."""
         self._shell = shell
         self._refresher = Refresher()
         self._cards: dict[str, tuple[str, list[CellCard]]] = {}  # cell id: the request that ran it last, and its cards
@@ -37,26 +32,14 @@ class CardRegistry:
         position: Callable[[Job[Any]], int | None] = lambda _: None,
         on_rerun: Callable[[Job[Any] | JobGroup[Any]], None] = lambda _: None,
     ) -> CellCard | TerminalCard:
-        """Show jobs under the cell that runs, from now to their end.
-
-        Args:
-            handle: a job or a group.
-            position: returns how many jobs start before a queued one.
-            on_rerun: called with the new jobs after a rerun.
-        """
+        """Show jobs under the cell that runs, to their end; ``position`` counts the queued jobs before one."""
         wake = self._refresher.wake
         source = GroupSource(handle, wake) if isinstance(handle, JobGroup) else JobSource(handle, wake, position)
         card: CellCard | TerminalCard
         if in_kernel(self._shell):
             area = OutputArea(self._shell)
-            card = CellCard(
-                self._shell,
-                area,
-                source,
-                wake=wake,
-                on_rerun=on_rerun,
-                earlier=self._close_earlier(area),
-            )
+            earlier = self._close_earlier(area)
+            card = CellCard(self._shell, area, source, wake=wake, on_rerun=on_rerun, earlier=earlier)
             if area.cell_id:
                 self._cards.setdefault(area.cell_id, (area.request_id, []))[1].append(card)
         else:

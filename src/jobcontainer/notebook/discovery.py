@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from jobcontainer.process import Process
 
 _LOOKED_FOR = (
-    "an object with a run() method as the cell's last expression, a list or dict of such objects, or a class with run() "
-    "that the cell defines"
+    "an object with a run() method as the cell's last expression, a list or dict of such objects, or a class with "
+    "run() that the cell defines"
 )
 _ITERABLES = (Sequence, AbstractSet, ValuesView, Iterator)  # a data frame, for example, is none of these
 
@@ -88,10 +88,6 @@ def find_in_value(value: object) -> FoundProcesses | None:
 
 def find_in_classes(names: Iterable[str], namespace: Mapping[str, Any]) -> FoundProcesses:
     """Instantiate every class that a cell defines, except those that others of them inherit from.
-
-    Args:
-        names: the names of the classes.
-        namespace: where they are bound.
 
     Raises:
         NothingToRunError: no class has ``run()``, or one needs arguments.

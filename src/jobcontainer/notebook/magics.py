@@ -55,7 +55,6 @@ class JobContainerMagics(Settings, Magics):
     shell: Any
 
     def __init__(self, shell: Any) -> None:
-        """Begin without pools; they are made with the first job."""
         super().__init__(shell=shell)
         self._pools: dict[str, JobPool] = {}
         self.cards = CardRegistry(shell)

@@ -27,7 +27,6 @@ class Refresher:
     """Keeps cards up to date in one thread."""
 
     def __init__(self) -> None:
-        """Begin without cards and without a thread."""
         self._cards: list[CellCard | TerminalCard] = []
         self._lock = threading.Lock()
         self._wake = threading.Event()

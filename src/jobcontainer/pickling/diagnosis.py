@@ -30,7 +30,7 @@ _FLATTEN: Final = "It is nested too deeply for pickle: return something flatter,
 _MOST_ROUNDS: Final = 20
 _MOST_SHOWN: Final = 10
 _LONGEST_PATH: Final = 200
-_SHORTEST_REDUCED, _LONGEST_REDUCED = 2, 6
+_REDUCED_LENGTHS: Final = range(2, 7)
 
 
 def diagnose(obj: object) -> list[Culprit]:
@@ -62,7 +62,7 @@ def _culprits(obj: object, name: str, error: Exception | None = None) -> list[Cu
         return _search(obj, name)
     except Exception:  # noqa: BLE001 -- the error that the user waits for is that of pickle
         error = error or _error_of(obj)
-    return [] if error is None else [Culprit(name, type_name(type(obj)), _hint(obj, error))]
+    return [] if error is None else [Culprit(name, type_name(type(obj)), _hint_of(error))]
 
 
 def _error_of(obj: object) -> Exception | None:
@@ -92,13 +92,7 @@ def _name_of(obj: object) -> str:
 
 
 def explained(obj: object, error: Exception, *, is_result: bool) -> SerializationError:
-    """Return the error that says why an object can't go into a file.
-
-    Args:
-        obj: the object.
-        error: what pickling it raised.
-        is_result: whether it is what ``run()`` returned; then the advice is different.
-    """
+    """Return the error that says why an object can't go into a file."""
     culprits = _culprits(obj, "result" if is_result else _name_of(obj), error)
     if is_result:
         culprits = [replace(one, hint=_FLATTEN if one.hint == _TOO_DEEP else _LEAVE_OUT) for one in culprits]
@@ -124,7 +118,6 @@ class Probe(Pickler):
     """
 
     def __init__(self, left_out: Mapping[str, Mapping[str, str]], skipped: frozenset[int] = frozenset()) -> None:
-        """Make a probe."""
         super().__init__(NullFile(), left_out)
         self.failures: list[tuple[object, Exception]] = []
         self.last: object = None
@@ -154,7 +147,7 @@ class Probe(Pickler):
 
     def _asked(self, obj: Any) -> Any:
         value = super().reducer_override(obj)
-        if value is NotImplemented and not _goes_by_name(obj):
+        if value is NotImplemented and not isinstance(obj, (type, types.FunctionType)):  # those go by name
             special = self.dispatch_table.get(type(obj))
             value = special(obj) if special is not None else obj.__reduce_ex__(5)
         # pickle itself checks the name that a string is.
@@ -178,16 +171,11 @@ def _probed(obj: object, left_out: Mapping[str, Mapping[str, str]]) -> tuple[Pro
     return probe, found + probe.failures
 
 
-def _goes_by_name(obj: object) -> bool:
-    """Return whether pickle writes only a name for what the pickler leaves to it: a class or function."""
-    return isinstance(obj, (type, types.FunctionType))
-
-
 def _with_lists(value: Any) -> tuple[Any, ...]:
     """Check a reduce value as pickle does, and turn the iterators of items in it into lists."""
     if (
         not isinstance(value, tuple)
-        or not _SHORTEST_REDUCED <= len(value) <= _LONGEST_REDUCED
+        or len(value) not in _REDUCED_LENGTHS
         or not callable(value[0])
         or not isinstance(value[1], tuple)
     ):
@@ -201,18 +189,13 @@ def _stand_in() -> None:
 
 def _culprit(path: list[Part], error: Exception) -> Culprit:
     """Name the first well-known object of the path, or else its end."""
-    for words, part in path:
-        hint = hint_for(type(part))
-        if hint is not None:
-            return Culprit(_shortened(words), type_name(type(part)), hint)
-    words, part = path[-1]
-    return Culprit(_shortened(words), type_name(type(part)), _hint(part, error))
+    known = ((words, part, hint) for words, part in path if (hint := hint_for(type(part))) is not None)
+    words, part, hint = next(known, (*path[-1], None))
+    hint = hint or guess_for(type(part)) or _hint_of(error)
+    return Culprit(_shortened(words), type_name(type(part)), hint)
 
 
-def _hint(part: object, error: Exception) -> str:
-    guess = guess_for(type(part))
-    if guess is not None:
-        return guess
+def _hint_of(error: Exception) -> str:
     if isinstance(error.__cause__ or error, RecursionError):
         return _TOO_DEEP
     if isinstance(error, NotebookSyntaxError):
@@ -230,7 +213,5 @@ def _text_of(error: Exception) -> str:
 
 
 def _shortened(words: str) -> str:
-    if len(words) <= _LONGEST_PATH:
-        return words
     half = _LONGEST_PATH // 2
-    return f"{words[:half]} ... {words[-half:]}"
+    return words if len(words) <= _LONGEST_PATH else f"{words[:half]} ... {words[-half:]}"

@@ -31,8 +31,8 @@ def refuse_notebook_syntax(function: FunctionType) -> None:
     if found is not None:
         number, text = found
         raise NotebookSyntaxError(
-            f"Line {number} of the cell, {text!r}, is IPython's, which a job does not have. Use subprocess.run(...) for "
-            "a command, and for a magic the Python function behind it; or put the line into a cell of its own."
+            f"Line {number} of the cell, {text!r}, is IPython's, which a job does not have. Use subprocess.run(...) "
+            "for a command, and for a magic the Python function behind it; or put the line into a cell of its own."
         )
 
 

@@ -43,16 +43,9 @@ FORKS: Final = sys.platform == "linux"
 
 
 class WorkerSlots(BoundToProcess):
-    """What an engine consists of; alive while a job runs, also when the engine is not.
-
-    Args:
-        size: how many slots there are; None for the CPUs that are really available.
-        preload: names of modules that each keeper imports before any job.
-        forks: whether keepers fork the jobs' processes, or start new interpreters.
-    """
+    """What an engine consists of; alive while a job runs, also when the engine is not."""
 
     def __init__(self, size: int | None, preload: Sequence[str], *, forks: bool) -> None:
-        """Make the slots, all of them empty."""
         super().__init__()
         self._given_size, self._preload, self._forks = size, tuple(preload), forks
         self._keepers: dict[KeeperProcess, Attempt | None] = {}
@@ -80,11 +73,7 @@ class WorkerSlots(BoundToProcess):
                     self._add_keeper()
 
     def submit(self, attempt: Attempt) -> Future[Outcome]:
-        """Run a job as soon as a slot is free.
-
-        Raises:
-            RuntimeError: the engine was closed, or this process was forked from the one that made it.
-        """
+        """Run a job as soon as a slot is free; a RuntimeError where the engine was closed, or made before a fork."""
         self.refuse_if_inherited()
         with self._lock:
             if self._closed:
@@ -125,7 +114,12 @@ class WorkerSlots(BoundToProcess):
         _end_unstarted(queued)
         grace = max((attempt.order.options["grace"] for attempt in running), default=0.0)
         wait([attempt.future for attempt in running], timeout=grace + _PATIENCE)
-        end_keepers(keepers)
+        for keeper in keepers:
+            keeper.end()
+        for keeper in keepers:
+            if not keeper.join(_PATIENCE):
+                keeper.kill()
+                keeper.join(_PATIENCE)
         _open.discard(self)
 
     def abandon(self) -> None:
@@ -214,16 +208,6 @@ class WorkerSlots(BoundToProcess):
                 threading.Thread(target=self.close, name="jobcontainer-abandoned", daemon=True).start()
 
 
-def end_keepers(keepers: Sequence[KeeperProcess]) -> None:
-    """End keepers without jobs, all of them at once; return when they are gone."""
-    for keeper in keepers:
-        keeper.end()
-    for keeper in keepers:
-        if not keeper.join(_PATIENCE):
-            keeper.kill()
-            keeper.join(_PATIENCE)
-
-
 def _end_unstarted(attempts: Iterable[Attempt]) -> None:
     for attempt in attempts:
         attempt.future.set_result(attempt.end_unstarted())
@@ -261,7 +245,7 @@ def _close_all() -> None:
 
 def _forget() -> None:
     """Have nothing of the parent's: its engines close there, and its spare keeper serves it."""
-    global _spare, _spare_lock  # noqa: PLW0603 -- another thread may have held the lock at the fork
+    global _spare, _spare_lock  # another thread may have held the lock at the fork
     _open.clear()
     _spare, _spare_lock = None, threading.Lock()
 
