@@ -458,16 +458,6 @@ class LoadsInFork:
         return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
 
 
-class ForksInPickle:
-    """Forks while the result is written, and the child goes on with it."""
-
-    def __reduce__(self):
-        if (pid := os.fork()) == 0:
-            return str, ("the child's",)
-        os.waitpid(pid, 0)
-        return str, ("the parent's",)
-
-
 @pytest.mark.quick
 @pytest.mark.parametrize(
     ("act", "code", "said"),
@@ -497,16 +487,13 @@ def test_a_child_that_run_forks_does_not_speak_for_the_job(start, act, code, sai
 
 
 @pytest.mark.quick
-def test_a_child_forked_while_the_job_is_loaded_or_its_result_written_does_not_speak_either(start):
-    """The file's code runs in the job's process as well, before ``run()`` and after it."""
+def test_a_child_forked_while_the_job_is_loaded_does_not_speak_for_it_either(start):
+    """The file's code runs in the job's process as well, before ``run()``."""
     process = LoadsInFork()
     process.pid = None
     folder, future = start(process)
     assert future.result(60).state is JobState.SUCCEEDED
     assert read_result(folder.result_file)[0] == 1
-    folder, future = start(ForksInPickle)
-    assert future.result(60).state is JobState.SUCCEEDED
-    assert read_result(folder.result_file)[0] == "the parent's"
 
 
 # --- coroutines -----------------------------------------------------------------------------------------------------

@@ -140,7 +140,7 @@ def exit_process() -> NoReturn:
 
 def _awaited(value: Any) -> Any:
     """Return what a coroutine returns, any other value as it is; ``async def run`` and functions make one."""
-    if not isinstance(value, Coroutine):
+    if not _BUILTINS["isinstance"](value, Coroutine):  # user code may have changed that of builtins
         return value
     import asyncio  # noqa: PLC0415 -- it takes as long as a short job
 
