@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 import weakref
 from concurrent.futures import Executor
@@ -126,7 +127,7 @@ class JobPool(Executor):
             submissions.extend(sender.submitter.of_process(as_process(one, (), {}), options, here) for one in processes)
         except BaseException:
             for submission in submissions:
-                sender.submitter.discard(submission)
+                shutil.rmtree(submission.folder.path)
             raise
         return JobGroup(sender.submit(submissions))
 
