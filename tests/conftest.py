@@ -97,7 +97,7 @@ def _nothing_is_left_by_a_module(_session):
     left = wait_until_gone(lambda: leftovers(before))
     assert not left, f"left behind: {left}"
     left = wait_until_gone(lambda: set(process_tree.marked_with(SESSION)) - strangers)
-    assert not left, [Path(f"/proc/{pid}/stat").read_text() for pid in left]
+    assert not left, [Path(f"/proc/{pid}/{name}").read_text() for pid in left for name in ("stat", "cmdline")]
 
 
 @pytest.fixture(autouse=True)

@@ -13,8 +13,7 @@ from jobcontainer import JobPool
 from jobcontainer.jobs.submission import Submitter
 from jobcontainer.process import JobOptions
 from jobcontainer.storage.folder import StoreFolder
-from jobcontainer.worker.keeper_protocol import RunJob
-from jobcontainer.worker.order import Order
+from jobcontainer.worker.keeper_protocol import Order, RunJob
 
 _counters: list[Counter[str]] = []
 

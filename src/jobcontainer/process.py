@@ -36,7 +36,6 @@ class Process(Protocol[R_co]):
 
     def run(self) -> R_co:
         """Do the work; what it returns is the job's result."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,13 +57,10 @@ class Call:
 
 
 def memory_in_bytes(text: str | float) -> int:
-    """Read an amount of memory.
+    """Read an amount of memory, and return its bytes.
 
     Args:
         text: bytes as a number, or a text such as ``"2GB"`` (10⁹ bytes each) or ``"512 MiB"`` (2²⁰ bytes each).
-
-    Returns:
-        The amount in bytes.
 
     Raises:
         ValueError: it is not an amount, or not above zero.

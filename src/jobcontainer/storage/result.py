@@ -21,7 +21,6 @@ class RemoteTraceback(Exception):  # noqa: N818 -- a traceback, shown as the cau
     """The traceback of the job's process, attached as ``__cause__`` to what ``run()`` raised there."""
 
     def __init__(self, text: str) -> None:
-        """Keep the traceback's text."""
         super().__init__(text)
         self.text = text
 
@@ -31,10 +30,7 @@ class RemoteTraceback(Exception):  # noqa: N818 -- a traceback, shown as the cau
 
 
 def write_returned(path: str | os.PathLike[str], value: object) -> FileIdentity:
-    """Put what ``run()`` returned into the result file.
-
-    Returns:
-        The identity of the file, for those who trust this process that it is whole.
+    """Put what ``run()`` returned into the result file; return its identity, for those who trust this process.
 
     Raises:
         SerializationError: it can't go into a file.

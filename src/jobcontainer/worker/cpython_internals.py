@@ -27,11 +27,7 @@ def call_at_exit(call: Callable[[], object], *, last: bool = False) -> None:
     """Have something called when this process exits, before its threads are joined; once, however often it is asked.
 
     Functions of :mod:`atexit` are called too late: the interpreter has joined loky's threads by then, which last as
-    long as keepers do. A forked child does not make the calls of its parent.
-
-    Args:
-        call: what to call.
-        last: whether it comes after the other calls, rather than before them.
+    long as keepers do. A forked child does not make the calls of its parent. The last call comes after the others.
     """
     if (os.getpid(), call) not in _exit_calls:
         _exit_calls.insert(len(_exit_calls) if last else 0, (os.getpid(), call))

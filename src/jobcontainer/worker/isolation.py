@@ -15,6 +15,7 @@ import os
 import signal
 import sys
 import types
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jobcontainer.worker.cpython_internals import become_main_process
@@ -51,12 +52,9 @@ def adopt_orphans() -> None:
 
 
 def die_with(parent: int) -> None:
-    """Have the kernel kill this process when its parent dies (Linux).
+    """Have the kernel kill this process when its parent dies, also one that died before the kernel was asked (Linux).
 
     It must be a child of the parent's main thread: the kernel takes the end of that thread for the parent's.
-
-    Args:
-        parent: the parent's process id, to notice a parent that died before the kernel was asked.
     """
     if _LINUX:
         _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
@@ -79,10 +77,8 @@ def settle_in() -> None:
 def take_out_joblib() -> dict[str, ModuleType]:
     """Take joblib out of the modules of a keeper, so that what its jobs import was never part of a loky worker.
 
-    A worker's loky refuses to nest deeply, and uses the resource tracker of the process that started it.
-
-    Returns:
-        The modules, for :data:`sys.modules` once more before the keeper ends as loky's worker.
+    A worker's loky refuses to nest deeply, and uses the resource tracker of the process that started it. The modules
+    are returned, for :data:`sys.modules` once more before the keeper ends as loky's worker.
     """
     names = [name for name in sys.modules if name.partition(".")[0] == "joblib"]
     return {name: sys.modules.pop(name) for name in names}
@@ -91,14 +87,8 @@ def take_out_joblib() -> dict[str, ModuleType]:
 def become_clean(keeper: int, channel: int) -> int:
     """Make this process one that has never been anything but a job's; it was made by a keeper that settled in.
 
-    SIGINT is blocked, so that a stop that comes early is not lost; :func:`accept_stop` lets it in.
-
-    Args:
-        keeper: the process id of its keeper.
-        channel: the descriptor of its channel to the keeper.
-
-    Returns:
-        The channel's new descriptor.
+    SIGINT is blocked, so that a stop that comes early is not lost; :func:`accept_stop` lets it in. The channel's new
+    descriptor is returned.
     """
     leave_session()
     die_with(keeper)
@@ -133,6 +123,4 @@ def reseed() -> None:
 def prefer_as_oom_victim(pid: int) -> None:
     """Raise the ``oom_score_adj`` of a job, so that the kernel's OOM killer picks it before its keeper."""
     with contextlib.suppress(OSError):  # not on Linux, not permitted, or it has ended
-        score = os.open(f"/proc/{pid}/oom_score_adj", os.O_WRONLY)
-        os.write(score, b"800")
-        os.close(score)
+        Path(f"/proc/{pid}/oom_score_adj").write_text("800")

@@ -20,25 +20,18 @@ DECIDED = frozenset({JobState.SUCCEEDED, JobState.FAILED})
 class ExitFacts:
     """What is known of a job that has ended.
 
-    Attributes:
-        reported: what its process reported before it ended; empty where it could not. ``state`` is always there;
-            ``error_type`` and ``error_message`` for an exception; ``exit_code`` and ``exit_argument`` for ``sys.exit``;
-            ``stopped`` where it was interrupted; ``result_identity`` for a result.
-        stopped: why the keeper stopped it; None where it did not.
-        exit_code: of its process; negative for a signal.
-        result: the end that its result file decides; None where there is no complete one.
-        oom_killed: whether the kernel's OOM killer was active meanwhile.
-        limit: the limit that it exceeded: "timeout=5 s", "memory=2 GB, and it held 2.1 GB".
-        log: the path of its log.
+    What its process reported is empty where it could not. ``state`` is always there; ``error_type`` and
+    ``error_message`` for an exception; ``exit_code`` and ``exit_argument`` for ``sys.exit``; ``stopped`` where it was
+    interrupted; ``result_identity`` for a result.
     """
 
     reported: dict[str, Any] = field(default_factory=dict)
-    stopped: JobState | None = None
-    exit_code: int | None = None
-    result: JobState | None = None
-    oom_killed: bool = False
-    limit: str = ""
-    log: str = ""
+    stopped: JobState | None = None  # why the keeper stopped it
+    exit_code: int | None = None  # of its process; negative for a signal
+    result: JobState | None = None  # the end that its result file decides; None where there is no complete one
+    oom_killed: bool = False  # whether the kernel's OOM killer was active meanwhile
+    limit: str = ""  # that it exceeded: "timeout=5 s", "memory=2 GB, and it held 2.1 GB"
+    log: str = ""  # the path
 
 
 def classify(facts: ExitFacts, usage: Usage, attempt: int) -> Outcome:
@@ -46,11 +39,6 @@ def classify(facts: ExitFacts, usage: Usage, attempt: int) -> Outcome:
 
     A complete result file decides. Without one, a stop by the keeper counts; and where the keeper did not stop the job,
     its process ended without having been asked to.
-
-    Args:
-        facts: what is known of the end.
-        usage: what the attempt used.
-        attempt: 1 for the first.
 
     Example:
         >>> from jobcontainer.events import Usage

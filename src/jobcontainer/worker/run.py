@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from jobcontainer.events import JobState
 from jobcontainer.jobfile.loading import load_in_job
-from jobcontainer.storage.folder import LOG, PROCESS, RESULT, JobFolder
+from jobcontainer.storage.folder import JobFolder
 from jobcontainer.storage.result import qualified_name, write_raised, write_returned
 from jobcontainer.worker import isolation, limits, process_tree, reused_process
 from jobcontainer.worker.cpython_internals import run_exit_functions
@@ -29,9 +29,10 @@ from jobcontainer.worker.reporting import display, log, progress
 if TYPE_CHECKING:
     from collections.abc import Callable
     from multiprocessing.connection import Connection
+    from pathlib import Path
     from types import FrameType, TracebackType
 
-    from jobcontainer.worker.order import Order
+    from jobcontainer.worker.keeper_protocol import Order
 
 _BUILTINS = dict(vars(builtins))
 _stopped = False
@@ -43,11 +44,7 @@ class JobStopped(KeyboardInterrupt):
 
 
 def serve(channel: Connection) -> NoReturn:
-    """Wait for an order, run its job and end; or wait for the next, where the order says so.
-
-    Args:
-        channel: to the keeper; where it closes before an order came, this process ends.
-    """
+    """Wait for an order, run its job and end; or wait for the next, where the order says so."""
     state = None
     while True:
         try:
@@ -63,20 +60,15 @@ def serve(channel: Connection) -> NoReturn:
 
 
 def run_order(order: Order, channel: Connection) -> None:
-    """Run the job of an order, with its log as standard output and error.
-
-    Args:
-        order: which job, and its options.
-        channel: to the keeper, which the end is reported to.
-    """
+    """Run the job of an order, with its log as standard output and error, and report its end to the keeper."""
     folder, options = JobFolder(order.folder), order.options
     used = _cpu_seconds()
 
     def prepare() -> None:
         isolation.accept_stop(_raise_stopped)
-        log.redirect(folder.file(LOG), attempt=order.attempt)
+        log.redirect(folder.log_file, attempt=order.attempt)
         if order.environment is not None:
-            take_over(order.environment, options["threads"], anew=order.reuses)
+            take_over(order.environment, options["threads"])
         if options["threads"] is not None:
             limits.cap_threads(options["threads"])
         os.environ.update(options["env"])
@@ -99,7 +91,7 @@ def run_process(
     folder: JobFolder,
     prepare: Callable[[], None],
     report: Callable[[dict[str, Any]], None],
-    load: Callable[[str], Any] = load_in_job,
+    load: Callable[[Path], Any] = load_in_job,
 ) -> None:
     """Do all of a job: prepare, load, run, write what it returned or raised, report.
 
@@ -116,12 +108,12 @@ def run_process(
         progress.install(folder)
         display.install(folder)
         try:
-            process = load(folder.file(PROCESS))
+            process = load(folder.process_file)
             value = process.run()
         finally:
             vars(builtins).update(_BUILTINS)  # what user code did to them must not keep its result from being written
             display.finish()
-        identity = write_returned(folder.file(RESULT), value)
+        identity = write_returned(folder.result_file, value)
         end: dict[str, Any] = {"state": JobState.SUCCEEDED, "result_identity": identity}
     except BaseException as error:  # noqa: BLE001 -- whatever run() raises is its end
         end = _ended_by(error, folder)
@@ -151,7 +143,7 @@ def _ended_by(error: BaseException, folder: JobFolder) -> dict[str, Any]:
     if isinstance(error, JobStopped):
         return {"state": JobState.CANCELLED}
     with contextlib.suppress(Exception):  # a full disk; log and outcome name the exception
-        write_raised(folder.file(RESULT), error)
+        write_raised(folder.result_file, error)
     return {
         "state": JobState.FAILED,
         "error_type": qualified_name(type(error)),

@@ -36,8 +36,7 @@ if TYPE_CHECKING:
     from multiprocessing.connection import Connection
 
     from jobcontainer.events import Outcome
-    from jobcontainer.worker.keeper_protocol import ToKeeper
-    from jobcontainer.worker.order import Order
+    from jobcontainer.worker.keeper_protocol import Order, ToKeeper
 
 _REASON_SECONDS: Final = 5.0  # until loky knows how a keeper died whose lifeline has ended
 
@@ -47,12 +46,7 @@ _import_lock = threading.Lock()
 
 
 def available_cpus() -> int:
-    """Return how many CPUs this process may really use: by its affinity, its cgroup, and ``LOKY_MAX_CPU_COUNT``.
-
-    Example:
-        >>> available_cpus() >= 1
-        True
-    """
+    """Return how many CPUs this process may really use: by its affinity, its cgroup, and ``LOKY_MAX_CPU_COUNT``."""
     return int(_loky().cpu_count())
 
 
@@ -78,20 +72,13 @@ class KeeperListener(Protocol):
 
     def job_ended(self, keeper: KeeperProcess, number: int, outcome: Outcome) -> None:
         """Take the end of the job whose order has this number."""
-        ...
 
     def keeper_ended(self, keeper: KeeperProcess, reason: str) -> None:
         """Take the end of a keeper, whatever it came from; the reason is for a person whose job it ran."""
-        ...
 
 
 class KeeperProcess:
     """One keeper: its executor, its lifeline, and the thread that serves both.
-
-    Args:
-        preload: names of modules that the keeper imports before any job.
-        forks: whether the keeper forks the jobs' processes, or starts new interpreters.
-        threads: returns how many threads the numerical libraries that it loads may have; it may import loky.
 
     Attributes:
         has_started: set when the keeper's process was made, or could not be.
@@ -105,7 +92,8 @@ class KeeperProcess:
         Raises:
             OSError: there are no free descriptors.
         """
-        self._preload, self._forks, self._threads = tuple(preload), forks, threads
+        self._preload, self._forks = tuple(preload), forks
+        self._threads = threads  # of the numerical libraries that it loads; to ask may import loky
         self._mark = secrets.token_hex(8)
         self.was_made = self._has_run_jobs = self._is_killed = False
         self.owner = os.getpid()
@@ -121,14 +109,10 @@ class KeeperProcess:
         self._thread = threading.Thread(target=self._live, name="jobcontainer-keeper", daemon=True)
 
     def start(self, at_exit: Callable[[], object]) -> None:
-        """Start it, and return at once.
+        """Start it, and return at once; a RuntimeError where the interpreter exits and starts no thread any more.
 
         Args:
-            at_exit: what ends the keeper when the interpreter exits, before loky joins its threads, which would wait
-                for jobs.
-
-        Raises:
-            RuntimeError: no thread can be started, as the interpreter exits.
+            at_exit: ends the keeper when the interpreter exits, before loky joins its threads, and waits for jobs.
         """
         call_at_exit(at_exit, last=True)
         try:
@@ -138,11 +122,7 @@ class KeeperProcess:
             raise
 
     def report_to(self, listener: KeeperListener) -> bool:
-        """Set who receives what happens, before the first order.
-
-        Returns:
-            Whether the keeper can be used; else it has ended, and nothing will be reported.
-        """
+        """Set who receives what happens, before the first order; return whether the keeper has not ended already."""
         with self._lock:
             self._listener = listener
             return not self._has_ended
@@ -178,11 +158,7 @@ class KeeperProcess:
                     ended.detach()
 
     def join(self, timeout: float | None = None) -> bool:
-        """Wait until the keeper has ended and its end was reported; never in the keeper's own thread.
-
-        Returns:
-            Whether that is so.
-        """
+        """Wait until the keeper has ended and its end was reported, and return whether; never in its own thread."""
         if self._thread is not threading.current_thread():
             self._thread.join(timeout)
         return not self._thread.is_alive()

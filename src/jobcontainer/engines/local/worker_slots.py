@@ -43,16 +43,9 @@ FORKS: Final = sys.platform == "linux"
 
 
 class WorkerSlots:
-    """What an engine consists of; alive while a job runs, also when the engine is not.
-
-    Args:
-        size: how many slots there are; None for the CPUs that are really available.
-        preload: names of modules that each keeper imports before any job.
-        forks: whether keepers fork the jobs' processes, or start new interpreters.
-    """
+    """What an engine consists of; alive while a job runs, also when the engine is not."""
 
     def __init__(self, size: int | None, preload: Sequence[str], *, forks: bool) -> None:
-        """Make the slots, all of them empty."""
         self._given_size, self._preload, self._forks = size, tuple(preload), forks
         self._keepers: dict[KeeperProcess, Attempt | None] = {}
         self._queue: deque[Attempt] = deque()
@@ -80,11 +73,7 @@ class WorkerSlots:
                     self._add_keeper()
 
     def submit(self, attempt: Attempt) -> Future[Outcome]:
-        """Run a job as soon as a slot is free.
-
-        Raises:
-            RuntimeError: the engine was closed, or this process was forked from the one that made it.
-        """
+        """Run a job as soon as a slot is free; a RuntimeError where the engine was closed, or made before a fork."""
         if os.getpid() != self._owner:
             raise RuntimeError("This process was forked from the one that made the engine: make a new JobPool here.")
         with self._lock:
@@ -124,7 +113,12 @@ class WorkerSlots:
         _end_unstarted(queued)
         grace = max((attempt.order.options["grace"] for attempt in running), default=0.0)
         wait([attempt.future for attempt in running], timeout=grace + _PATIENCE)
-        end_keepers(keepers)
+        for keeper in keepers:
+            keeper.end()
+        for keeper in keepers:
+            if not keeper.join(_PATIENCE):
+                keeper.kill()
+                keeper.join(_PATIENCE)
         _open.discard(self)
 
     def abandon(self) -> None:
@@ -210,16 +204,6 @@ class WorkerSlots:
             self._closed = True
             with contextlib.suppress(RuntimeError):  # the interpreter exits, and closes every engine
                 threading.Thread(target=self.close, name="jobcontainer-abandoned", daemon=True).start()
-
-
-def end_keepers(keepers: Sequence[KeeperProcess]) -> None:
-    """End keepers without jobs, all of them at once; return when they are gone."""
-    for keeper in keepers:
-        keeper.end()
-    for keeper in keepers:
-        if not keeper.join(_PATIENCE):
-            keeper.kill()
-            keeper.join(_PATIENCE)
 
 
 def _end_unstarted(attempts: Iterable[Attempt]) -> None:

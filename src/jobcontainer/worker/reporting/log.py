@@ -46,15 +46,10 @@ def prepare_streams() -> None:
             _LIBC.setvbuf(ctypes.c_void_p.in_dll(_LIBC, name), None, _LINE_BUFFERED, 0)
 
 
-def redirect(log: str, *, attempt: int = 1) -> None:
-    """Send standard output and error of this process, and the traceback of a crash, into a log.
+def redirect(log: str | os.PathLike[str], *, attempt: int = 1) -> None:
+    """Send standard output and error of this process, and the traceback of a crash, to the end of a log.
 
-    Args:
-        log: the file, which is made or appended to.
-        attempt: from the second on, a line marks where it begins.
-
-    Raises:
-        OSError: the log can't be written.
+    From the second attempt on, a line marks where it begins.
     """
     descriptor = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
     os.dup2(descriptor, 1)
