@@ -46,9 +46,18 @@ _lifelines_lock = threading.RLock()
 
 def available_cpus() -> int:
     """Return how many CPUs this process may really use: by its affinity, its cgroup, and ``LOKY_MAX_CPU_COUNT``."""
-    from joblib.externals.loky import cpu_count  # noqa: PLC0415 -- takes a quarter of a second, and numpy with it
+    return int(_loky().cpu_count())
 
-    return int(cpu_count())
+
+def _loky() -> Any:
+    """Import loky, from any thread.
+
+    Another thread may be importing it. ``import joblib`` waits for that; ``from joblib.externals.loky import ...`` does
+    not wait for the rest of joblib, and one of the threads then gets a partially initialized module.
+    """
+    import joblib  # noqa: PLC0415 -- takes a quarter of a second, and numpy with it
+
+    return joblib.externals.loky
 
 
 class KeeperListener(Protocol):
@@ -183,9 +192,7 @@ class KeeperProcess:
             self._listener.keeper_ended(self, reason)
 
     def _executor(self) -> Any:
-        from joblib.externals.loky import ProcessPoolExecutor  # noqa: PLC0415 -- as in available_cpus
-
-        return ProcessPoolExecutor(
+        return _loky().ProcessPoolExecutor(
             max_workers=1,
             initializer=keeper.begin,
             initargs=(self._keeper_end, self._preload, self._forks),
