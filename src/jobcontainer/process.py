@@ -24,7 +24,7 @@ _POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
 
 @runtime_checkable
 class Process(Protocol[R_co]):
-    """Anything with a ``run()`` method; no base class is needed.
+    """Anything with a ``run()`` method; no base class is needed. ``async def run`` is awaited.
 
     Example:
         >>> class Answer:
@@ -174,7 +174,7 @@ class Environment:
 
     Attributes:
         cwd: the working directory.
-        sys_path: ``sys.path``, relative entries made absolute.
+        sys_path: ``sys.path``, relative entries made absolute; without entries that Python passes over, as a ``Path``.
         environ: the environment variables; never written to disk, they may hold secrets.
         log_level: the level of the root logger.
     """
@@ -195,7 +195,7 @@ class Environment:
         cwd = os.getcwd()  # noqa: PTH109 -- a text is what is stored
         now = cls(
             cwd=cwd,
-            sys_path=tuple(os.path.join(cwd, entry) for entry in sys.path),  # noqa: PTH118 -- "" must become cwd
+            sys_path=tuple(os.path.join(cwd, entry) for entry in sys.path if isinstance(entry, str)),  # noqa: PTH118 -- "" must become cwd
             environ=dict(os.environ),
             log_level=logging.getLogger().level,
         )

@@ -122,7 +122,7 @@ class JobContainerMagics(Settings, Magics):
             save(found, flags.save)
             return
         pool = self._pool(flags)
-        jobs = pool.submit_all(found.processes) if found.as_group else pool.submit(found.processes[0])
+        jobs = pool.submit_all(found.named) if found.as_group else pool.submit(found.processes[0])
         bind = partial(self._bind, flags.bind)
         bind(jobs)
         card = self.cards.open(jobs, pool.position, bind)

@@ -31,7 +31,9 @@ from jobcontainer.pickling.local_modules import (
     module_state,
 )
 from jobcontainer.pickling.module_origin import MAIN, travels
+from jobcontainer.pickling.notebook_syntax import refuse_notebook_syntax
 from jobcontainer.pickling.reducers import REDUCERS
+from jobcontainer.pickling.standard_streams import reduce_stream, standard_streams
 from jobcontainer.pickling.unpickler import (
     make_class,
     make_enum,
@@ -91,6 +93,7 @@ class Pickler(cloudpickle_internals.BasePickler):
         self._empty_modules = empty_modules
         self._new_with_module: dict[int, object] = {}
         self._cells: dict[int, _Cell] = {}
+        self._streams = standard_streams()
 
     def reducer_override(self, obj: Any) -> Any:
         """Decide for classes, functions and modules whether they go by name or by value."""
@@ -107,7 +110,7 @@ class Pickler(cloudpickle_internals.BasePickler):
             return NEW_WITH_MODULE[kind], ()
         if kind is types.BuiltinFunctionType:
             self.modules.add(obj.__module__)
-        return NotImplemented
+        return reduce_stream(obj, self._streams)
 
     def _function(self, function: types.FunctionType) -> Any:
         if function in _MACHINERY:
@@ -115,6 +118,7 @@ class Pickler(cloudpickle_internals.BasePickler):
         if not travels(function.__module__) and cloudpickle_internals.goes_by_name(function):
             self.modules.add(function.__module__)
             return NotImplemented
+        refuse_notebook_syntax(function)
         self.by_value = True
         self.files[function.__code__.co_filename] = None
         home = globals_module(function)

@@ -22,8 +22,10 @@ import os
 import secrets
 import signal
 import socket
+import sys
 import threading
 from multiprocessing import resource_tracker
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from jobcontainer.worker import MARK, keeper, limits, process_tree
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
     from jobcontainer.events import Outcome
     from jobcontainer.worker.keeper_protocol import Order, ToKeeper
 
+_STANDARD_ERROR: Final = 2  # the last of the standard descriptors
 _REASON_SECONDS: Final = 5.0  # until loky knows how a keeper died whose lifeline has ended
 
 _lifelines: set[Connection] = set()
@@ -83,7 +86,6 @@ class KeeperProcess:
     Attributes:
         has_started: set when the keeper's process was made, or could not be.
         was_made: whether it was.
-        owner: the process that it serves.
     """
 
     def __init__(self, preload: Sequence[str], *, forks: bool, threads: Callable[[], int]) -> None:
@@ -96,7 +98,6 @@ class KeeperProcess:
         self._threads = threads  # of the numerical libraries that it loads; to ask may import loky
         self._mark = secrets.token_hex(8)
         self.was_made = self._has_run_jobs = self._is_killed = False
-        self.owner = os.getpid()
         self._sending = threading.Lock()
         self._environment = ""  # the digest of the one that was sent last
         self._listener: KeeperListener | None = None
@@ -104,6 +105,7 @@ class KeeperProcess:
         self._has_ended = False
         self.has_started = threading.Event()
         with _lifelines_lock:
+            _open_standard_descriptors()
             self._lifeline, self._keeper_end = multiprocessing.Pipe()
             _lifelines.update((self._lifeline, self._keeper_end))
         self._thread = threading.Thread(target=self._live, name="jobcontainer-keeper", daemon=True)
@@ -213,7 +215,7 @@ class KeeperProcess:
         left the notebook's session. The tracker, which unblocks SIGINT when it starts, must be there before.
         """
         resource_tracker.ensure_running()
-        with _sigint_blocked(), children_allowed():
+        with _sigint_blocked(), children_allowed(), _standard_streams_open():
             if self._is_killed:
                 raise RuntimeError("the engine was closed")
             call: Future[None] = executor.submit(keeper.serve)
@@ -267,6 +269,31 @@ def _sigint_blocked() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _open_standard_descriptors() -> None:
+    """Open those from 0 to 2 that are closed, as where this process was started with ``<&-``, on nothing.
+
+    In a new process they are the standard three, whatever has got their numbers here in the meantime.
+    """
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= _STANDARD_ERROR:
+        os.set_inheritable(descriptor, True)  # noqa: FBT003 -- it takes no names
+    os.close(descriptor)
+
+
+@contextlib.contextmanager
+def _standard_streams_open() -> Iterator[None]:
+    """Put something in the place of a stream that can't be flushed, as loky does before it starts a process."""
+    closed = {name: stream for name in ("stdout", "stderr") if not _is_open(stream := getattr(sys, name))}
+    with contextlib.ExitStack() as stack:
+        for name, stream in closed.items():
+            setattr(sys, name, stack.enter_context(Path(os.devnull).open("w")))
+            stack.callback(setattr, sys, name, stream)
+        yield
+
+
+def _is_open(stream: Any) -> bool:
+    return stream is not None and not getattr(stream, "closed", False)
 
 
 def _give_up_lifelines() -> None:
