@@ -622,6 +622,24 @@ def test_a_keeper_that_was_started_early_and_never_used_ends_with_the_script(scr
     assert process.returncode == 0
 
 
+@pytest.mark.parametrize("imported", ["joblib.parallel", "joblib.externals.loky"])
+def test_user_code_may_import_joblib_while_keepers_start(script, imported):
+    """Whatever of joblib the user's thread imports first, its import succeeds, and so do the jobs of all slots."""
+    process = script(
+        f"""
+        class Answers:
+            def run(self):
+                return 42
+
+        with JobPool(2, store=os.environ["STORE"]) as pool:
+            import {imported}
+            print(*pool.submit_all([Answers(), Answers()]).results())
+        """,
+        prelude="import os\nfrom jobcontainer import JobPool\n",
+    )
+    assert process.communicate(timeout=30) == ("42 42\n", "")
+
+
 # --- what goes wrong around it --------------------------------------------------------------------------------------
 
 

@@ -129,12 +129,7 @@ def write_file(obj: object, file_path: str | os.PathLike[str], *, kind: Kind) ->
 
 
 def packages_of(file_path: str | os.PathLike[str]) -> Mapping[str, Distribution]:
-    """Return the distributions that a file refers to, by their top-level packages; empty where it names none.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        CorruptFileError: it is damaged where they stand.
-    """
+    """Return the distributions that a file refers to, by their top-level packages; empty where it names none."""
     with FileReader(file_path) as file:
         return info.packages_in(file, file.header()) if file.is_job_file else {}
 

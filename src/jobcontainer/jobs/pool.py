@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 import weakref
 from collections.abc import Mapping
@@ -129,7 +130,7 @@ class JobPool(Executor):
                 submissions.append(sender.submitter.of_process(as_process(one, (), {}), own, here))
         except BaseException:
             for submission in submissions:
-                sender.submitter.discard(submission)
+                shutil.rmtree(submission.folder.path)
             raise
         return JobGroup(sender.submit(submissions))
 

@@ -101,10 +101,6 @@ class Submitter:
             here = replace(Environment.here(), cwd=record.cwd, sys_path=record.sys_path)
             return self._recorded(new, record.name, JobOptions(**record.options), record.source, here)
 
-    def discard(self, submission: Submission) -> None:
-        """Remove a folder whose job was never queued."""
-        shutil.rmtree(submission.folder.path)
-
     @contextlib.contextmanager
     def _new_folder(self, name: str) -> Iterator[JobFolder]:
         try:

@@ -26,10 +26,7 @@ if TYPE_CHECKING:
 
 
 def manage(given: argparse.Namespace, store: JobStore) -> Job[Any] | Listing | None:
-    """Run ``%jobs``.
-
-    Returns:
-        What IPython shows: a job, a list of jobs, or nothing.
+    """Run ``%jobs``, and return what IPython shows: a job, a list of jobs, or nothing.
 
     Raises:
         ArgumentsError: there is no such job, or the id or a condition is missing.

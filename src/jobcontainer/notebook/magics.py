@@ -30,7 +30,7 @@ from jobcontainer.notebook.arguments import (
     jobs_parser,
     submit_parser,
 )
-from jobcontainer.notebook.card_registry import CardRegistry
+from jobcontainer.notebook.cards import CardRegistry
 from jobcontainer.notebook.cell import compile_cell, run_cell, run_without_loop, with_traceback
 from jobcontainer.notebook.discovery import NothingToRunError, find_in_classes, find_in_value
 from jobcontainer.notebook.jobs_magic import completions, manage, save, unsuccessful

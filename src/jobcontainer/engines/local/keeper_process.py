@@ -45,13 +45,29 @@ _REASON_SECONDS: Final = 5.0  # until loky knows how a keeper died whose lifelin
 
 _lifelines: set[Connection] = set()
 _lifelines_lock = threading.RLock()
+_import_lock = threading.Lock()
 
 
 def available_cpus() -> int:
     """Return how many CPUs this process may really use: by its affinity, its cgroup, and ``LOKY_MAX_CPU_COUNT``."""
-    from joblib.externals.loky import cpu_count  # noqa: PLC0415 -- takes a quarter of a second, and numpy with it
+    return int(_loky().cpu_count())
 
-    return int(cpu_count())
+
+def _loky() -> Any:
+    """Import loky in any thread, while other threads may import joblib, or loky itself.
+
+    Python locks a submodule before its package when the submodule is imported first, and the package first where that
+    imports the submodule. Two threads that do both at once would wait for each other, so Python gives one of them a
+    module that is half made. So joblib is imported before its submodule, and again where user code did it differently.
+    """
+    with _import_lock:
+        try:
+            import joblib  # noqa: PLC0415 -- takes a quarter of a second, and numpy with it
+        except (AttributeError, ImportError, RuntimeError):
+            import joblib  # noqa: F401, PLC0415 -- once the other thread has it
+        from joblib.externals import loky  # noqa: PLC0415 -- after joblib
+
+        return loky
 
 
 class KeeperListener(Protocol):
@@ -185,9 +201,7 @@ class KeeperProcess:
             self._listener.keeper_ended(self, reason)
 
     def _executor(self) -> Any:
-        from joblib.externals.loky import ProcessPoolExecutor  # noqa: PLC0415 -- as in available_cpus
-
-        return ProcessPoolExecutor(
+        return _loky().ProcessPoolExecutor(
             max_workers=1,
             initializer=keeper.begin,
             initargs=(self._keeper_end, self._preload, self._forks),

@@ -109,11 +109,6 @@ def send(connection: socket.socket, message: dict[str, Any]) -> None:
 
 
 def receive(connection: socket.socket) -> dict[str, Any]:
-    """Receive a request or an answer.
-
-    Raises:
-        OSError: the other end does not send one in time.
-        ValueError: what it sent is no JSON, or it closed the connection.
-    """
+    """Receive a request or an answer; ValueError where the other end closed the connection or sent no JSON."""
     message: dict[str, Any] = json.loads(connection.makefile("rb").readline())
     return message
