@@ -13,6 +13,7 @@ from jobcontainer.jobfile.serializer import Serializer, trust_file, write_file
 from jobcontainer.pickling.source_code import source_of
 from jobcontainer.process import Call, Environment, JobOptions
 from jobcontainer.storage.record import JobRecord, this_process
+from jobcontainer.worker import process_settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -59,7 +60,7 @@ class Submitter:
 
     def here(self) -> Environment:
         """Return the environment of this process; the last ones where nothing has changed since."""
-        self._environment = Environment.here(like=self._environment)
+        self._environment = Environment.here(like=self._environment, settings=process_settings.capture())
         return self._environment
 
     def of_process(
@@ -98,7 +99,7 @@ class Submitter:
         record = folder.read_record()
         with self._new_folder(record.name) as new:
             _snapshot(folder.process_file, new.process_file)
-            here = replace(Environment.here(), cwd=record.cwd, sys_path=record.sys_path)
+            here = replace(self.here(), cwd=record.cwd, sys_path=record.sys_path)
             return self._recorded(new, record.name, JobOptions(**record.options), record.source, here)
 
     @contextlib.contextmanager

@@ -24,9 +24,8 @@ from jobcontainer.events import JobState
 from jobcontainer.jobfile.loading import load_in_job
 from jobcontainer.storage.folder import JobFolder
 from jobcontainer.storage.result import qualified_name, write_raised, write_returned
-from jobcontainer.worker import isolation, limits, process_tree, reused_process
+from jobcontainer.worker import environment, isolation, limits, process_tree, reused_process
 from jobcontainer.worker.cpython_internals import run_exit_functions
-from jobcontainer.worker.environment import take_over
 from jobcontainer.worker.outcome import EXITED_WITHOUT_ERROR
 from jobcontainer.worker.reporting import display, log, progress
 
@@ -72,10 +71,11 @@ def run_order(order: Order, channel: Connection) -> None:
         isolation.accept_stop(_raise_stopped)
         log.redirect(folder.log_file, attempt=order.attempt)
         if order.environment is not None:
-            take_over(order.environment, options["threads"])
+            environment.take_over(order.environment, options["threads"])
         if options["threads"] is not None:
             limits.cap_threads(options["threads"])
-        os.environ.update(options["env"])
+        settings = order.environment.settings if order.environment is not None else order.settings
+        environment.set_for_job(options["env"], settings or {})
         if options["cwd"] is not None:
             os.chdir(options["cwd"])
 
