@@ -230,8 +230,8 @@ def working_directory() -> str:
         return os.getcwd()  # noqa: PTH109 -- a text is what is stored
     except FileNotFoundError:
         raise FileNotFoundError(
-            "The working directory of this process was deleted. Go to one that is there first: os.chdir(...), or %cd in "
-            "a notebook."
+            "The working directory of this process was deleted. Go to one that is there first: os.chdir(...), or %cd "
+            "in a notebook."
         ) from None
 
 

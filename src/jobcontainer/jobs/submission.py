@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import shutil
 import time
 from dataclasses import dataclass, replace
@@ -22,6 +23,11 @@ if TYPE_CHECKING:
     from jobcontainer.jobfile.identity import FileIdentity
     from jobcontainer.process import Process
     from jobcontainer.storage.folder import JobFolder, StoreFolder
+
+_NO_DESCRIPTORS = {errno.EMFILE, errno.ENFILE}
+_TOO_MANY_FILES = (
+    "Too many files are open here to write a job: close some, or raise the limit before Python starts, `ulimit -n 4096`"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,8 +117,10 @@ class Submitter:
             folder = self.store.new_job(name)
         try:
             yield folder
-        except BaseException:
+        except BaseException as error:
             shutil.rmtree(folder.path, ignore_errors=True)
+            if isinstance(error, OSError) and error.errno in _NO_DESCRIPTORS:
+                raise OSError(error.errno, _TOO_MANY_FILES) from error
             raise
 
     def _recorded(

@@ -7,12 +7,17 @@ each of them against the installed versions.
 from __future__ import annotations
 
 import ast
+import sys
+import sysconfig
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-    from types import CodeType
+    from collections.abc import Callable, Iterable
+    from types import CodeType, TracebackType
 
+_PACKAGE = str(Path(__file__).parents[1])
+_STANDARD_LIBRARY, _LIBRARIES = sysconfig.get_path("stdlib"), "site-packages"
 _RUN_CELL_MAGIC = "get_ipython().run_cell_magic("
 
 
@@ -127,6 +132,42 @@ def receive_while_busy(widget: Any) -> None:
     """
     if hasattr(widget.comm, "_reply_subshell_for"):
         widget.comm._reply_subshell_for = lambda _data, default: default  # noqa: SLF001 -- the reason is above
+
+
+def stop_debugger_in_users_frame(shell: Any) -> Callable[[], None]:
+    """Have ``%pdb on`` and ``%debug`` stop where the user's code called this package, not inside of it.
+
+    Relies on ``shell.InteractiveTB.debugger``, which enters the last frame of the exception that was shown. Without it,
+    nothing is changed.
+
+    Returns:
+        What undoes it.
+    """
+    formatter = shell.InteractiveTB
+    enter = getattr(formatter, "debugger", None)
+    if enter is None:
+        return lambda: None
+
+    def debugger(force: bool = False) -> None:  # noqa: FBT001, FBT002 -- as IPython has it
+        error = getattr(sys, "last_value", None)
+        _cut_frames(error and error.__traceback__)
+        enter(force)
+
+    formatter.debugger = debugger
+    return lambda: vars(formatter).pop("debugger", None)
+
+
+def _cut_frames(frames: TracebackType | None) -> None:
+    """Let a traceback end where user code called this package, if it ends in there or in what that called."""
+    last = None
+    while frames is not None:
+        file = frames.tb_frame.f_code.co_filename
+        if not file.startswith(_PACKAGE) and (_LIBRARIES in file or not file.startswith(_STANDARD_LIBRARY)):
+            last = frames
+        frames = frames.tb_next
+    if last is not None and last.tb_next is not None:
+        if last.tb_next.tb_frame.f_code.co_filename.startswith(_PACKAGE):
+            last.tb_next = None
 
 
 def remove_magics(shell: Any, magics: Any, names: Iterable[tuple[str, str]]) -> None:

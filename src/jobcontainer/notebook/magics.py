@@ -58,6 +58,7 @@ class JobContainerMagics(Settings, Magics):
         super().__init__(shell=shell)
         self._pools: dict[str, JobPool] = {}
         self.cards = CardRegistry(shell)
+        self.undo_debugger = ipython_internals.stop_debugger_in_users_frame(shell)
         self.observe(lambda _: self._close_pools(), ["max_workers", "store", "preload", "options"])
 
     @cell_magic("jobcontainer")
@@ -92,13 +93,14 @@ class JobContainerMagics(Settings, Magics):
     @context_matcher()
     def complete(self, context: Any) -> dict[str, Any]:
         """Complete flags and job ids."""
-        words = completions(context.line_with_cursor[: context.cursor_position], self._store())
+        words = completions(context.line_with_cursor[: context.cursor_position], self._store)
         return {"completions": [SimpleCompletion(word) for word in words], "suppress": bool(words)}
 
     def close(self) -> None:
         """Close the pools and the cards; jobs run to their end."""
         self._close_pools()
         self.cards.close()
+        self.undo_debugger()
 
     def _submit_source(self, flags: argparse.Namespace, source: str, lines_above: int = 0) -> Any:
         """Run a cell and submit its processes; return a coroutine for that where the cell awaits something."""

@@ -228,7 +228,7 @@ class Keeper:
 
 def _without_environment(order: Order) -> Order:
     """Return an order for a process that has inherited the environment, but for the settings, which are made there."""
-    return order._replace(environment=None, settings=order.environment and order.environment.settings)
+    return order._replace(environment=None, settings=order.environment.settings if order.environment else None)
 
 
 def _has_ended(descriptor: int) -> bool:

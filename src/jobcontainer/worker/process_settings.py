@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 _DECIMAL: Final = ("prec", "rounding", "Emin", "Emax", "capitals", "clamp")
 _OF_THE_DISPLAY: Final = ("backend", "interactive", "toolbar", "webagg", "timezone")  # rcParams of a place, not a style
-_ATOMS: Final = (type(None), bool, int, float, str)
+_NUMBERS: Final = (type(None), bool, int, float)
 
 _hooks = Hooks()
 _category_hooks = Hooks()
@@ -60,9 +60,10 @@ def _set(write: Callable[[Any, Any], object], content: Any, module: Any) -> None
 
 def _read_filters(_module: Any) -> list[list[Any]]:
     """Return the warning filters: action, message, category, module and line, the first one first."""
+    filters: Any = warnings.filters  # the categories are classes
     return [
         [action, _pattern(message), f"{category.__module__}:{category.__qualname__}", _pattern(module), line]
-        for action, message, category, module, line in warnings.filters
+        for action, message, category, module, line in filters
     ]
 
 
@@ -79,7 +80,12 @@ def _write_filters(_module: Any, filters: Sequence[Sequence[Any]]) -> None:
         if not _add_filter(one, append=True):  # its category is not loaded, so nobody can warn with it yet
             later.setdefault(one[2].partition(":")[0], []).append(one)
     for name, ones in later.items():
-        _category_hooks.when_imported(name, lambda _, ones=ones: [_add_filter(one) for one in reversed(ones)])
+        _category_hooks.when_imported(name, partial(_insert_filters, ones))
+
+
+def _insert_filters(filters: Sequence[Sequence[Any]], _module: Any) -> None:
+    for one in reversed(filters):
+        _add_filter(one)
 
 
 def _add_filter(one: Sequence[Any], *, append: bool = False) -> bool:
@@ -182,9 +188,12 @@ def _plain(value: Any) -> Any:
     Raises:
         TypeError: it can't be said in plain data, as a function can't.
     """
-    for kind in _ATOMS:
-        if isinstance(value, kind):  # an enum of texts becomes its text
-            return value if type(value) in _ATOMS else kind.__str__(value) if kind is str else kind(value)
+    if isinstance(value, str):
+        return str.__str__(value)  # that of an enum too
+    if type(value) in _NUMBERS:
+        return value
+    if isinstance(value, (int, float)):
+        return float(value)
     if isinstance(value, (list, tuple)):
         return [_plain(item) for item in value]
     if getattr(value, "__name__", "") == "format" and type(getattr(value, "__self__", None)) is str:
