@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 import time
+import warnings
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
@@ -236,6 +237,100 @@ def test_env_is_set_for_this_job_alone_before_its_code_is_loaded(start):
         future.result(60)
     assert [read_result(folder.result_file)[0] for folder, _ in jobs] == ["0", "1", "2", "3"]
     assert "CUDA_VISIBLE_DEVICES" not in os.environ
+
+
+@pytest.mark.quick
+@pytest.mark.not_promised(inline=SAME_PROCESS)
+@pytest.mark.parametrize(
+    ("env", "look", "seen"),
+    [
+        ({"PYTHONHASHSEED": "1"}, lambda: hash("text"), None),
+        ({"PYTHONWARNINGS": "error::UserWarning"}, lambda: warnings.filters[0][:3:2], ("error", UserWarning)),
+        ({"PYTHONINTMAXSTRDIGITS": "641"}, sys.get_int_max_str_digits, 641),
+        ({"PYTHONDEVMODE": "1"}, lambda: sys.flags.dev_mode, True),
+        ({"TZ": "Pacific/Kiritimati"}, lambda: time.tzname[0], "+14"),
+        ({"OMP_NUM_THREADS": "7"}, lambda: os.environ["OMP_NUM_THREADS"], "7"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_env_takes_effect_where_python_reads_it_when_it_starts(run, env, look, seen):
+    """The job has an interpreter of its own where it must, and is a job like any other; the next one has none of it."""
+    before = run(look)
+    found = {run(look, env=env) for _ in range(2)}
+    assert len(found) == 1
+    assert found == {seen} or seen is None
+    assert run(look, env={"UNRELATED": "1"}) not in found or env.keys() == {"OMP_NUM_THREADS"}
+    assert run(look) == before or seen is None
+
+
+@pytest.mark.quick
+@pytest.mark.not_promised(inline=SAME_PROCESS)
+def test_pythonpath_in_env_leads_to_modules(run, tmp_path):
+    """``env={"PYTHONPATH": ...}`` comes before what is installed, and after the notebook's own folder."""
+    for name in ("colorsys", "only_there"):
+        (tmp_path / f"{name}.py").write_text("where = 'there'\n")
+
+    def use():
+        import only_there
+
+        return only_there.where
+
+    assert run(use, env={"PYTHONPATH": f"{tmp_path}{os.pathsep}"}) == "there"
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize("leave", [sys.exit, lambda: sys.exit(0), lambda: sys.exit(None)])
+def test_an_exit_without_error_is_a_failure_that_says_what_to_do(start, leave):
+    """A command line interface exits when it is done, and returns nothing: click and typer have a switch for it."""
+    folder, future = start(leave)
+    outcome = future.result(60)
+    assert (outcome.state, outcome.error_type) == (JobState.FAILED, "SystemExit")
+    assert "standalone_mode=False" in outcome.reason
+    assert not folder.result_file.exists()
+
+
+@pytest.mark.quick
+def test_click_commands_run_where_they_are_called_so(start, run):
+    """The advice holds: what the command returns is the job's result."""
+    import click
+
+    @click.command()
+    @click.option("--number", default=2)
+    def command(number):
+        return 2 * number
+
+    _, future = start(lambda: command(["--number", "3"]))
+    assert future.result(60).error_type == "SystemExit"
+    assert run(lambda: command(["--number", "3"], standalone_mode=False)) == 6
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize("deep", [lambda: nested([]), lambda: nested({}), lambda: Linked.of(100_000)])
+def test_a_result_that_is_nested_too_deeply_says_so(start, deep):
+    """The job fails and says what to return instead; a chain of objects is as deep as a list in a list."""
+    _, future = start(deep)
+    outcome = future.result(60)
+    assert outcome.state is JobState.FAILED
+    assert "nested too deeply" in outcome.error_message
+    assert "a list instead of a chain" in outcome.error_message
+
+
+def nested(whole):
+    for _ in range(100_000):
+        whole = [whole] if isinstance(whole, list) else {"inner": whole}
+    return whole
+
+
+class Linked:
+    def __init__(self, following):
+        self.following = following
+
+    @staticmethod
+    def of(length):
+        first = None
+        for _ in range(length):
+            first = Linked(first)
+        return first
 
 
 def test_modules_beside_the_notebook_can_be_imported(run, tmp_path, monkeypatch):
@@ -913,6 +1008,8 @@ def test_processes_can_be_used_inside_a_job(run):
         with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as executor:
             spawned = list(executor.map(abs, range(3)))
         parallel = Parallel(n_jobs=2)(delayed(double)(number) for number in range(3))
+        by_pool = Parallel(n_jobs=2, backend="multiprocessing")(delayed(os.getpid)() for _ in range(20))
+        assert os.getpid() not in by_pool
         return forked, spawned, parallel, subprocess.run(["true"], check=True).returncode
 
     assert run(use, timeout=60) == ([0, 2, 4], [0, 1, 2], [0, 2, 4], 0)

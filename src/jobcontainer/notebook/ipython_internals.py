@@ -7,6 +7,7 @@ each of them against the installed versions.
 from __future__ import annotations
 
 import ast
+import os
 import sys
 import sysconfig
 from pathlib import Path
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from types import CodeType, TracebackType
 
 _PACKAGE = str(Path(__file__).parents[1])
-_STANDARD_LIBRARY, _LIBRARIES = sysconfig.get_path("stdlib"), "site-packages"
+_STANDARD_LIBRARY, _PACKAGES = sysconfig.get_path("stdlib"), "site-packages"
 _RUN_CELL_MAGIC = "get_ipython().run_cell_magic("
 
 
@@ -158,16 +159,22 @@ def stop_debugger_in_users_frame(shell: Any) -> Callable[[], None]:
 
 
 def _cut_frames(frames: TracebackType | None) -> None:
-    """Let a traceback end where user code called this package, if it ends in there or in what that called."""
-    last = None
+    """Let a traceback end with the last frame of user code, if this package was called from there."""
+    last, calls_us = None, False
     while frames is not None:
         file = frames.tb_frame.f_code.co_filename
-        if not file.startswith(_PACKAGE) and (_LIBRARIES in file or not file.startswith(_STANDARD_LIBRARY)):
-            last = frames
+        if file.startswith(_PACKAGE):
+            calls_us = True
+        elif _is_users(file):
+            last, calls_us = frames, False
         frames = frames.tb_next
-    if last is not None and last.tb_next is not None:
-        if last.tb_next.tb_frame.f_code.co_filename.startswith(_PACKAGE):
-            last.tb_next = None
+    if last is not None and calls_us:
+        last.tb_next = None
+
+
+def _is_users(file: str) -> bool:
+    library = file.startswith(_STANDARD_LIBRARY) and _PACKAGES not in file
+    return not library and f"{os.sep}IPython{os.sep}" not in file
 
 
 def remove_magics(shell: Any, magics: Any, names: Iterable[tuple[str, str]]) -> None:

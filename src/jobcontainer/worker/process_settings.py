@@ -195,7 +195,8 @@ def _plain(value: Any) -> Any:
     if isinstance(value, (int, float)):
         return float(value)
     if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
+        items = [_plain(item) for item in value]
+        return {"tuple": items} if isinstance(value, tuple) else items
     if getattr(value, "__name__", "") == "format" and type(getattr(value, "__self__", None)) is str:
         return {"format": value.__self__}
     if hasattr(value, "by_key"):
@@ -204,9 +205,13 @@ def _plain(value: Any) -> Any:
 
 
 def _value_of(data: Any) -> Any:
-    if isinstance(data, Mapping):
-        return data["format"].format if "format" in data else data["items"]
-    return data
+    if isinstance(data, list):
+        return [_value_of(item) for item in data]
+    if not isinstance(data, Mapping):
+        return data
+    if "tuple" in data:
+        return tuple(map(_value_of, data["tuple"]))
+    return data["format"].format if "format" in data else data["items"]
 
 
 _SETTINGS: Final[dict[str, tuple[Callable[[Any], Any], Callable[[Any, Any], object]]]] = {
