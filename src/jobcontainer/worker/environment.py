@@ -49,8 +49,7 @@ def set_for_job(variables: Mapping[str, str], settings: Mapping[str, Any]) -> No
     filters are what ``PYTHONWARNINGS`` says where it is given.
     """
     os.environ.update(variables)
-    if "TZ" in variables:
-        time.tzset()
+    time.tzset()  # C reads the time zone once
     given = [entry for entry in variables.get("PYTHONPATH", "").split(os.pathsep) if entry]
     sys.path[1:1] = [os.path.abspath(entry) for entry in given]  # noqa: PTH100 -- Path.resolve would follow links
     process_settings.apply(
