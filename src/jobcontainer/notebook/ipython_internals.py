@@ -165,9 +165,8 @@ def _cut_frames(frames: TracebackType | None) -> None:
         if not file.startswith(_PACKAGE) and (_LIBRARIES in file or not file.startswith(_STANDARD_LIBRARY)):
             last = frames
         frames = frames.tb_next
-    if last is not None and last.tb_next is not None:
-        if last.tb_next.tb_frame.f_code.co_filename.startswith(_PACKAGE):
-            last.tb_next = None
+    if last is not None and last.tb_next and last.tb_next.tb_frame.f_code.co_filename.startswith(_PACKAGE):
+        last.tb_next = None
 
 
 def remove_magics(shell: Any, magics: Any, names: Iterable[tuple[str, str]]) -> None:
