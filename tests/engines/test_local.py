@@ -575,9 +575,9 @@ def test_an_interrupt_while_the_first_keeper_starts_breaks_nothing(script, momen
     """Whenever Ctrl-C comes, the interpreter raises KeyboardInterrupt; the engine runs jobs afterwards, and closes."""
     process = script("""
         engine = LokyEngine(1)
-        print("ready", flush=True)
         jobs = []
         try:
+            print("ready", flush=True)
             jobs.append(start(engine, lambda: "first"))
             jobs[0].result()
             time.sleep(5)

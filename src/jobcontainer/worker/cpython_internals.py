@@ -34,13 +34,19 @@ def call_at_exit(call: Callable[[], object], *, last: bool = False) -> None:
         come_first_at_exit()
 
 
-def come_first_at_exit() -> None:
+def come_first_at_exit() -> bool:
     """Have the calls of :func:`call_at_exit` made before what others have registered so far.
 
     What was registered last is called first, and loky registers its own function anew with every executor.
+
+    Returns:
+        False where it is too late for that, as the interpreter exits already.
     """
-    with contextlib.suppress(RuntimeError):  # the interpreter exits already
+    try:
         getattr(threading, "_register_atexit", atexit.register)(_make_exit_calls)
+    except RuntimeError:
+        return False
+    return True
 
 
 def _make_exit_calls() -> None:

@@ -220,7 +220,8 @@ class KeeperProcess:
                 raise RuntimeError("the engine was closed")
             call: Future[None] = executor.submit(keeper.serve)
         self.was_made = True
-        come_first_at_exit()
+        if not come_first_at_exit():  # loky is joining its threads, and nobody else will end the keeper before that
+            self.kill()
         return call
 
     def _receive(self) -> bool:
