@@ -622,9 +622,9 @@ def test_a_keeper_that_was_started_early_and_never_used_ends_with_the_script(scr
     assert process.returncode == 0
 
 
-@pytest.mark.parametrize("imported", ["joblib.parallel", "joblib.externals.loky"])
-def test_user_code_may_import_joblib_while_keepers_start(script, imported):
-    """Whatever of joblib the user's thread imports first, its import succeeds, and so do the jobs of all slots."""
+@pytest.mark.parametrize("imported", ["joblib.parallel", "joblib.externals.loky", "numpy.linalg"])
+def test_user_code_may_import_what_loky_needs_while_keepers_start(script, imported):
+    """Whichever submodule the user's thread imports first, its import succeeds, and so do the jobs of all slots."""
     process = script(
         f"""
         class Answers:

@@ -4,10 +4,10 @@ A keeper is the one worker of a private loky executor, never of the reusable one
 only call, :func:`jobcontainer.worker.keeper.serve`, lasts as long as it does. Orders, and how they ended, go over its
 lifeline, a pair of sockets, in a tenth of the time that loky's queues and their threads take.
 
-States: *starting*, while joblib is imported and the worker's process is made; *serving*; *ending*, while the executor
-shuts down; *ended*. Each keeper has one thread here, which takes it through all of them: it starts the executor,
-receives what the keeper sends, shuts the executor down and reports the end. An interrupt, which Python raises in the
-main thread, so can't cut a start in two. The other methods are called from any thread.
+States: *starting*, while the worker's process is made; *serving*; *ending*, while the executor shuts down; *ended*.
+Each keeper has one thread here, which takes it through all of them: it starts the executor, receives what the keeper
+sends, shuts the executor down and reports the end. An interrupt, which Python raises in the main thread, so can't cut a
+start in two. The other methods are called from any thread.
 
 Who ends what: :meth:`KeeperProcess.end` asks the keeper to end; :meth:`KeeperProcess.kill` ends the lifeline, on which
 the keeper kills all below it and exits, and has loky kill the keeper in case it does not. A child that user code forks
@@ -45,7 +45,6 @@ _REASON_SECONDS: Final = 5.0  # until loky knows how a keeper died whose lifelin
 
 _lifelines: set[Connection] = set()
 _lifelines_lock = threading.RLock()
-_import_lock = threading.Lock()
 
 
 def available_cpus() -> int:
@@ -54,20 +53,16 @@ def available_cpus() -> int:
 
 
 def _loky() -> Any:
-    """Import loky in any thread, while other threads may import joblib, or loky itself.
+    """Import loky; first in the thread that wants a keeper, not in the keeper's own.
 
-    Python locks a submodule before its package when the submodule is imported first, and the package first where that
-    imports the submodule. Two threads that do both at once would wait for each other, so Python gives one of them a
-    module that is half made. So joblib is imported before its submodule, and again where user code did it differently.
+    Were joblib imported in the background, user code that imports a submodule of it or of numpy meanwhile could find
+    that half made: Python locks a submodule that is imported first before its package, and a package before the
+    submodules that it imports.
     """
-    with _import_lock:
-        try:
-            import joblib  # noqa: PLC0415 -- takes a quarter of a second, and numpy with it
-        except (AttributeError, ImportError, RuntimeError):
-            import joblib  # noqa: F401, PLC0415 -- once the other thread has it
-        from joblib.externals import loky  # noqa: PLC0415 -- after joblib
+    import joblib  # noqa: F401, PLC0415 -- takes a quarter of a second, and numpy with it; before its submodule
+    from joblib.externals import loky  # noqa: PLC0415 -- as above
 
-        return loky
+    return loky
 
 
 class KeeperListener(Protocol):
@@ -111,11 +106,13 @@ class KeeperProcess:
         self._thread = threading.Thread(target=self._live, name="jobcontainer-keeper", daemon=True)
 
     def start(self, at_exit: Callable[[], object]) -> None:
-        """Start it, and return at once; a RuntimeError where the interpreter exits and starts no thread any more.
+        """Import loky, start it, and return; a RuntimeError where the interpreter exits and starts no thread any more.
 
         Args:
             at_exit: ends the keeper when the interpreter exits, before loky joins its threads, and waits for jobs.
         """
+        with contextlib.suppress(Exception):  # the thread fails for it too, and reports it
+            _loky()
         call_at_exit(at_exit, last=True)
         try:
             self._thread.start()
