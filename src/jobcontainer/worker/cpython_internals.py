@@ -21,6 +21,7 @@ _tracker: Any = importlib.import_module("multiprocessing.resource_tracker")
 _util: Any = importlib.import_module("multiprocessing.util")
 
 _exit_calls: list[tuple[int, Callable[[], object]]] = []
+_exit_calls_began = threading.Event()
 
 
 def call_at_exit(call: Callable[[], object], *, last: bool = False) -> None:
@@ -49,7 +50,17 @@ def come_first_at_exit() -> bool:
     return True
 
 
+def exit_waits_for_others() -> bool:
+    """Whether the interpreter exits, and what others registered after us has not returned yet.
+
+    Where user code makes an executor of loky after ours, loky's function comes first. It joins the threads of all its
+    executors, which last as long as their keepers do, and there is no public way to come before it.
+    """
+    return bool(getattr(threading, "_SHUTTING_DOWN", False)) and not _exit_calls_began.is_set()
+
+
 def _make_exit_calls() -> None:
+    _exit_calls_began.set()
     for pid, call in _exit_calls:
         if pid == os.getpid():
             call()

@@ -29,7 +29,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from jobcontainer.worker import MARK, keeper, limits, process_tree
-from jobcontainer.worker.cpython_internals import call_at_exit, children_allowed, come_first_at_exit, forget_siblings
+from jobcontainer.worker.cpython_internals import (
+    call_at_exit,
+    children_allowed,
+    come_first_at_exit,
+    exit_waits_for_others,
+    forget_siblings,
+)
 from jobcontainer.worker.keeper_protocol import CancelJob, EndKeeper, JobEnded, RunJob, SetEnvironment
 
 if TYPE_CHECKING:
@@ -38,10 +44,13 @@ if TYPE_CHECKING:
     from multiprocessing.connection import Connection
 
     from jobcontainer.events import Outcome
-    from jobcontainer.worker.keeper_protocol import Order, ToKeeper
+    from jobcontainer.worker.keeper_protocol import Order, ToEngine, ToKeeper
 
 _STANDARD_ERROR: Final = 2  # the last of the standard descriptors
 _REASON_SECONDS: Final = 5.0  # until loky knows how a keeper died whose lifeline has ended
+
+_EXIT_LOOK_SECONDS: Final = 0.2
+_EXIT_LOOKS: Final = 2  # so that our own exit calls, which end keepers in order, come first where they can
 
 _lifelines: set[Connection] = set()
 _lifelines_lock = threading.RLock()
@@ -92,7 +101,7 @@ class KeeperProcess:
         self._preload, self._forks = tuple(preload), forks
         self._threads = threads  # of the numerical libraries that it loads; to ask may import loky
         self._mark = secrets.token_hex(8)
-        self.was_made = self._has_run_jobs = self._is_killed = False
+        self.was_made = self._has_run_jobs = self._is_killed = self._is_busy = False
         self._sending = threading.Lock()
         self._environment = ""  # the digest of the one that was sent last
         self._listener: KeeperListener | None = None
@@ -128,6 +137,7 @@ class KeeperProcess:
 
     def run(self, order: Order) -> None:
         """Have the keeper run a job; where it died, its end will be reported, and the job has not started."""
+        self._is_busy = True
         environment = order.environment
         if environment is not None and environment.digest != self._environment:
             self._environment = environment.digest
@@ -224,13 +234,25 @@ class KeeperProcess:
     def _receive(self) -> bool:
         """Receive what the keeper sends, until its end; return whether it ended because it was asked to."""
         try:
-            while isinstance(message := self._lifeline.recv(), JobEnded):
-                self._has_run_jobs = True
-                if self._listener is not None:
+            while isinstance(message := self._next_message(), JobEnded):
+                self._has_run_jobs, self._is_busy = True, False
+                if self._listener is not None:  # which may have another job for this keeper
                     self._listener.job_ended(self, message.number, message.outcome)
         except (EOFError, OSError):
             return False
         return True
+
+    def _next_message(self) -> ToEngine:
+        """Receive a message; let the keeper end where the interpreter exits and others wait for the keeper first."""
+        looks = 0
+        while not self._lifeline.poll(_EXIT_LOOK_SECONDS):
+            looks = looks + 1 if exit_waits_for_others() else 0
+            if looks == _EXIT_LOOKS and not self._is_busy:
+                self.end()
+            elif looks >= _EXIT_LOOKS and hasattr(sys, "ps1"):  # an interactive session waits for no job
+                self.kill()
+        message: ToEngine = self._lifeline.recv()
+        return message
 
     def _why_it_died(self, call: Future[None]) -> str:
         if self._is_killed:
