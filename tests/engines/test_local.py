@@ -575,9 +575,9 @@ def test_an_interrupt_while_the_first_keeper_starts_breaks_nothing(script, momen
     """Whenever Ctrl-C comes, the interpreter raises KeyboardInterrupt; the engine runs jobs afterwards, and closes."""
     process = script("""
         engine = LokyEngine(1)
-        print("ready", flush=True)
         jobs = []
         try:
+            print("ready", flush=True)
             jobs.append(start(engine, lambda: "first"))
             jobs[0].result()
             time.sleep(5)
@@ -622,9 +622,33 @@ def test_a_keeper_that_was_started_early_and_never_used_ends_with_the_script(scr
     assert process.returncode == 0
 
 
-@pytest.mark.parametrize("imported", ["joblib.parallel", "joblib.externals.loky"])
-def test_user_code_may_import_joblib_while_keepers_start(script, imported):
-    """Whatever of joblib the user's thread imports first, its import succeeds, and so do the jobs of all slots."""
+@pytest.mark.parametrize(
+    "ours",
+    [
+        "pool = JobPool(2, store=os.environ['STORE']); jobs = [pool.submit(time.sleep, 0.5) for _ in range(3)]",
+        "pool = JobPool(2, store=os.environ['STORE']); pool.submit(abs, -1).result(); jobs = []",
+        "from jobcontainer.jobs.pool import warm_up; warm_up(); jobs = []",
+    ],
+    ids=["jobs that run", "idle keepers", "a spare keeper"],
+)
+def test_an_executor_that_user_code_makes_after_ours_does_not_hold_up_the_exit(script, ours):
+    """User code may use joblib and loky beside a pool that is not shut down: its jobs end, and then the script does."""
+    process = script(
+        f"""
+        from joblib import Parallel, delayed
+        {ours}
+        print(Parallel(2)(delayed(abs)(-number) for number in range(3)))
+        atexit.register(lambda: print({{job.state.value for job in jobs}} <= {{"succeeded"}}))
+        """,
+        prelude="import atexit, os, time\nfrom jobcontainer import JobPool\n",
+    )
+    assert process.communicate(timeout=30) == ("[0, 1, 2]\nTrue\n", "")
+    assert process.returncode == 0
+
+
+@pytest.mark.parametrize("imported", ["joblib.parallel", "joblib.externals.loky", "numpy.linalg"])
+def test_user_code_may_import_what_loky_needs_while_keepers_start(script, imported):
+    """Whichever submodule the user's thread imports first, its import succeeds, and so do the jobs of all slots."""
     process = script(
         f"""
         class Answers:

@@ -205,7 +205,7 @@ class JobPool(Executor):
 
 
 def warm_up() -> None:
-    """Load loky and start a worker in the background, for the first pool that is made; return at once."""
+    """Import loky, and start a worker in the background for the first pool that is made."""
     from jobcontainer.engines.local.worker_slots import start_spare_keeper  # noqa: PLC0415 -- joblib takes its time
 
     start_spare_keeper()

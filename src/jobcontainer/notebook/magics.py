@@ -61,6 +61,19 @@ class JobContainerMagics(Settings, Magics):
         self.undo_debugger = ipython_internals.stop_debugger_in_users_frame(shell)
         self.observe(lambda _: self._close_pools(), ["max_workers", "store", "preload", "options"])
 
+    def warm_up_once(self, _result: Any = None) -> None:
+        """Start the first worker when the cell that loaded the extension has ended, so that the first job need not.
+
+        This imports joblib, in the main thread and after the cell: in a thread it would meet imports of user code.
+        """
+        self.stop_waiting_for_cell()
+        warm_up()
+
+    def stop_waiting_for_cell(self) -> None:
+        """Leave the event that :meth:`warm_up_once` waits for, if it has not come."""
+        if self.warm_up_once in self.shell.events.callbacks["post_run_cell"]:
+            self.shell.events.unregister("post_run_cell", self.warm_up_once)
+
     @cell_magic("jobcontainer")
     def submit_cell(self, line: str, cell: str) -> Any:
         """Run a cell and submit its processes; below, the help text becomes the docstring."""
@@ -188,7 +201,7 @@ def load(shell: Any) -> None:
         formatter.for_type(Job, magics.cards.open)
         formatter.for_type(JobGroup, magics.cards.open)
     if magics.engine == "loky" and not magics.preload:
-        warm_up()  # while the user reads on, so that the first job starts at once
+        shell.events.register("post_run_cell", magics.warm_up_once)
 
 
 def unload(shell: Any) -> None:
@@ -197,6 +210,7 @@ def unload(shell: Any) -> None:
     if magics is None:
         return
     magics.close()
+    magics.stop_waiting_for_cell()
     ipython_internals.remove_magics(shell, magics, _MAGICS)
     shell.input_transformers_post.remove(magics.add_await)
     shell.Completer.custom_matchers.remove(magics.complete)
