@@ -41,6 +41,11 @@ def named_in_classes(function: types.FunctionType) -> dict[str, Any]:
     return {name: function.__globals__[name] for name in names if name in function.__globals__}
 
 
+def mentions(function: types.FunctionType, name: str) -> bool:
+    """Return whether a function, or code nested in it, uses a name or an attribute."""
+    return any(name in code.co_names for code in (function.__code__, *_nested_in(function.__code__)))
+
+
 def submodules_named(function: types.FunctionType, used: Iterable[object]) -> Iterator[types.ModuleType]:
     """Find the submodules that code nested in a function reaches through its package, as in ``package.submodule.name``.
 
