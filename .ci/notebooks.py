@@ -4,9 +4,9 @@
     python .ci/notebooks.py notebooks/sweep.ipynb  one of them
     python .ci/notebooks.py --into FOLDER ...      elsewhere; what is committed stays as it is
 
-A notebook that raises where no cell is tagged ``raises-exception`` ends this with its traceback, and is not saved.
-What differs from run to run and tells nothing is left out (metadata, times of execution), and folders of this machine
-are written as a reader has them: ``~``, and paths from the notebook's own folder.
+If a cell raises that is not tagged ``raises-exception``, the script ends with its traceback and saves nothing.
+Metadata and times of execution, which differ from run to run, are removed. Folders of this machine are written as they
+are for a reader: ``~``, and paths relative to the notebook.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from nbclient import NotebookClient
 ROOT = Path(__file__).resolve().parents[1]
 KERNEL = {"name": "python3", "display_name": "Python 3 (ipykernel)", "language": "python"}
 SECONDS = 300
-"""What a cell may take, on a machine that does other things too."""
+"""The timeout of a cell, on a machine that does other things too."""
 
 
 def main() -> None:
-    """Execute what the command line names."""
+    """Execute the notebooks that the command line names."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("notebooks", nargs="*", type=Path, default=sorted((ROOT / "notebooks").glob("*.ipynb")))
     parser.add_argument("--into", type=Path, metavar="FOLDER", help="where to save them; default: in place")
@@ -42,7 +42,7 @@ def main() -> None:
 
 
 def executed(path: Path) -> str:
-    """Execute a notebook, and return it with its outputs as it is to be saved."""
+    """Execute a notebook, and return its text with outputs, to be saved."""
     notebook = nbformat.read(path, as_version=4)
     with tempfile.TemporaryDirectory() as temporary:
         folder, home = Path(temporary, "work"), Path(temporary, "home")
@@ -71,7 +71,7 @@ def executed(path: Path) -> str:
 
 
 def cleaned(notebook: nbformat.NotebookNode, folders: dict[str, str]) -> str:
-    """Return a notebook's text without what is of this machine and this run."""
+    """Return a notebook's text without the traces of this machine and this run."""
     notebook.metadata = nbformat.from_dict({"kernelspec": KERNEL, "language_info": {"name": "python"}})
     for number, cell in enumerate(notebook.cells):
         cell.id = f"cell-{number}"
@@ -83,7 +83,7 @@ def cleaned(notebook: nbformat.NotebookNode, folders: dict[str, str]) -> str:
 
 
 def anonymous(text: str, folders: dict[str, str]) -> str:
-    """Write paths as the reader has them."""
+    """Replace paths of this machine by those of a reader."""
     text = re.sub(r"/tmp/ipykernel_\d+/", "/tmp/ipykernel/", text)  # noqa: S108 -- ipykernel's, not made here
     text = re.sub(r'/[^"\\\s&<>]*/(site-packages|lib/python3\.\d+)/', r"\1/", text)
     for folder, shown in folders.items():

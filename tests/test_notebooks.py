@@ -1,4 +1,4 @@
-"""The notebooks: they run from the top, and what is saved of them is what a reader should see."""
+"""The notebooks: they run from the top, and their saved outputs are what a reader should see."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def code_cells(path):
 
 
 def check_outputs(path):
-    """Every cell was run in order, from the top; nothing is a placeholder; only tagged cells raise, and they do."""
+    """Every cell was run in order, from the top; no output is a placeholder; exactly the tagged cells raise."""
     cells = code_cells(path)
     assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
     assert not [word for word in PLACEHOLDERS if word in path.read_text()]
@@ -35,24 +35,24 @@ def check_outputs(path):
         assert bool(errors) == ("raises-exception" in cell.metadata.get("tags", ())), cell.source
         shown = str(cell.outputs)
         submits = cell.source.startswith(("%%jobcontainer", "%jobcontainer")) and "--save" not in cell.source
-        if submits and "SerializationError" not in errors:  # which is found before there is a job
+        if submits and "SerializationError" not in errors:  # it is raised before there is a job
             assert "data-card=" in shown, cell.source
         assert "data-snapshot" not in shown, "a job was still running when the notebook was saved"
 
 
 def test_there_are_notebooks():
-    """The tests below have something to look at."""
+    """The tests below have notebooks to check."""
     assert NOTEBOOKS
 
 
 @each_notebook
 def test_saved_outputs_are_whole(path):
-    """What is committed was run from the top to its end, without a widget that a reader's page can't show."""
+    """A committed notebook was run from the top to its end, and has no widget, which a reader's page can't show."""
     check_outputs(path)
 
 
 @each_notebook
-def test_saved_notebooks_hold_nothing_of_the_machine_they_were_made_on(path):
+def test_saved_notebooks_have_no_trace_of_the_machine_they_were_made_on(path):
     """No folder of a person, no times of execution: a difference between two commits is one that matters."""
     found = OF_A_MACHINE.search(path.read_text())
     assert not found, path.read_text()[found.start() - 80 : found.end() + 80]
@@ -63,7 +63,7 @@ def test_saved_notebooks_hold_nothing_of_the_machine_they_were_made_on(path):
 
 @each_notebook
 def test_notebooks_are_short(path):
-    """A reader gets through one in a few minutes."""
+    """A reader needs a few minutes for one."""
     lines = sum(len(cell.source.splitlines()) for cell in code_cells(path))
     assert lines <= 120
     assert path.stat().st_size < 600_000
@@ -73,7 +73,7 @@ def test_notebooks_are_short(path):
 @pytest.mark.timeout(600)
 @each_notebook
 def test_notebooks_run_from_the_top(path, tmp_path):
-    """Each runs in an empty folder with a new kernel, and shows what it should, as it does for a stranger."""
+    """Each runs in an empty folder with a new kernel, as it does for a new user, and shows what it should."""
     command = [sys.executable, ROOT / ".ci" / "notebooks.py", "--into", tmp_path, path]
     env = {**os.environ, "DASK_TEMPORARY_DIRECTORY": str(tmp_path / "dask")}  # where its workers leave a folder
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=env)

@@ -25,6 +25,7 @@ from jobcontainer.jobs.group import JobGroup
 from jobcontainer.jobs.option_flags import add_option_flags, options_given
 from jobcontainer.jobs.store import JobStore
 from jobcontainer.process import memory_in_bytes
+from jobcontainer.views.render import Listing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -110,9 +111,7 @@ def _list(given: argparse.Namespace) -> int:
     if given.json:
         print(json.dumps([_facts(job) for job in jobs]))
     else:
-        from jobcontainer.views.console import print_jobs  # noqa: PLC0415 -- as above
-
-        print_jobs(jobs)
+        print(Listing(jobs))
         if advice := store.advice():
             print(advice, file=sys.stderr)
     return 0

@@ -168,6 +168,8 @@ class Outcome:
         exit_code: of the process; negative for a signal, as in :mod:`subprocess`; None where not known.
         usage: what it used.
         attempt: 1 for the first.
+        result_identity: device, inode, size and time of the result file, from the job that wrote it; it is passed on
+            between processes and never written down, as nothing on disk vouches for a file.
     """
 
     event: ClassVar[str] = "ended"
@@ -179,6 +181,7 @@ class Outcome:
     exit_code: int | None = None
     usage: Usage = field(default_factory=Usage)
     attempt: int = 1
+    result_identity: tuple[int, int, int, int] | None = field(default=None, compare=False, repr=False)
 
 
 def folded(events: Iterable[Event]) -> list[Display]:
@@ -232,6 +235,7 @@ def event_to_json(event: Event) -> dict[str, Any]:
     match event:  # by hand, as asdict takes its time, and every job has two events
         case Outcome():
             data["usage"] = _values(event.usage)
+            del data["result_identity"]
         case Progress():
             data["bars"] = [_values(bar) for bar in event.bars]
     return data

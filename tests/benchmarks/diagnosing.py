@@ -18,7 +18,7 @@ import time
 import numpy as np
 
 from jobcontainer import diagnose
-from jobcontainer.pickling.pickler import Nowhere, Pickler
+from jobcontainer.pickling.pickler import NullFile, Pickler
 
 
 class Model:
@@ -59,7 +59,7 @@ def main():
     for name, make in SUBJECTS.items():
         broken, whole = with_and_without(make)
         assert len(diagnose(broken)) == 5
-        dump = median_of(lambda value: Pickler(Nowhere()).dump(value), whole, given.rounds)
+        dump = median_of(lambda value: Pickler(NullFile()).dump(value), whole, given.rounds)
         diagnosis = median_of(diagnose, broken, given.rounds)
         print(f"{name:32}{dump * 1e3:10.2f}{diagnosis * 1e3:14.2f}{diagnosis / dump:8.1f}")
 

@@ -152,7 +152,7 @@ def test_without_a_descriptor_to_spare_buffers_are_read(path, monkeypatch):
     assert array[:3].tolist() == [5, 1, 2]
 
 
-def test_a_newer_format_is_told_from_a_damaged_file(path):
+def test_a_newer_format_is_distinguished_from_a_damaged_file(path):
     """Signed: upgrade. Not signed: damaged or foreign."""
     Serializer.serialize_to_file(1, path)
     data = path.read_bytes()
@@ -290,6 +290,7 @@ def test_only_a_regular_file_is_replaced(tmp_path, make):
 
 
 def test_a_folder_that_is_not_there_is_an_os_error(tmp_path):
+    """No folder is made, and the error is the system's own."""
     with pytest.raises(FileNotFoundError):
         Serializer.serialize_to_file(1, tmp_path / "missing" / "object.job")
     with pytest.raises(FileNotFoundError):
@@ -309,6 +310,7 @@ except PermissionError as error:
 
 
 def test_a_folder_one_may_not_write_to_is_an_os_error(tmp_path, path):
+    """It is the system's own PermissionError."""
     Serializer.serialize_to_file("old", path)
     key = tmp_path / "key"
     key.write_text("k" * 64)
@@ -366,6 +368,7 @@ def test_readers_of_a_file_that_is_replaced_see_one_version_or_the_other(tmp_pat
 
 
 def test_a_file_can_be_named_relatively_and_by_any_path_like(tmp_path, monkeypatch):
+    """Paths are what the standard library takes for one."""
     monkeypatch.chdir(tmp_path)
     Serializer.serialize_to_file(5, "here.job")
     assert Serializer.deserialize_from_file("here.job") == 5

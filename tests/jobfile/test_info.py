@@ -1,4 +1,4 @@
-"""What a file tells of itself, and what becomes of files from elsewhere."""
+"""What a file says of itself, and what becomes of files from elsewhere."""
 
 from __future__ import annotations
 
@@ -35,24 +35,24 @@ def path(tmp_path):
     return tmp_path / "object.job"
 
 
-def test_all_facts_are_told_without_loading(path, monkeypatch):
+def test_a_file_describes_itself_without_being_loaded(path, monkeypatch):
     """Kind, class, time, versions, packages, sizes, signature."""
     before = time.time()
     array = np.zeros(10**5)
     Serializer.serialize_to_file(Train(array), path)
     monkeypatch.setattr("pickle.loads", None)
-    told = Serializer.inspect(path)
-    assert (told.kind, told.class_name) == ("process", f"{__name__}.Train")
-    assert before <= told.created <= time.time()
-    assert told.python == ".".join(map(str, sys.version_info[:3]))
-    assert told.cloudpickle == cloudpickle.__version__
-    assert told.by_value
-    assert told.packages["numpy"] == Distribution("numpy", np.__version__)
-    assert "numpy" in {name.partition(".")[0] for name in told.modules}
-    assert told.size == path.stat().st_size
-    assert told.buffers == (array.nbytes,)
-    assert told.signed
-    assert told.other_versions == {}
+    said = Serializer.inspect(path)
+    assert (said.kind, said.class_name) == ("process", f"{__name__}.Train")
+    assert before <= said.created <= time.time()
+    assert said.python == ".".join(map(str, sys.version_info[:3]))
+    assert said.cloudpickle == cloudpickle.__version__
+    assert said.by_value
+    assert said.packages["numpy"] == Distribution("numpy", np.__version__)
+    assert "numpy" in {name.partition(".")[0] for name in said.modules}
+    assert said.size == path.stat().st_size
+    assert said.buffers == (array.nbytes,)
+    assert said.signed
+    assert said.other_versions == {}
 
 
 @pytest.mark.parametrize(
@@ -66,14 +66,16 @@ def test_all_facts_are_told_without_loading(path, monkeypatch):
     ],
 )
 def test_kind_and_class_are_those_a_person_would_say(path, obj, kind, name):
+    """Of a function's call the function is named, and ``__main__`` is left out."""
     Serializer.serialize_to_file(obj, path)
-    told = Serializer.inspect(path)
-    assert told.kind == kind
-    assert told.class_name.removeprefix(f"{__name__}.") == name
+    said = Serializer.inspect(path)
+    assert said.kind == kind
+    assert said.class_name.removeprefix(f"{__name__}.") == name
 
 
 @pytest.mark.parametrize("kind", ["process", "result", "error", "object"])
 def test_who_writes_says_what_it_is(path, kind):
+    """The kind in the header is the one that the writer gave."""
     write_file(1, path, kind=kind)
     assert Serializer.inspect(path).kind == kind
 
@@ -128,6 +130,7 @@ def test_other_versions_are_listed_and_warned_of_once(path, monkeypatch):
 
 
 def test_another_cloudpickle_is_warned_of_where_there_is_code(path, monkeypatch):
+    """Data alone does not depend on it."""
     with monkeypatch.context() as patch:
         patch.setattr(cloudpickle_internals, "VERSION", "1.0")
         Serializer.serialize_to_file(Train(), path)
@@ -137,7 +140,7 @@ def test_another_cloudpickle_is_warned_of_where_there_is_code(path, monkeypatch)
         Serializer.deserialize_from_file(path)
 
 
-def test_the_same_versions_are_not_spoken_of(path):
+def test_the_same_versions_are_not_warned_of(path):
     """A clean run prints nothing."""
     Serializer.serialize_to_file([Train(np.zeros(3))], path)
     with warnings.catch_warnings():
@@ -156,9 +159,9 @@ def test_what_a_run_imports_later_is_named_too(path):
     import pandas as pd  # noqa: PLC0415 -- it must be imported here, as in a notebook
 
     Serializer.serialize_to_file(Call(work, (), {}), path)
-    told = Serializer.inspect(path)
-    assert "pandas" in told.modules
-    assert told.packages["pandas"].version == pd.__version__
+    said = Serializer.inspect(path)
+    assert "pandas" in said.modules
+    assert said.packages["pandas"].version == pd.__version__
 
 
 def test_distributions_are_found_whatever_they_are_called(monkeypatch):

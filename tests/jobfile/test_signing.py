@@ -59,15 +59,16 @@ def test_the_key_is_made_on_first_use_for_its_owner_alone(path, key_file):
 
 
 def test_the_folder_of_the_key_is_its_owners_alone(tmp_path, monkeypatch, path):
+    """A folder that is made for the key has mode 0700."""
     monkeypatch.setattr(signing, "_own_key_file", lambda: str(tmp_path / "config" / "jobcontainer" / "key"))
     Serializer.serialize_to_file(1, path)
     assert stat.S_IMODE((tmp_path / "config" / "jobcontainer").stat().st_mode) == 0o700
 
 
-def _sign_when_told(folder, told, results):
+def _sign_at_once(folder, start, results):
     signing._own_key_file = lambda: folder + "/key"
     signing._cached = None
-    told.wait()
+    start.wait()
     results.put(signing.sign(b"data"))
 
 
@@ -76,11 +77,11 @@ def test_processes_that_make_the_key_at_once_end_with_one(tmp_path):
     context = multiprocessing.get_context("fork")
     for round_number in range(5):
         folder = tmp_path / str(round_number)
-        told, results = context.Event(), context.SimpleQueue()
-        processes = [context.Process(target=_sign_when_told, args=(str(folder), told, results)) for _ in range(8)]
+        start, results = context.Event(), context.SimpleQueue()
+        processes = [context.Process(target=_sign_at_once, args=(str(folder), start, results)) for _ in range(8)]
         for process in processes:
             process.start()
-        told.set()
+        start.set()
         signatures = {results.get() for _ in processes}
         for process in processes:
             process.join()
@@ -102,6 +103,7 @@ def test_a_file_of_another_key_is_refused_and_nothing_in_it_is_run(tmp_path, pat
 
 
 def test_trusted_loads_a_foreign_file_once(path, other_key):
+    """It does not make the file trusted for later loads."""
     Serializer.serialize_to_file({"a": np.arange(10**5)}, path)
     other_key()
     assert Serializer.deserialize_from_file(path, trusted=True)["a"].sum() == 4999950000
@@ -209,6 +211,7 @@ NO_FILES = {
 
 @pytest.mark.parametrize("content", NO_FILES.values(), ids=NO_FILES)
 def test_what_is_no_job_file_is_corrupt_however_it_is_asked_for(path, content):
+    """Loading, looking, verifying and signing agree."""
     path.write_bytes(content)
     for refuse in (
         Serializer.deserialize_from_file,
@@ -256,7 +259,7 @@ def test_what_is_no_file_is_refused_at_once(tmp_path, make, monkeypatch):
             refuse(path)
 
 
-def test_a_link_swapped_in_is_judged_by_what_it_leads_to(tmp_path, path):
+def test_a_link_swapped_in_is_checked_as_what_it_leads_to(tmp_path, path):
     """To a foreign file: refused. To one's own: loaded, as a link to the latest of several is no damage."""
     foreign = tmp_path / "foreign"
     foreign.write_bytes(pickle.dumps(Bomb(tmp_path / "trace")))
@@ -288,7 +291,7 @@ def test_a_file_put_in_the_place_of_one_that_is_open_is_not_read(path, tmp_path,
 
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o660, 0o622, 0o644, 0o601])
 def test_a_key_that_others_can_read_or_write_is_refused(path, key_file, mode):
-    """Neither signing nor loading goes on; the sentence tells the command."""
+    """Neither signing nor loading goes on; the message has the command."""
     Serializer.serialize_to_file(1, path)
     key_file.chmod(mode)
     for refuse in (lambda: Serializer.serialize_to_file(2, path), lambda: Serializer.deserialize_from_file(path)):
@@ -316,7 +319,7 @@ def _key_is_a_fifo(key):
 
 
 @pytest.mark.parametrize("make", [_key_is_a_folder, _key_is_short, _key_is_empty, _key_is_a_fifo])
-def test_a_key_file_that_is_none_is_told_of(path, tmp_path, monkeypatch, make):
+def test_a_key_file_that_is_none_is_refused(path, tmp_path, monkeypatch, make):
     """In a sentence that says what to do, and without waiting for ever."""
     key = tmp_path / "bad key"
     make(key)
@@ -336,6 +339,7 @@ def test_a_named_key_that_is_missing_is_not_made(path, tmp_path, monkeypatch):
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a file that belongs to another user")
 def test_a_key_of_another_user_is_refused(path, key_file):
+    """Whoever owns it could sign files in this user's name."""
     signing.sign(b"")
     os.chown(key_file, 65534, 65534)
     with pytest.raises(UntrustedFileError, match="belongs to another user"):

@@ -85,8 +85,7 @@ class Lab:
         self.process = subprocess.Popen(command + options, env=environment, stdout=self.log, stderr=self.log)
         runtime = home / "runtime"
         self.until(lambda: list(runtime.glob("jpserver-*.json")), what="the server's address")
-        facts = runtime.glob("jpserver-*.json")
-        self.url = json.loads(next(iter(facts)).read_text())["url"]
+        self.url = json.loads(next(runtime.glob("jpserver-*.json")).read_text())["url"]
 
     def theme(self, name: str) -> None:
         (self.settings / "themes.jupyterlab-settings").write_text(json.dumps({"theme": name}))
@@ -193,7 +192,7 @@ def open_notebook(lab, page, request):
 
 
 class Kernel:
-    """A real kernel, and all that it says."""
+    """A real kernel, and all messages that it sends."""
 
     def __init__(self, environment: dict[str, str]) -> None:
         self.manager = KernelManager(kernel_name="python3")
@@ -204,12 +203,12 @@ class Kernel:
         self.messages: list[dict] = []
 
     def run(self, code: str, *, stdin: bool = True) -> dict:
-        """Execute a cell and return its reply, under ``id`` the request that its outputs answer."""
+        """Execute a cell and return its reply; ``id`` is the request that the outputs answer."""
         request = self.send(code, stdin=stdin)
         return self.reply(request) | {"id": request}
 
     def send(self, code: str, *, stdin: bool = True) -> str:
-        """Begin to execute a cell, and return its request."""
+        """Start to execute a cell, and return its request."""
         return self.client.execute(code, allow_stdin=stdin, store_history=True)
 
     def reply(self, request: str) -> dict:
@@ -226,7 +225,7 @@ class Kernel:
         return message["content"]
 
     def until(self, condition, seconds: float = 30.0):
-        """Take in what the kernel says until a condition is true; return what the condition gave."""
+        """Receive messages until a condition is true; return the value of the condition."""
         end = time.monotonic() + seconds
         while not (found := condition()):
             assert time.monotonic() < end, [message["content"] for message in self.messages[-5:]]
@@ -239,7 +238,7 @@ class Kernel:
         return [message for message in self.messages if message["parent_header"].get("msg_id") == request]
 
     def outputs(self, request: str) -> list[dict]:
-        """Return the outputs under a cell as they stand, updates made, the empty ones left out."""
+        """Return the outputs under a cell, with updates applied and without empty ones."""
         shown: dict[str, dict] = {}
         for message in self.messages:
             content, kind = message["content"], message["msg_type"]
@@ -253,9 +252,9 @@ class Kernel:
         """Return the plain text of the outputs under a cell."""
         return "\n".join(data.get("text/plain", "") for data in self.outputs(request))
 
-    def ended(self, request: str, word: str) -> str:
-        """Wait until the card under a cell tells of an end, and return the text of the outputs."""
-        self.until(lambda: f" {word} · " in self.text(request))
+    def ended(self, request: str, state: str) -> str:
+        """Wait until the card under a cell shows an end, and return the text of the outputs."""
+        self.until(lambda: f" {state} · " in self.text(request))
         return self.text(request)
 
     def value(self, expression: str):
@@ -272,19 +271,19 @@ class Kernel:
 
 @pytest.fixture(scope="module")
 def older_ipykernel(tmp_path_factory):
-    """The folder of an ipykernel of the generation before subshells, got from the package index."""
+    """The folder of an ipykernel from before subshells, installed from the package index."""
     folder = tmp_path_factory.mktemp("older")
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(folder), OLDER_IPYKERNEL]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         assert not os.environ.get("CI"), done.stderr
-        pytest.skip(f"{OLDER_IPYKERNEL} can't be had here: {done.stderr.strip()[-200:]}")
+        pytest.skip(f"{OLDER_IPYKERNEL} can't be installed here: {done.stderr.strip()[-200:]}")
     return folder
 
 
 @pytest.fixture(scope="module")
 def event_loop():
-    """The event loop that jupyter_client keeps for its blocking calls; it ends with the module."""
+    """The event loop that jupyter_client uses for its blocking calls; it ends with the module."""
     loop = ensure_event_loop()
     yield loop
     loop.close()

@@ -1,6 +1,6 @@
 """The card in a real JupyterLab, driven in headless Chromium.
 
-With ``JOBCONTAINER_SCREENSHOTS=folder`` each test leaves pictures of what it saw.
+With ``JOBCONTAINER_SCREENSHOTS=folder`` each test saves screenshots.
 """
 
 from __future__ import annotations
@@ -55,12 +55,12 @@ def final(cell, state):
 
 
 def shown(tab):
-    """All text that is visible in the notebook's outputs."""
+    """Return all text that is visible in the notebook's outputs."""
     return "\n".join(tab.page.locator(".jp-Cell-outputArea").all_inner_texts())
 
 
 def test_a_job_runs_with_live_progress_and_leaves_a_final_card_its_plot_and_its_result(open_notebook):
-    """From cell to result: the panel lives while the job runs, and what is saved holds no widget."""
+    """The panel is there while the job runs; the saved notebook has no widget."""
     tab = open_notebook(TRAIN)
     tab.run(1)
     cell = tab.cell(1)
@@ -86,7 +86,7 @@ def test_a_job_runs_with_live_progress_and_leaves_a_final_card_its_plot_and_its_
 
 
 def test_cancel_ends_a_job_and_rerun_runs_it_again(open_notebook):
-    """Cancelling is told at once; the final card has a button that begins anew in the same place."""
+    """Cancelling is shown at once; the Rerun button of the final card starts the job again in the same place."""
     tab = open_notebook(LONG)
     tab.run(1)
     cell = tab.cell(1)
@@ -104,7 +104,7 @@ def test_cancel_ends_a_job_and_rerun_runs_it_again(open_notebook):
 
 
 def test_cancel_works_while_another_cell_runs_and_an_interrupt_of_that_cell_leaves_jobs_alone(open_notebook):
-    """The stop button ends the cell that it is for, Cancel the job that it is on."""
+    """The stop button ends only its cell, and a Cancel button only its job."""
     tab = open_notebook(LONG, LONG, "import time\nprint('blocking')\ntime.sleep(600)")
     tab.run(1)
     tab.run(2)
@@ -125,7 +125,7 @@ def test_cancel_works_while_another_cell_runs_and_an_interrupt_of_that_cell_leav
 
 
 def test_a_failure_shows_message_own_line_and_folded_traceback(open_notebook):
-    """Type and message as text, the user's line, and the rest on demand."""
+    """Type and message are shown as text, with the user's own line; the traceback opens on demand."""
     tab = open_notebook(
         "%%jobcontainer\nclass Broken:\n    def run(self):\n"
         "        raise ValueError('bad <script>alert(1)</script> row')\n"
@@ -142,7 +142,7 @@ def test_a_failure_shows_message_own_line_and_folded_traceback(open_notebook):
 
 
 def test_a_thousand_jobs_are_one_panel(open_notebook):
-    """One total, a few rows, failures by error; cancel ends all of it."""
+    """It shows one total, a few rows, and failures by error; Cancel all ends every job."""
     tab = open_notebook(
         """\
 %%jobcontainer --as sweep
@@ -172,7 +172,7 @@ class Fit:
 
 
 def test_a_page_that_was_reloaded_in_mid_run_is_repaired(open_notebook):
-    """The work goes on without a page; the page that comes back shows all of it, and saves it."""
+    """The job goes on without a page; the page that returns shows everything, and saves it."""
     go = "import pathlib\n            while epoch == 1 and not pathlib.Path('go').exists(): time.sleep(0.05)\n"
     tab = open_notebook(TRAIN.replace("            print(f", f"            {go}            print(f"), "1 + 1")
     tab.run(1)
@@ -191,12 +191,12 @@ def test_a_page_that_was_reloaded_in_mid_run_is_repaired(open_notebook):
 
 
 def test_a_page_that_left_unsaved_and_came_back_after_the_end_is_repaired(open_notebook):
-    """Even outputs that were never saved find their cell again."""
+    """Outputs that were never saved appear under their cell again."""
     tab = open_notebook(TRAIN, "1 + 1")
     tab.save()
     tab.run(1)
     panel(tab.cell(1)).wait_for()
-    tab.page.goto("about:blank")  # without a word to the server, as a closed lid would leave it
+    tab.page.goto("about:blank")  # the server is not notified, as when a laptop is closed
     newest = max((tab.lab.root.parent / "jobs").glob("*-Train-*"))
     result = newest / "result.job"
     tab.lab.until(result.exists, what="the job's result")
@@ -206,7 +206,7 @@ def test_a_page_that_left_unsaved_and_came_back_after_the_end_is_repaired(open_n
 
 
 def test_notebook_7_shows_the_same(open_notebook):
-    """Live panel, final card with its button, result."""
+    """It shows a live panel, a final card with its button, and the result."""
     pytest.importorskip("notebook")
     tab = open_notebook(TRAIN, where="notebooks")
     tab.run(1)
@@ -220,7 +220,7 @@ def test_notebook_7_shows_the_same(open_notebook):
 
 
 def test_the_classic_notebook_shows_a_live_panel_and_a_final_card(lab, page):
-    """A smoke test of what is left of the old front end."""
+    """The old front end works too; this is a smoke test."""
     pytest.importorskip("nbclassic")
     lab.write("classic.ipynb", "%load_ext jobcontainer", TRAIN)
     page.goto(f"{lab.url}nbclassic/notebooks/classic.ipynb")
@@ -239,8 +239,8 @@ def test_the_classic_notebook_shows_a_live_panel_and_a_final_card(lab, page):
 
 
 @pytest.mark.parametrize("theme", ["JupyterLab Light", "JupyterLab Dark"])
-def test_a_saved_notebook_tells_the_truth_without_a_kernel(open_notebook, lab, theme):
-    """Reopened, the final card and a snapshot from mid-run both read well, and no widget is missed."""
+def test_a_saved_notebook_is_true_without_a_kernel(open_notebook, lab, theme):
+    """After reopening, the final card and a snapshot from mid-run are both shown, and no widget is missing."""
     tab = open_notebook(TRAIN, LONG)
     tab.run(1)
     final(tab.cell(1), "succeeded")
@@ -262,7 +262,7 @@ def test_a_saved_notebook_tells_the_truth_without_a_kernel(open_notebook, lab, t
 
 @pytest.mark.parametrize("theme", ["JupyterLab Light", "JupyterLab Dark"])
 def test_an_accessibility_check_finds_nothing_serious(open_notebook, lab, theme):
-    """Roles, names and contrast of a live panel, a group, a failure and a final card, in both themes."""
+    """Roles, names and contrast are right for a live panel, a group, a failure and a final card, in both themes."""
     axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
     lab.theme(theme)
     tab = open_notebook(
@@ -288,8 +288,8 @@ def test_an_accessibility_check_finds_nothing_serious(open_notebook, lab, theme)
     assert tab.page.locator(".jc-panel [role=status]").first.inner_text() == "Long running"
 
 
-def test_the_log_keeps_its_place_and_the_button_its_focus_while_the_panel_is_repainted(open_notebook):
-    """Scrolled up, the log stays there; scrolled down, it follows. A focused button stays the same element."""
+def test_the_log_keeps_its_position_and_the_button_its_focus_while_the_panel_is_updated(open_notebook):
+    """A log that is scrolled up stays there, one that is scrolled down follows; a focused button keeps its focus."""
     tab = open_notebook(
         """\
 %%jobcontainer
@@ -303,7 +303,7 @@ class Chatty:
     )
     tab.run(1)
     log = panel(tab.cell(1)).locator("[role=log]")
-    log.filter(has_text=re.compile(r"line [1-9]\d\d")).wait_for()  # any of them: which ones are painted is chance
+    log.filter(has_text=re.compile(r"line [1-9]\d\d")).wait_for()  # any of them: which ones are shown varies
     assert log.evaluate("box => box.scrollHeight - box.scrollTop - box.clientHeight") < 8
     tab.page.keyboard.press("Escape")
     panel(tab.cell(1)).get_by_role("button", name="Cancel").focus()
@@ -312,6 +312,6 @@ class Chatty:
     tab.page.wait_for_function("before => document.querySelector('[role=log]').innerText !== before", arg=before)
     assert log.evaluate("box => box.scrollTop") == 5
     assert tab.page.evaluate("() => document.activeElement.dataset.action") == "cancel"
-    assert re.search(r"Log, last 40 lines of \d+ k?B", panel(tab.cell(1)).inner_text())
+    assert re.search(r"Log, last 40 lines of [\d.]+ k?B", panel(tab.cell(1)).inner_text())
     panel(tab.cell(1)).get_by_role("button", name="Cancel").click()
     final(tab.cell(1), "cancelled")

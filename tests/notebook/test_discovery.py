@@ -1,4 +1,4 @@
-"""What of a cell's value is taken for processes."""
+"""Which values of a last expression are processes."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import collections
 
 import pytest
 
-from jobcontainer.notebook.discovery import NothingToRunError, in_value
+from jobcontainer.notebook.discovery import NothingToRunError, find_in_value
 
 
 class Task:
@@ -23,7 +23,7 @@ class Needy:
 
 
 @pytest.mark.parametrize(
-    ("value", "count", "several"),
+    ("value", "count", "as_group"),
     [
         (Task(), 1, False),
         (Task, 1, False),
@@ -35,36 +35,36 @@ class Needy:
         (map(Needy, (0.1, 0.2)), 2, True),
     ],
 )
-def test_processes_and_iterables_of_them_are_taken(value, count, several):
-    """Instances, and classes that need no arguments."""
-    found = in_value(value)
+def test_processes_and_iterables_of_them_are_found(value, count, as_group):
+    """Instances are taken, and classes that need no arguments."""
+    found = find_in_value(value)
     assert len(found.processes) == count
-    assert found.several is several
+    assert found.as_group is as_group
     assert all(not isinstance(process, type) and callable(process.run) for process in found.processes)
 
 
 @pytest.mark.parametrize(
     "value", [None, 5, "text", b"run", [], {}, {"run": 1}, [1, 2], range(10**12), collections, "run", [None]]
 )
-def test_other_values_are_left_alone(value):
-    """Numbers, texts, modules, empty and endless things."""
-    assert in_value(value) is None
+def test_other_values_have_no_process(value):
+    """Numbers, strings, modules, empty and endless iterables have none."""
+    assert find_in_value(value) is None
 
 
 def test_an_iterator_of_other_things_loses_no_more_than_its_first_item():
-    """An endless one is not gone through."""
+    """An endless iterator is not consumed."""
     numbers = iter(range(10**12))
-    assert in_value(numbers) is None
+    assert find_in_value(numbers) is None
     assert next(numbers) == 1
 
 
-def test_one_stranger_among_processes_is_named():
-    """By its place and type."""
+def test_an_item_without_run_is_named():
+    """The error names its index and type."""
     with pytest.raises(NothingToRunError, match="Item 1 of the last expression, of type int"):
-        in_value([Task(), 5, Task()])
+        find_in_value([Task(), 5, Task()])
 
 
 def test_a_class_that_needs_arguments_is_named_with_them():
-    """With what to write in its place."""
+    """The error says what to write instead."""
     with pytest.raises(NothingToRunError, match=r"Needy needs lr: end the cell with an instance, Needy\(lr=...\)"):
-        in_value([Task, Needy])
+        find_in_value([Task, Needy])

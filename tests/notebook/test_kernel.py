@@ -1,4 +1,4 @@
-"""The magics in a real kernel: what is said to the front end, and what is left of a job when things go wrong."""
+"""The magics in a real kernel: what the front end receives, and what is left of a job when things go wrong."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ LONG = "%%jobcontainer --as long\nimport time\nclass Long:\n    def run(self):\n
 
 
 def test_a_class_of_the_notebook_runs_in_a_process_of_its_own_with_all_it_uses(kernel):
-    """Helpers, globals and imports of earlier cells come along; the result is the value, the card its truth."""
+    """Helpers, globals and imports of earlier cells are available in the job; the card shows its log and its end."""
     kernel.run("import os, math\nFACTOR = 6\ndef helper(x):\n    return math.floor(x) * FACTOR")
     cell = kernel.run(
         "%%jobcontainer\nclass Task:\n    def run(self):\n        print('Task is running')\n"
@@ -35,8 +35,19 @@ def test_a_class_of_the_notebook_runs_in_a_process_of_its_own_with_all_it_uses(k
     assert kernel.value("Task.__name__") == "Task"
 
 
+def test_loading_the_extension_starts_the_first_worker(kernel):
+    """The first job runs below a worker that was started in the background before there was a job."""
+    kernel.run(
+        "import psutil\ndef workers():\n    children = psutil.Process().children()\n"
+        "    return [child.pid for child in children if 'resource_tracker' not in ' '.join(child.cmdline())]"
+    )
+    (worker,) = kernel.until(lambda: kernel.value("workers()"))
+    kernel.run("%%jobcontainer\nimport os\nclass Task:\n    def run(self):\n        return os.getppid()")
+    assert kernel.value("_job.result()") == worker
+
+
 def test_another_cell_executes_at_once_and_outputs_land_under_their_own_cell(kernel):
-    """While a job runs the kernel is free; what the job shows stands under the cell that it came from."""
+    """While a job runs the kernel is free; what the job displays appears under the cell that submitted it."""
     cell = kernel.run(
         "%%jobcontainer\nimport time, pathlib\nclass Task:\n    def run(self):\n"
         "        while not pathlib.Path('go').exists(): time.sleep(0.01)\n"
@@ -55,7 +66,7 @@ def test_another_cell_executes_at_once_and_outputs_land_under_their_own_cell(ker
 
 
 def test_async_cells_can_await_jobs(kernel):
-    """In a cell of their own, and at the top of a cell that sends one off."""
+    """They can in a cell of their own, and at the top level of a cell that submits one."""
     kernel.run("class Task:\n    def __init__(self, n): self.n = n\n    def run(self): return self.n")
     kernel.run("%jobcontainer Task(20)")
     cell = kernel.run("(await _job) + 1")
@@ -65,7 +76,7 @@ def test_async_cells_can_await_jobs(kernel):
 
 
 def test_a_segfault_leaves_the_kernel_and_a_neighbour_alone(kernel):
-    """The card names the signal; the neighbour's result comes."""
+    """The card names the signal; the other job succeeds."""
     kernel.run(
         "%%jobcontainer --as neighbour\nimport time\nclass Calm:\n    def run(self):\n        time.sleep(1); return 5"
     )
@@ -75,7 +86,7 @@ def test_a_segfault_leaves_the_kernel_and_a_neighbour_alone(kernel):
 
 
 def test_an_interrupt_returns_a_cell_that_waits_and_leaves_jobs_running(kernel):
-    """The stop button is for the cell."""
+    """The stop button ends the cell's waiting, not its job."""
     begun = kernel.send(LONG.replace("--as", "--wait --as"))
     kernel.until(lambda: "running" in kernel.text(begun))
     asked = time.monotonic()
@@ -87,8 +98,8 @@ def test_an_interrupt_returns_a_cell_that_waits_and_leaves_jobs_running(kernel):
     assert "cancelled" in kernel.ended(begun, "cancelled")
 
 
-def test_running_a_cell_again_tells_of_the_run_that_goes_on(kernel):
-    """The new card says so, and offers to end the earlier run."""
+def test_running_a_cell_again_mentions_the_earlier_run_that_goes_on(kernel):
+    """The new card says so, and offers to cancel the earlier run."""
 
     def again():
         content = {"code": LONG, "silent": False, "store_history": True, "allow_stdin": True, "stop_on_error": True}
@@ -128,7 +139,7 @@ def test_running_a_cell_again_tells_of_the_run_that_goes_on(kernel):
 
 @pytest.mark.parametrize("death", ["shutdown", "SIGKILL"])
 def test_no_process_is_left_when_the_kernel_ends(start_kernel, death):
-    """Neither the job, nor what it started, nor the workers: asked to end or killed."""
+    """Neither the job nor a process that it started outlives a kernel that is shut down or killed."""
     kernel = start_kernel()
     kernel.run(
         "%%jobcontainer\nimport subprocess, os, pathlib, time\nclass Parent:\n    def run(self):\n"
@@ -156,7 +167,7 @@ def is_alive(pid):
 
 
 def test_without_widgets_the_static_card_is_refreshed(kernel):
-    """No anywidget: no widget message at all, a card that follows the work, and the same end."""
+    """Without anywidget no widget message is sent; the card follows the job, and its end is the same."""
     kernel.run("import sys; sys.modules['anywidget'] = None")
     cell = kernel.run(
         "%%jobcontainer\nimport time, pathlib\nclass Task:\n    def run(self):\n"
@@ -172,7 +183,7 @@ def test_without_widgets_the_static_card_is_refreshed(kernel):
 
 
 def test_a_job_that_is_displayed_is_a_live_card_in_that_cell(kernel):
-    """``job`` at the end of a cell, and ``%jobs show``."""
+    """A job as the last expression of a cell and ``%jobs show`` both display one."""
     kernel.run(LONG)
     shown = kernel.run("long")
     assert "Long" in kernel.text(shown["id"])
@@ -184,7 +195,7 @@ def test_a_job_that_is_displayed_is_a_live_card_in_that_cell(kernel):
 
 
 def test_two_jobs_displayed_by_one_cell_both_have_their_end(kernel):
-    """The second card does not give up the first, which is of the same run of the cell."""
+    """The second card does not close the first, which belongs to the same run of the cell."""
     message = kernel.client.session.msg(
         "execute_request",
         {
@@ -206,8 +217,8 @@ def test_two_jobs_displayed_by_one_cell_both_have_their_end(kernel):
     kernel.run("pool.shutdown()")
 
 
-def test_the_results_of_a_group_tell_an_error_in_a_line(kernel):
-    """What else there is to say of it, the card and the job's own methods say."""
+def test_the_results_of_a_group_show_an_error_in_one_line(kernel):
+    """The first line of its message is enough among results; the card and the job say more."""
     cell = kernel.run(
         "%%jobcontainer\nclass Half:\n    def __init__(self, n): self.n = n\n    def run(self):\n"
         "        if self.n == 1: raise ValueError('row 7\\nand much more')\n        return self.n\n"
@@ -216,8 +227,8 @@ def test_the_results_of_a_group_tell_an_error_in_a_line(kernel):
     kernel.until(lambda: "[0, <ValueError: row 7…>, 2]" in kernel.text(cell["id"]))
 
 
-def test_a_result_that_can_not_be_loaded_here_leaves_a_whole_card(kernel):
-    """The job succeeded; what its result needs is not there in the notebook, and that is told in its place."""
+def test_the_card_is_complete_though_the_result_can_not_be_loaded_here(kernel):
+    """The job succeeded; where its result can't be loaded in the notebook, the reason is shown instead."""
     cell = kernel.run(
         "%%jobcontainer\nclass Fussy:\n    def run(self):\n        return Only()\n"
         "class Only:\n    def __reduce__(self):\n        return check, ()\n"
@@ -244,8 +255,8 @@ def test_an_older_kernel_does_the_same(start_kernel, older_ipykernel):
     assert (failed["status"], failed["ename"]) == ("error", "KeyError")
 
 
-def test_a_headless_cell_waits_for_its_jobs_and_holds_no_widget(kernel):
-    """What is saved by such a run is final: the card, the outputs, the result."""
+def test_a_headless_cell_waits_for_its_jobs_and_has_no_widget(kernel):
+    """Such a run saves the final card, the outputs and the result."""
     cell = kernel.run(
         "%%jobcontainer\nimport time\nclass Task:\n    def run(self):\n        time.sleep(0.5)\n        return 42",
         stdin=False,
@@ -263,7 +274,7 @@ def test_a_headless_cell_waits_for_its_jobs_and_holds_no_widget(kernel):
 
 
 def test_executing_a_notebook_whose_job_fails_fails_and_saves_the_failure(tmp_path):
-    """``jupyter execute`` returns non-zero; the notebook holds the final card of the failed job and its error."""
+    """``jupyter execute`` exits non-zero; the notebook has the final card of the failed job, and its error."""
     notebook = nbformat.v4.new_notebook(
         cells=[
             nbformat.v4.new_code_cell("%load_ext jobcontainer"),
@@ -317,8 +328,8 @@ class Hostile:
 """
 
 
-def test_a_job_that_shows_and_prints_without_end_leaves_the_page_usable(kernel):
-    """Few outputs, small messages, the whole log on disk; a broken form is told in the log, and the plain one shown."""
+def test_a_job_that_displays_and_prints_without_end_leaves_the_page_usable(kernel):
+    """There are few outputs and small messages; the whole log is on disk; a broken ``_repr_html_`` is in the log."""
     cell = kernel.run(HOSTILE)
     blocked = kernel.send("while not _job.done(): pass\nimport time; time.sleep(1)")
     kernel.until(lambda: " succeeded · " in kernel.text(cell["id"]), seconds=100)
@@ -338,15 +349,15 @@ def test_a_job_that_shows_and_prints_without_end_leaves_the_page_usable(kernel):
 
 
 def wire(kernel, begin, end):
-    """Messages and bytes per second to the browser between two moments."""
+    """Return the messages and bytes per second that were sent to the browser between two moments."""
     during = [message for message in kernel.messages if begin < message["received"] < end]
     size = sum(len(json.dumps(message["content"])) for message in during)
     return len(during) / (end - begin), size / (end - begin)
 
 
 @pytest.mark.parametrize("jobs", [1, 10_000])
-def test_a_card_says_little_however_much_its_jobs_say(kernel, jobs):
-    """Under five messages and 25 kB a second, for one job that never stops talking, and for ten thousand jobs."""
+def test_a_card_sends_little_however_much_its_jobs_print(kernel, jobs):
+    """Fewer than five messages and 25 kB a second: for one job that never stops printing, and for ten thousand jobs."""
     cell = kernel.run(
         f"%%jobcontainer --as work\nimport time\nfrom tqdm import tqdm\nclass Chatty:\n    def run(self):\n"
         f"        until = time.time() + {600 if jobs == 1 else 0.2}\n"

@@ -1,4 +1,4 @@
-"""The magics in a shell of this process: what is found in a cell, what is sent off, and what is said otherwise."""
+"""The magics in a shell of this process: which processes a cell has, what is submitted, and what errors say."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from IPython.core.interactiveshell import InteractiveShell
 from traitlets.config import Config
 
 from jobcontainer import Job, JobGroup, JobState, SerializationError, Serializer
-from jobcontainer.notebook import magics as door
+from jobcontainer.notebook import magics
 
 TASK = """
 class Task:
@@ -37,7 +37,7 @@ def shell(tmp_path, monkeypatch):
     shell = InteractiveShell(config=settings)
     shell.run_cell("%load_ext jobcontainer")
     yield shell
-    door.unload(shell)
+    magics.unload(shell)
     shell.restore_sys_module_state()
     InteractiveShell.clear_instance()
     shell.atexit_operations()
@@ -63,18 +63,18 @@ def jobs(tmp_path):
 
 
 def test_a_class_of_the_cell_runs_once_and_stays_bound(shell, run, capsys):
-    """The cell runs as usual, one instance is sent off, and ``_job`` is the job; in a terminal, two lines tell."""
+    """The cell runs as usual, one instance is submitted, and ``_job`` is the job; a terminal shows two lines."""
     assert run(f"%%jobcontainer --wait{TASK}").success
     assert isinstance(shell.user_ns["_job"], Job)
     assert shell.user_ns["_job"].result() == 1
     assert shell.user_ns["Task"]().value == 1
     printed = capsys.readouterr().out.splitlines()
-    assert printed[0].endswith(f"Task: sent off as {shell.user_ns['_job'].id}")
+    assert printed[0].endswith(f"Task: submitted as {shell.user_ns['_job'].id}")
     assert printed[1].startswith("✔ Task succeeded")
 
 
 def test_the_last_expression_says_what_runs(shell, run):
-    """A process, or a list of them, goes before the classes of the cell; a list is a group, be it of one."""
+    """A process, or a list of them, takes precedence over the classes of the cell; a list of one is a group too."""
     run(f"%%jobcontainer --wait{TASK}Task(7)")
     assert shell.user_ns["_job"].result() == 7
     run("%%jobcontainer --as sweep --wait\n(Task(n) for n in range(3))")
@@ -84,16 +84,16 @@ def test_the_last_expression_says_what_runs(shell, run):
     assert shell.user_ns["_job"].results() == [5]
 
 
-def test_an_expression_is_sent_off_by_the_line_magic_as_it_was_typed(shell, run):
-    """Braces, quotes and blanks of the expression are Python's; flags stand before it."""
+def test_the_line_magic_evaluates_its_expression_as_it_was_typed(shell, run):
+    """Braces, quotes and blanks of the expression are Python's; flags come before it."""
     run(TASK)
     assert run("%jobcontainer --name 'my job' --as one --wait Task({'a b': [1, 2]}['a b'])").success
     assert shell.user_ns["one"].result() == [1, 2]
     assert shell.user_ns["one"].name == "my job"
 
 
-def test_leaves_only_of_classes_that_inherit_from_each_other(shell, run):
-    """A base class is not what was meant, nor is an abstract one or a protocol."""
+def test_of_classes_that_inherit_from_each_other_only_the_leaves_run(shell, run):
+    """A base class, an abstract class and a protocol are not run."""
     run("""%%jobcontainer --wait
 import abc, typing
 class Base:
@@ -112,8 +112,8 @@ class NoProcess: ...
     assert shell.user_ns["_job"].results() == ["left", "right"]
 
 
-def test_what_the_last_expression_shows_is_shown_as_usual(run, capsys):
-    """A value that is no process goes to the display hook, unless a semicolon ends it, and the classes are sent off."""
+def test_the_value_of_the_last_expression_is_displayed_as_usual(run, capsys):
+    """A value that is no process goes to the display hook, unless a semicolon ends it; the classes are submitted."""
     run(f"%%jobcontainer --wait{TASK}1234 + 1")
     assert "1235" in capsys.readouterr().out
     run(f"%%jobcontainer --wait{TASK}1234 + 1;")
@@ -121,7 +121,7 @@ def test_what_the_last_expression_shows_is_shown_as_usual(run, capsys):
 
 
 @pytest.mark.parametrize(
-    ("cell", "said"),
+    ("cell", "message"),
     [
         ("x = 1", "looked for an object with a run() method as the cell's last expression, a list of such objects, or"),
         ("import subprocess\nsubprocess", "nothing to run"),
@@ -129,23 +129,23 @@ def test_what_the_last_expression_shows_is_shown_as_usual(run, capsys):
         (f"{TASK}[Task(), 5]", "Item 1 of the last expression, of type int, has no run()"),
     ],
 )
-def test_a_cell_without_a_process_is_told_in_one_sentence(run, tmp_path, cell, said):
-    """What was looked for, which arguments are missing, which item is none; nothing is submitted."""
+def test_the_error_of_a_cell_without_a_process_is_one_sentence(run, tmp_path, cell, message):
+    """It says what was looked for, which arguments are missing, or which item has no run(); nothing is submitted."""
     result = run(f"%%jobcontainer\n{cell}")
     assert isinstance(result.error_in_exec, UsageError)
-    assert said in str(result.error_in_exec)
+    assert message in str(result.error_in_exec)
     assert str(result.error_in_exec).count(". ") == 0
     assert jobs(tmp_path) == []
 
 
 def test_a_class_that_needs_arguments_names_an_instance_to_end_the_cell_with(run):
-    """The sentence can be pasted."""
+    """The end of the sentence can be pasted."""
     result = run("%%jobcontainer\nclass A:\n    def __init__(self, lr): ...\n    def run(self): ...")
     assert str(result.error_in_exec) == "A needs lr: end the cell with an instance, A(lr=...)."
 
 
 def test_an_error_of_the_cell_is_the_cells_error_with_its_own_frames(run, tmp_path, capsys):
-    """IPython's traceback begins in the cell, counts lines as the notebook does, and nothing is submitted."""
+    """IPython's traceback begins in the cell and numbers lines as the notebook does; nothing is submitted."""
     result = run("%%jobcontainer\ndef inner():\n    1 / 0\ninner()")
     assert isinstance(result.error_in_exec, ZeroDivisionError)
     shown = capsys.readouterr().out
@@ -156,7 +156,7 @@ def test_an_error_of_the_cell_is_the_cells_error_with_its_own_frames(run, tmp_pa
 
 
 def test_a_syntax_error_is_shown_once_and_fails_the_cell(run, tmp_path, capsys):
-    """As IPython shows one, without a frame of ours."""
+    """It is shown as IPython shows one, without a frame of this package."""
     result = run("%%jobcontainer\nx = 1\ny = (2\n")
     assert isinstance(result.error_before_exec, SyntaxError)
     shown = capsys.readouterr().out
@@ -167,7 +167,7 @@ def test_a_syntax_error_is_shown_once_and_fails_the_cell(run, tmp_path, capsys):
 
 
 def test_a_process_that_can_not_be_pickled_leaves_no_folder(run, tmp_path, capsys):
-    """The sentence of the error is all that is shown of it."""
+    """Only the message of the error is shown."""
     result = run(
         "%%jobcontainer\nimport threading\nclass A:\n    def __init__(self): self.lock = threading.Lock()\n"
         "    def run(self): ..."
@@ -179,7 +179,7 @@ def test_a_process_that_can_not_be_pickled_leaves_no_folder(run, tmp_path, capsy
 
 @pytest.mark.parametrize("line", ["--frobnicate", "--timeout soon", "--isolation none", "--retries", "'"])
 def test_an_unknown_or_bad_flag_shows_the_usage(run, tmp_path, line):
-    """And runs nothing, not even the cell."""
+    """Nothing runs, not even the cell."""
     result = run(f"%%jobcontainer {line}\nran = True")
     assert isinstance(result.error_in_exec, UsageError)
     assert "usage: %%jobcontainer" in str(result.error_in_exec)
@@ -187,15 +187,15 @@ def test_an_unknown_or_bad_flag_shows_the_usage(run, tmp_path, line):
 
 
 @pytest.mark.parametrize("line", ["--timeout -1", "--engine warp", "--as 1x"])
-def test_a_value_out_of_range_is_told(run, tmp_path, line):
-    """In the words of the option, and nothing is submitted."""
+def test_a_value_out_of_range_is_an_error(run, tmp_path, line):
+    """The cell fails with a usage error, and nothing is submitted."""
     result = run(f"%%jobcontainer {line}{TASK}")
     assert isinstance(result.error_in_exec, UsageError)
     assert jobs(tmp_path) == []
 
 
 def test_help_lists_every_flag(run, capsys):
-    """``--help`` and ``?`` are one text, with examples."""
+    """``--help`` and ``?`` show the same text, with examples that can be pasted."""
     assert run("%%jobcontainer --help\n1").success
     shown = capsys.readouterr().out
     for flag in (
@@ -211,12 +211,14 @@ def test_help_lists_every_flag(run, capsys):
         "--name",
     ):
         assert flag in shown
+    assert "\n    %%jobcontainer\n    class Train:" in shown
     assert "[Train(rate) for rate in (0.1, 0.2, 0.3)]" in shown
-    assert door.JobContainerMagics.submit_cell.__doc__ in shown.replace("\n\n", "\n\n")
+    assert "%%%" not in shown
+    assert magics.JobContainerMagics.submit_cell.__doc__ in shown
 
 
 def test_options_reach_the_job(shell, run):
-    """Every word of the line is an option of the job."""
+    """Every flag becomes an option of the job."""
     run(f"%%jobcontainer --wait --timeout 60 --memory 2GB --env A=1 --env B=2 --retries 3 --grace 0.5{TASK}")
     options = shell.user_ns["_job"].record.options
     assert (options["timeout"], options["memory"], options["env"]) == (60.0, 2 * 10**9, {"A": "1", "B": "2"})
@@ -224,7 +226,7 @@ def test_options_reach_the_job(shell, run):
 
 
 def test_defaults_come_from_the_configuration(shell, run):
-    """``%config`` sets them, for the next job on; a flag goes before them."""
+    """``%config`` sets them from the next job on; a flag overrides them."""
     run('%config JobContainerMagics.options = {"timeout": 60, "retries": 2}')
     run(f"%%jobcontainer --wait --timeout 5{TASK}")
     options = shell.user_ns["_job"].record.options
@@ -235,7 +237,7 @@ def test_defaults_come_from_the_configuration(shell, run):
 
 
 def test_save_writes_the_process_and_runs_nothing(shell, run, tmp_path, capsys):
-    """The file is what ``JobContainer`` takes."""
+    """``JobContainer`` can run the file."""
     assert run(f"%%jobcontainer --save saved.job{TASK}Task(9)").success
     assert Serializer.deserialize_from_file(tmp_path / "saved.job").run() == 9
     assert str(tmp_path / "saved.job") in capsys.readouterr().out
@@ -245,7 +247,7 @@ def test_save_writes_the_process_and_runs_nothing(shell, run, tmp_path, capsys):
 
 
 def test_wait_raises_what_the_job_raised(run, capsys):
-    """With the traceback of the job, and none of ours."""
+    """The traceback is the job's, without a frame of this package."""
     result = run("%%jobcontainer --wait\nclass Bad:\n    def run(self):\n        raise KeyError('row 37')")
     assert isinstance(result.error_in_exec, KeyError)
     shown = capsys.readouterr().out
@@ -254,7 +256,7 @@ def test_wait_raises_what_the_job_raised(run, capsys):
 
 
 def test_a_cell_that_awaits_is_run_in_the_event_loop(shell, run):
-    """``await`` works at the top of the cell, and what it ends with is sent off."""
+    """``await`` works at the top level of the cell, and its last expression is submitted."""
     assert run(f"import asyncio\n{TASK}").success
     result = run("%%jobcontainer --wait\nvalue = await asyncio.sleep(0, 11)\nTask(value)")
     assert result.success
@@ -264,7 +266,7 @@ def test_a_cell_that_awaits_is_run_in_the_event_loop(shell, run):
 
 
 def test_jobs_lists_and_manages_the_jobs_of_the_store(shell, run, capsys):
-    """By the beginning of an id; an unknown one is told with those there are."""
+    """The beginning of an id is enough; the error for an unknown id names the known ones."""
     run(f"%%jobcontainer --wait{TASK}Task(3)")
     job = shell.user_ns["_job"]
     assert job.id in repr(run("%jobs").result)
@@ -277,7 +279,7 @@ def test_jobs_lists_and_manages_the_jobs_of_the_store(shell, run, capsys):
     assert job.state is JobState.SUCCEEDED
     assert job.id in str(run("%jobs show nothing").error_in_exec)
     assert "takes the id" in str(run("%jobs log").error_in_exec)
-    assert "deletes nothing unasked" in str(run("%jobs prune").error_in_exec)
+    assert "deletes nothing without a condition" in str(run("%jobs prune").error_in_exec)
     assert run("%jobs prune --all").success
     assert repr(run("%jobs").result) == "There are no jobs."
 
@@ -294,19 +296,19 @@ def test_jobs_lists_and_manages_the_jobs_of_the_store(shell, run, capsys):
     ],
 )
 def test_flags_and_actions_are_completed(shell, line, completed):
-    """In the line of the magic, by its own words."""
+    """Completion offers the flags and actions of the magic that the line begins with."""
     assert [word for word in complete(shell, line) if word.startswith("--") or completed] == completed
 
 
 def test_job_ids_are_completed(shell, run):
-    """Behind an action that takes one."""
+    """They are offered after an action that takes one."""
     run(f"%%jobcontainer --wait{TASK}[Task(), Task()]")
     ids = [job.id for job in shell.user_ns["_job"]]
     assert complete(shell, "%jobs log 20") == sorted(ids)
 
 
 def test_reload_and_unload_leave_no_hook_behind(shell, run):
-    """After ten reloads there is one of each; after unloading, none."""
+    """After ten reloads there is one hook of each kind; after unloading, none."""
 
     def hooks():
         return {

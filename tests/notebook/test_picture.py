@@ -1,6 +1,6 @@
 """The picture in the README: a real cell with its card, in both themes.
 
-``JOBCONTAINER_SCREENSHOTS=.github pytest tests/notebook/test_picture.py`` takes it anew.
+``JOBCONTAINER_SCREENSHOTS=.github pytest tests/notebook/test_picture.py`` takes new pictures.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ class ReadDigits:
 
 
 @pytest.mark.parametrize("theme", ["JupyterLab Light", "JupyterLab Dark"])
-def test_the_picture_of_the_readme_is_what_comes(open_notebook, lab, page, theme):
-    """One job that succeeds: its card with two bars, its plot, and its result."""
+def test_the_picture_of_the_readme_is_what_a_user_sees(open_notebook, lab, page, theme):
+    """A job that succeeds shows its card with two bars, its plot, and its result."""
     lab.theme(theme)
     page.set_viewport_size({"width": 860, "height": 1000})
     tab = open_notebook(CELL.strip())

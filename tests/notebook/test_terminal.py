@@ -1,4 +1,4 @@
-"""The magics in a real terminal IPython: a line when a job is sent off, and one above the prompt at its end."""
+"""The magics in a real terminal IPython: a line when a job is submitted, and one above the prompt at its end."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ def terminal(tmp_path):
     terminal.close(force=True)
 
 
-def test_a_terminal_tells_the_start_and_the_end_of_a_job(terminal, tmp_path):
-    """The end comes while the prompt waits, above what is being typed, which stays."""
+def test_a_terminal_shows_the_start_and_the_end_of_a_job(terminal, tmp_path):
+    """The end is shown while the prompt waits, above what is being typed, which is kept."""
     terminal.expect(r"In \[1\]:")
     terminal.sendline("%load_ext jobcontainer")
     terminal.expect(r"In \[2\]:")
@@ -42,7 +42,7 @@ def test_a_terminal_tells_the_start_and_the_end_of_a_job(terminal, tmp_path):
     terminal.sendline("from task import Task")
     terminal.expect(r"In \[3\]:")
     terminal.sendline("%jobcontainer Task(41)")
-    terminal.expect(r"Task: sent off as \d{8}-\S+-Task-\w+")
+    terminal.expect(r"Task: submitted as \d{8}-\S+-Task-\w+")
     terminal.expect(r"In \[4\]:")
     terminal.send("_job.result()")
     terminal.expect(r"✔ Task succeeded · 1\.\d s")

@@ -239,6 +239,7 @@ def test_each_of_the_table_is_named(make, type_name, hint, tmp_path, monkeypatch
 
 
 def test_the_table_is_long_enough():
+    """It has the types that people have lost time with."""
     assert len(TABLE) >= 30
 
 
@@ -412,14 +413,32 @@ def test_paths_lead_through_all_that_holds_things(make, expected):
 
 
 def test_what_can_be_pickled_has_no_culprits():
+    """Nothing is named without reason."""
     assert diagnose(Holder(a=1, b=[np.zeros(3)], c=len, d=Data)) == []
 
 
 def test_an_object_that_is_its_own_culprit():
+    """Its path is its name."""
     assert [culprit.path for culprit in diagnose(threading.Lock())] == ["obj"]
 
 
-def test_a_chain_that_is_too_long_is_told_of():
+class SaysAName:
+    """Something that goes by a name under which there is something else."""
+
+    def __init__(self, name):
+        self.name = name
+
+    def __reduce__(self):
+        return self.name
+
+
+def test_a_name_that_leads_elsewhere_is_named():
+    """Each object that says so, whether the name is taken or missing; and nothing beside them."""
+    holder = {"taken": SaysAName("SaysAName"), "kinds": [type(None), 5], "missing": [SaysAName("no_such_name")]}
+    assert [culprit.path for culprit in diagnose(holder)] == ["obj['taken']", "obj['missing'][0]"]
+
+
+def test_a_chain_that_is_too_long_is_named():
     """Pickle goes down into it until the stack is full."""
     chain = None
     for _ in range(100_000):
@@ -447,6 +466,7 @@ def test_an_object_whose_attributes_raise_does_no_harm():
 
 
 def test_a_long_list_of_culprits_is_cut_in_the_message_only():
+    """The error's ``culprits`` has all of them."""
     held = [threading.Lock() for _ in range(50)]
     with pytest.raises(SerializationError, match="and 40 more") as caught:
         Serializer.serialize_to_file(held, os.devnull + "-not-there")
@@ -483,6 +503,7 @@ def test_large_payloads_are_not_copied():
 
 
 def test_a_running_generator_function_is_fine_but_its_generator_is_not():
+    """A function travels, a running frame does not."""
     assert diagnose(_generator) == []
     [culprit] = diagnose({"rows": _generator()})
     assert culprit.path == "obj['rows']"

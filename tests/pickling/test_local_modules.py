@@ -196,6 +196,7 @@ def test_what_is_in_memory_counts_and_not_the_file(beside, path, run_in_job):
 
 
 def test_an_edited_and_reloaded_helper_runs_new_in_the_next_job_and_old_in_a_queued_one(beside, path, run_in_job):
+    """A job runs the helper as it was in memory at submit."""
     file = beside("helper_g", "def version(): return 'old'")
     import helper_g  # noqa: PLC0415 -- written just now
 
@@ -229,7 +230,7 @@ def test_the_notebooks_modules_stay_as_they_are(beside, path):
     assert module.get() is get()
 
 
-def test_what_of_a_module_can_not_travel_is_told_when_it_is_used(beside, path, run_in_job):
+def test_what_of_a_module_can_not_travel_is_named_when_it_is_used(beside, path, run_in_job):
     """The rest of the module goes; locks are made anew, as an import would make them."""
     beside(
         "helper_i",
@@ -263,7 +264,8 @@ def test_what_of_a_module_can_not_travel_is_told_when_it_is_used(beside, path, r
     assert message.startswith("helper_i.connection (Connection) could not travel into the job. Make it inside run()")
 
 
-def test_what_a_function_needs_and_can_not_travel_is_told_at_once(beside, path):
+def test_what_a_function_needs_and_can_not_travel_is_refused_at_once(beside, path):
+    """The error comes at submit and names the part."""
     beside(
         "helper_j",
         """

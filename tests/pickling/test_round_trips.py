@@ -78,6 +78,7 @@ def carried(value, path):
 
 @given(value=NESTED)
 def test_nested_containers(path, value):
+    """Whatever is nested in whatever comes back equal."""
     found = carried(value, path)
     assert found == value
     assert type(found) is type(value)
@@ -120,6 +121,7 @@ def test_arrays_that_go_beside_the_stream(path, shape, kind, order, count):
 
 
 def test_a_read_only_array_stays_one(path):
+    """A loaded array is as writable as the one that was written."""
     array = np.arange(10**5)
     array.flags.writeable = False
     assert not carried(array, path).flags.writeable
@@ -552,6 +554,8 @@ FUNCTIONS = {
 
 @pytest.mark.parametrize("function", FUNCTIONS.values(), ids=FUNCTIONS)
 def test_functions_of_all_kinds_run_in_a_fresh_process(path, run_in_job, function):
+    """A process that has never seen the notebook runs them."""
+
     class Call:
         def run(self):
             return function()
@@ -578,12 +582,14 @@ def test_a_closure_shares_its_cell_with_its_sibling(path):
 
 
 def test_weak_dictionaries_are_carried(path):
+    """With what is still alive in them."""
     key = Slotted(1)
     found, found_key = carried((weakref.WeakValueDictionary({"a": key}), key), path)
     assert found["a"] is found_key
 
 
 def test_what_refers_to_itself_still_does(path):
+    """Cycles come back as cycles."""
     loop = {"list": []}
     loop["list"].append(loop)
     plain = Plain(loop)

@@ -36,7 +36,7 @@ def test_a_captured_global_is_named_once_for_each_class(cell, path):
     with pytest.warns(UserWarning, match="The file of Train has 37") as caught:
         write_file(names["Train"](), path, kind="process")
     [warning] = caught
-    assert "help() -> global table 24.0 MB, process.data['train'] 8.0 MB, process.text 5.0 MB" in str(warning.message)
+    assert "help() -> global table 24 MB, process.data['train'] 8 MB, process.text 5 MB" in str(warning.message)
     assert warning.filename == __file__
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -44,7 +44,7 @@ def test_a_captured_global_is_named_once_for_each_class(cell, path):
 
 
 @pytest.mark.parametrize("kind", ["result", "object", "error"])
-def test_only_processes_are_spoken_of(path, kind):
+def test_only_processes_are_warned_of(path, kind):
     """A large result is what was asked for."""
     write_file({"large": np.zeros(2_000_000)}, path, kind=kind)
 
@@ -55,7 +55,8 @@ def test_what_is_made_of_many_small_things_is_named_as_one():
     assert [words for words, _ in parts][:2] == ["process['many']", "process['few'][0]"]
 
 
-def test_what_is_shared_is_told_once():
+def test_what_is_shared_is_counted_once():
+    """An array that two parts hold is counted for one of them."""
     array = np.zeros(10**6)
     parts = largest_parts({"a": [array], "b": [array]}, "process", {})
     assert len([weight for _, weight in parts if weight > 10**6]) == 1

@@ -105,6 +105,7 @@ def test_a_job_runs_the_class_as_it_was_at_submit(path, run_in_job):
 
 
 def test_enums_are_the_live_ones(path):
+    """A loaded member is the member that the notebook has."""
     Serializer.serialize_to_file([Colour.RED, Colour], path)
     member, cls = Serializer.deserialize_from_file(path)
     assert member is Colour.RED

@@ -19,7 +19,7 @@ from jobcontainer.views.snapshot import JobSnapshot
 NOW = 1_800_000_000.0
 SCRIPT = '<script>alert("x")</script>'
 TRACEBACK = """Traceback (most recent call last):
-  File "/srv/venv/lib/python3.11/site-packages/jobcontainer/worker/run.py", line 120, in carry_out
+  File "/srv/venv/lib/python3.11/site-packages/jobcontainer/worker/run.py", line 120, in run_process
     value = process.run()
             ^^^^^^^^^^^^^
   File "/tmp/ipykernel_77/4239059178.py", line 7, in run
@@ -207,9 +207,9 @@ def test_a_running_job_tells_its_memory_against_its_limit(held, limit, told):
 
 def test_a_queued_job_says_what_it_waits_for():
     """Its place in the queue, in words."""
-    assert job_card(facts(JobState.QUEUED, ahead=2), NOW).notes == ("2 jobs start before it.",)
-    assert job_card(facts(JobState.QUEUED, ahead=1), NOW).notes == ("1 job starts before it.",)
-    assert "as soon as a slot is free" in job_card(facts(JobState.QUEUED, ahead=0), NOW).notes[0]
+    assert job_card(facts(JobState.QUEUED, position=2), NOW).notes == ("2 jobs start before it.",)
+    assert job_card(facts(JobState.QUEUED, position=1), NOW).notes == ("1 job starts before it.",)
+    assert "as soon as a slot is free" in job_card(facts(JobState.QUEUED, position=0), NOW).notes[0]
 
 
 def test_the_log_says_which_part_of_it_is_shown():

@@ -12,19 +12,23 @@ import io
 import os
 import sys
 import time
-from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, TextIO
 
+from jobcontainer.engines.attempt import Attempt
 from jobcontainer.events import Started, Usage
 from jobcontainer.jobfile.serializer import Serializer
+from jobcontainer.storage.ending import write_end
 from jobcontainer.storage.folder import LOG
+from jobcontainer.worker.order import Order
 from jobcontainer.worker.outcome import ExitFacts, classify
-from jobcontainer.worker.run import carry_out
+from jobcontainer.worker.run import run_process
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from concurrent.futures import Future
 
     from jobcontainer.events import Outcome
+    from jobcontainer.jobfile.identity import FileIdentity
     from jobcontainer.process import Environment, JobOptions
     from jobcontainer.storage.folder import JobFolder
 
@@ -51,29 +55,31 @@ class InlineEngine:
         self,
         folder: JobFolder,
         options: JobOptions,
-        environment: Environment,  # noqa: ARG002 -- the job is where they were taken
+        environment: Environment,
         *,
         attempt: int = 1,
+        identity: FileIdentity | None = None,
     ) -> Future[Outcome]:
         """Run the process of a folder, and return a future that has ended."""
+        order = Order(os.fspath(folder), options.to_json(), environment, attempt, identity=identity)
+        this = Attempt(folder, order)
         begun, cpu = time.time(), time.process_time()
         folder.result_file.unlink(missing_ok=True)
         folder.append_event(Started(at=begun, pid=os.getpid(), attempt=attempt))
-        ending: dict[str, Any] = {}
+        reported: dict[str, Any] = {}
         log = folder.log_file.open("a", encoding="utf-8", errors="backslashreplace", buffering=1)
         with log, _copied(log), contextlib.ExitStack() as place:
-            carry_out(
+            run_process(
                 folder,
                 lambda: place.enter_context(_place(options)),
-                ending.update,
+                reported.update,
                 load=Serializer.deserialize_from_file,
             )
         usage = Usage(wall=time.time() - begun, cpu=time.process_time() - cpu)
-        outcome = classify(ExitFacts(reported=ending, log=folder.file(LOG)), usage, attempt)
-        folder.append_event(outcome)
-        future: Future[Outcome] = Future()
-        future.set_result(outcome)
-        return future
+        this.future.set_result(
+            write_end(folder, classify(ExitFacts(reported=reported, log=folder.file(LOG)), usage, attempt))
+        )
+        return this.future
 
     def cancel(self, job_id: str) -> None:
         """Do nothing: when this can be called, every job has ended."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import weakref
 from typing import Protocol
 
-from jobcontainer.engines.local import exiting
+from jobcontainer.worker.cpython_internals import call_at_exit
 
 
 class Scheduler(Protocol):
@@ -21,27 +22,23 @@ class Scheduler(Protocol):
         ...
 
 
-_schedulers: weakref.WeakSet[Scheduler] = weakref.WeakSet()
-_exit_registered = False
+_schedulers: weakref.WeakKeyDictionary[Scheduler, int] = weakref.WeakKeyDictionary()  # and the process of each
 
 
 def add(scheduler: Scheduler) -> None:
     """Note a scheduler for as long as somebody holds it."""
-    _schedulers.add(scheduler)
+    _schedulers[scheduler] = os.getpid()
 
 
 def finish_at_exit() -> None:
     """Register, once per process, what happens to jobs when the interpreter exits."""
-    global _exit_registered  # noqa: PLW0603 -- once per process
-    if not _exit_registered:
-        _exit_registered = True
-        exiting.finish_jobs(_at_exit)
+    call_at_exit(_at_exit)
 
 
 def _at_exit() -> None:
     """Wait for the jobs of a script, as the standard library's executors do; end those of an interactive session."""
     interactive = hasattr(sys, "ps1")  # set by the plain prompt and by IPython, in a terminal or a kernel
-    for scheduler in list(_schedulers):
+    for scheduler in [one for one, pid in _schedulers.items() if pid == os.getpid()]:  # not those of a parent
         try:
             scheduler.end() if interactive else scheduler.shutdown()
         except KeyboardInterrupt:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from jobcontainer.engines import Engine
     from jobcontainer.jobs.submission import Submission
 
 R = TypeVar("R")
@@ -44,12 +45,17 @@ def reopen(path: str) -> Job[Any]:
     return StoreControl(StoreFolder(folder.path.parent)).open(folder)
 
 
+def start_scheduler(engine: Engine, store: StoreFolder) -> SchedulerControl:
+    """Return what submits jobs of a store to an engine, which it owns from here on."""
+    return SchedulerControl(Scheduler(engine, Submitter(store)))
+
+
 def shared_control(store: StoreFolder) -> SchedulerControl:
     """Return the one whose scheduler this process keeps for jobs of a store that come without a pool."""
     with _lock:
         if store.path not in _shared:
             store.create()
-            _shared[store.path] = SchedulerControl(Scheduler(engine_named("loky", None), Submitter(store)))
+            _shared[store.path] = start_scheduler(engine_named("loky", None), store)
         return _shared[store.path]
 
 

@@ -52,7 +52,7 @@ class JobGroup(Sequence[Job[R]], Generic[R]):
         return f"<JobGroup of {len(self)}: {counts or 'no jobs'}>"
 
     def _repr_html_(self) -> str:
-        """Show one card of all jobs as they stand; with the extension loaded, a notebook shows a live one."""
+        """Show one card of all jobs as they are now; with the extension loaded, a notebook shows a live one."""
         from jobcontainer.views.render import group_html  # noqa: PLC0415 -- scripts show none
 
         return group_html(self)
@@ -126,5 +126,5 @@ class JobGroup(Sequence[Job[R]], Generic[R]):
 def _result_or_error(job: Job[Any]) -> Any:
     try:
         return job.result()
-    except (Exception, concurrent.futures.CancelledError) as error:  # noqa: BLE001 -- it is what was asked for
+    except (Exception, concurrent.futures.CancelledError) as error:  # noqa: BLE001 -- errors are wanted as values
         return error

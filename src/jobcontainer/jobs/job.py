@@ -1,7 +1,7 @@
 """Job: what a person holds of work that runs elsewhere.
 
 A :class:`Job` is a :class:`concurrent.futures.Future` that reads its state, progress, log and result from its folder.
-Nothing but the outcome is kept in memory until it is asked for, so that ten thousand handles cost little.
+Nothing but the outcome is kept in memory until it is read, so that ten thousand handles cost little.
 
 States: ``queued → running → ended``; a retry goes back from running to queued. Only one of two moves a handle: the
 scheduler that owns the job or, where another process runs it, the watcher. They do so by :meth:`Job._dispatched`,
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from jobcontainer.errors import JobError
 from jobcontainer.events import Display, JobState, Outcome, Started, Usage, folded
+from jobcontainer.jobfile.identity import FileIdentity
 from jobcontainer.jobfile.serializer import Serializer
 from jobcontainer.storage.ending import error_of
 from jobcontainer.storage.progress_file import read_bars
@@ -38,15 +39,12 @@ class Control(Protocol):
     @property
     def reopen(self) -> Callable[[str], Job[Any]]:
         """A function of a module that finds a job again from the path of its folder."""
-        ...
 
     def cancel(self, jobs: Sequence[Job[Any]]) -> bool:
         """End each of these jobs that has not ended, and start none of them meanwhile; False where all had ended."""
-        ...
 
     def rerun(self, job: Job[R]) -> Job[R]:
         """Run the job's process file again, as a new job."""
-        ...
 
 
 class Job(Future[R], Generic[R]):
@@ -67,7 +65,7 @@ class Job(Future[R], Generic[R]):
     """
 
     def __init__(self, folder: JobFolder, *, name: str, submitted: float, control: Control) -> None:
-        """Stand for the job of a folder."""
+        """Make the handle of the job of a folder."""
         super().__init__()
         self.folder = folder
         self.name = name
@@ -117,7 +115,7 @@ class Job(Future[R], Generic[R]):
 
     @property
     def progress(self) -> tuple[Bar, ...]:
-        """The progress bars as they stand, outer ones first."""
+        """The progress bars as they are now, outer ones first."""
         return read_bars(self.folder.progress_file)
 
     @property
@@ -127,7 +125,7 @@ class Job(Future[R], Generic[R]):
 
     @property
     def outputs(self) -> list[Display]:
-        """The rich outputs of the last attempt as they stand, updated and cleared as the job asked."""
+        """The rich outputs of the last attempt, updated and cleared as the job did."""
         return folded(self.folder.read_events()[0])
 
     @property
@@ -224,7 +222,7 @@ class Job(Future[R], Generic[R]):
         return f"<Job {self.id} {self.state.words}>"
 
     def _repr_html_(self) -> str:
-        """Show a card of the job as it stands; with the extension loaded, a notebook shows a live one."""
+        """Show a card of the job as it is now; with the extension loaded, a notebook shows a live one."""
         from jobcontainer.views.render import job_html  # noqa: PLC0415 -- scripts show none
 
         return job_html(self)
@@ -239,7 +237,8 @@ class Job(Future[R], Generic[R]):
             outcome = self.outcome
             assert outcome is not None, "only an ended job is loaded"  # noqa: S101 -- callers have waited
             if outcome.state is JobState.SUCCEEDED or (outcome.state is JobState.FAILED and self._has_result()):
-                self._loaded = read_result(self.folder.result_file)
+                identity = outcome.result_identity
+                self._loaded = read_result(self.folder.result_file, identity and FileIdentity(*identity))
             else:
                 self._loaded = None, error_of(outcome, self.folder)
         return self._loaded

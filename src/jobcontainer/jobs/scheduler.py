@@ -19,14 +19,15 @@ from __future__ import annotations
 import contextlib
 import heapq
 import itertools
+import os
 import threading
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from jobcontainer.engines import Growing, Hasty
+from jobcontainer.engines import Growing, StartsInBackground
 from jobcontainer.events import JobState, Outcome
 from jobcontainer.jobs import at_exit
-from jobcontainer.storage.ending import cancelled_before_start, may_be_retried, write_end
+from jobcontainer.storage.ending import cancelled_before_start, lost, may_be_retried, write_end
 from jobcontainer.storage.journal import Journal, JournalEntry
 
 if TYPE_CHECKING:
@@ -68,7 +69,6 @@ class Scheduler:
     def __init__(self, engine: Engine, submitter: Submitter) -> None:
         """Start with an empty queue."""
         self.engine = engine
-        self._hasty = engine if isinstance(engine, Hasty) else None
         self.submitter = submitter
         self._lock = threading.Lock()
         self._idle = threading.Condition(self._lock)
@@ -77,11 +77,14 @@ class Scheduler:
         self._journal = Journal(submitter.store)
         self._running: dict[str, _Entry] = {}
         self._numbers = itertools.count()
+        self._owner_pid = os.getpid()
         self._shut = False
         self._closing: threading.Thread | None = None
         at_exit.add(self)
         if isinstance(engine, Growing):
             engine.on_growth(self._dispatch)
+        if isinstance(engine, StartsInBackground):
+            engine.warm_up()
 
     @property
     def idle(self) -> bool:
@@ -121,6 +124,8 @@ class Scheduler:
             for entry in entries:
                 self._push(entry)
         self._dispatch()
+        if isinstance(self.engine, StartsInBackground):
+            self.engine.wait_until_started()
 
     def cancel(self, jobs: Sequence[Job[Any]]) -> bool:
         """End jobs, queued or running: all of them leave the queue before the end of the first one frees a slot.
@@ -185,11 +190,13 @@ class Scheduler:
             return None if entry is None else sum(other < entry for other in self._waiting.values())
 
     def refuse_if_shut(self) -> None:
-        """Raise if the scheduler takes no more jobs.
+        """Raise if the scheduler takes no jobs.
 
         Raises:
-            RuntimeError: it was shut down.
+            RuntimeError: it was shut down, or this process was forked from the one that made it.
         """
+        if self._owner_pid != os.getpid():
+            raise RuntimeError("This process was forked from the one that made the pool: make a new JobPool here.")
         if self._shut:
             raise RuntimeError("cannot submit after shutdown: make a new JobPool.")
 
@@ -211,24 +218,31 @@ class Scheduler:
     def _next(self) -> _Entry | None:
         """Take the next job out of the queue, if a slot is free for it."""
         with self._lock:
-            while self._queue and len(self._running) < self._room_for(self._queue[0]):
+            while self._queue and len(self._running) < self.engine.slots:
                 entry = heapq.heappop(self._queue)
                 if self._waiting.pop(entry.job.id, None) is not None:  # else it was cancelled while it waited
                     self._running[entry.job.id] = entry
                     return entry
         return None
 
-    def _room_for(self, entry: _Entry) -> int:
-        """Tell how many jobs may be at the engine for this one to go there too."""
-        reuses = entry.submission.options.isolation == "reuse"
-        return self.engine.slots + (self._hasty.ahead if reuses and self._hasty is not None else 0)
-
     def _start(self, entry: _Entry) -> None:
         entry.job._dispatched(entry.attempt)
         submission = entry.submission
-        future = self.engine.submit(
-            submission.folder, submission.options, submission.environment, attempt=entry.attempt
-        )
+        try:
+            future = self.engine.submit(
+                submission.folder,
+                submission.options,
+                submission.environment,
+                attempt=entry.attempt,
+                identity=submission.identity,
+            )
+        except BaseException as error:
+            with self._lock:
+                del self._running[entry.job.id]
+            reason = f"Its engine did not take it: {error!r}. Submit it again."
+            outcome = write_end(submission.folder, lost(submission.folder, reason, entry.attempt))
+            self._settle([(entry.job, outcome)])
+            raise
         at_exit.finish_at_exit()
         if entry.cancelled:  # between the queue and the engine, where neither could find it
             self.engine.cancel(entry.job.id)

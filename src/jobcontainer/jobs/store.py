@@ -51,7 +51,7 @@ class JobStore:
         return self._folder.path
 
     def __fspath__(self) -> str:
-        """Let the store stand wherever its path may."""
+        """Return the path, so that a store can be passed where a path can."""
         return str(self.path)
 
     def __repr__(self) -> str:

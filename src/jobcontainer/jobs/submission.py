@@ -72,7 +72,7 @@ class Submitter:
 
         Args:
             process: the process.
-            options: what is asked for it.
+            options: its options.
             environment: of this process, where several submissions share it; None for that of now.
 
         Raises:
@@ -163,7 +163,7 @@ def as_process(work: object, args: tuple[Any, ...], kwargs: dict[str, Any]) -> P
                 f"run() takes no arguments: give them to the constructor, {type(work).__name__}(...), "
                 "and submit the object alone."
             )
-        return work  # type: ignore[return-value]  # it was just asked for run()
+        return work  # type: ignore[return-value]  # it has run(), as was just seen
     if callable(work):
         return Call(work, args, kwargs)
     raise TypeError(f"{work!r} has no run() method and is no function: there is nothing to run.")

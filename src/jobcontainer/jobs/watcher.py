@@ -37,11 +37,9 @@ class Queue(Protocol):
 
     def waiting(self) -> list[Job[Any]]:
         """Return these jobs."""
-        ...
 
     def cancel(self, jobs: Sequence[Job[Any]]) -> bool:
         """End jobs."""
-        ...
 
 
 @dataclass(slots=True)
@@ -117,11 +115,11 @@ class Watcher:
             owner = repr(watched.owner)
             if owner not in alive:
                 alive[owner] = is_alive(watched.owner)
-            self._look(job, watched, alive[owner])
+            self._look(job, watched, alive=alive[owner])
 
     @staticmethod
-    def _look(job: Job[Any], watched: _Watched, alive: bool) -> None:  # noqa: FBT001 -- of this class alone
-        """Bring a handle up to date. Whether its owner lives was asked before: all that a dead one wrote is there."""
+    def _look(job: Job[Any], watched: _Watched, *, alive: bool) -> None:
+        """Bring a handle up to date. Its owner was looked at first: what a dead one wrote is all there."""
         stamp = job.folder.events_stamp()
         if stamp != watched.stamp:
             watched.stamp, watched.last = stamp, job.folder.last_turn()

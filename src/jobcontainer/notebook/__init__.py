@@ -1,1 +1,1 @@
-"""What the reader of a notebook touches: magics and cards."""
+"""The notebook: the magics, and the cards that they show."""

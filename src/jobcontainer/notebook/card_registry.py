@@ -1,4 +1,4 @@
-"""The cards of one shell: where each goes, and which cell has which."""
+"""The cards of one shell: which cell has which, so that a new run of a cell replaces those of the run before."""
 
 from __future__ import annotations
 
@@ -6,18 +6,19 @@ from typing import TYPE_CHECKING, Any
 
 from jobcontainer.jobs.group import JobGroup
 from jobcontainer.notebook.card import CellCard, TerminalCard
-from jobcontainer.notebook.card_source import ManyJobs, OneJob
-from jobcontainer.notebook.place import CellPlace, in_kernel
-from jobcontainer.notebook.refresher import Painter
+from jobcontainer.notebook.card_source import GroupSource, JobSource
+from jobcontainer.notebook.cell_outputs import OutputArea
+from jobcontainer.notebook.ipython_internals import in_kernel
+from jobcontainer.notebook.refresher import Refresher
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from jobcontainer.jobs.job import Job
-    from jobcontainer.notebook.card_source import Work
+    from jobcontainer.notebook.card_source import CardSource
 
 
-class Board:
+class CardRegistry:
     """Opens cards and keeps them up to date.
 
     Args:
@@ -27,67 +28,53 @@ class Board:
     def __init__(self, shell: Any) -> None:
         """Begin without cards."""
         self._shell = shell
-        self._painter = Painter()
-        self._cards: dict[str, tuple[str, list[CellCard]]] = {}  # by their cell: its last run, and what that shows
-
-    @property
-    def headless(self) -> bool:
-        """Whether the cell that runs is executed without a person: by nbclient, nbconvert, papermill.
-
-        Such a run ends with its last cell and saves what is shown then, so jobs have to end before their cell does.
-        """
-        if not in_kernel(self._shell):
-            return False
-        content = self._shell.get_parent().get("content") or {}
-        return not content.get("allow_stdin", True)
+        self._refresher = Refresher()
+        self._cards: dict[str, tuple[str, list[CellCard]]] = {}  # cell id: the request that ran it last, and its cards
 
     def open(
         self,
         handle: Job[Any] | JobGroup[Any],
-        position: Callable[[Job[Any]], int | None],
-        renewed: Callable[[Job[Any] | JobGroup[Any]], None],
+        position: Callable[[Job[Any]], int | None] = lambda _: None,
+        on_rerun: Callable[[Job[Any] | JobGroup[Any]], None] = lambda _: None,
     ) -> CellCard | TerminalCard:
         """Show jobs under the cell that runs, from now to their end.
 
         Args:
             handle: a job or a group.
-            position: how many jobs start before a queued one.
-            renewed: called with the new jobs after a rerun.
+            position: returns how many jobs start before a queued one.
+            on_rerun: called with the new jobs after a rerun.
         """
-        bell = self._painter.bell()
-        work: Work = (
-            ManyJobs(handle, bell.ring) if isinstance(handle, JobGroup) else OneJob(handle, bell.ring, position)
-        )
+        wake = self._refresher.wake
+        source = GroupSource(handle, wake) if isinstance(handle, JobGroup) else JobSource(handle, wake, position)
         card: CellCard | TerminalCard
         if in_kernel(self._shell):
-            place = CellPlace(self._shell)
+            area = OutputArea(self._shell)
             card = CellCard(
                 self._shell,
-                place,
-                work,
-                bell=bell,
-                live=not self.headless and not work.ended,
-                renewed=renewed,
-                earlier=self._retired(place),
+                area,
+                source,
+                wake=wake,
+                on_rerun=on_rerun,
+                earlier=self._close_earlier(area),
             )
-            if place.cell_id:
-                self._cards.setdefault(place.cell_id, (place.execution, []))[1].append(card)
+            if area.cell_id:
+                self._cards.setdefault(area.cell_id, (area.request_id, []))[1].append(card)
         else:
-            card = TerminalCard(work, bell)
-        self._painter.add(card)
+            card = TerminalCard(source)
+        self._refresher.add(card)
         return card
 
     def close(self) -> None:
-        """Give up every card; what they show stays."""
-        self._painter.close()
+        """Close every card; what they show stays."""
+        self._refresher.close()
 
-    def _retired(self, place: CellPlace) -> list[Work]:
-        """Give up the cards that an earlier run of a cell left, and return their work that goes on."""
-        execution, cards = self._cards.get(place.cell_id, ("", []))
-        if execution == place.execution:
+    def _close_earlier(self, area: OutputArea) -> list[CardSource]:
+        """Close the cards of an earlier run of a cell, and return the sources of those whose jobs have not ended."""
+        earlier_request, cards = self._cards.get(area.cell_id, ("", []))
+        if earlier_request == area.request_id:
             return []
-        self._cards.pop(place.cell_id, None)
-        going_on = [card.work for card in cards if not card.closed.is_set()]
+        self._cards.pop(area.cell_id, None)
+        not_ended = [card.source for card in cards if not card.closed.is_set()]
         for card in cards:
-            card.ask("retire")
-        return going_on
+            card.request("close")
+        return not_ended

@@ -1,22 +1,20 @@
-"""What a card is about: one job, or many.
+"""Where a card gets its content: from one job, or from a group of jobs.
 
-Both answer the same questions (what the card says, which outputs there are, whether it is over) and both read no more
-than they must: one job through its follower; many through a summary that is told of every change of state, and through
-followers for those that run.
+Both read as little as possible: a job through its reader; a group by counting changes of state, and through the
+readers of its running jobs.
 
-Threads: :meth:`_changed` is called by whichever thread moves a job and only notes and wakes; all else belongs to the
-painter.
+Threads: ``_add_change`` is called by whichever thread changes a job's state; everything else belongs to the refresher.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from html import escape
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from jobcontainer.events import JobState
 from jobcontainer.jobs.group import JobGroup
-from jobcontainer.notebook.cell_outputs import MOST_OUTPUTS, Bundle, bundle_of
+from jobcontainer.notebook.cell_outputs import MOST_OUTPUTS, MimeBundle, display_bundle
 from jobcontainer.views import units
 from jobcontainer.views.card import Card, job_card
 from jobcontainer.views.group_card import GroupSummary
@@ -26,70 +24,31 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from jobcontainer.jobs.job import Job
-    from jobcontainer.views.snapshot import JobSnapshot, JobView
+    from jobcontainer.views.snapshot import JobView
 
 MOST_RESULTS = 50
-"""Jobs of a group whose results are shown; of more, reading them all would take long."""
+"""The largest group whose results are shown; reading those of a larger one would take long."""
 
 _LONGEST_ERROR = 100
 
 
-class Work(Protocol):
-    """What a card is about."""
-
-    @property
-    def handle(self) -> Job[Any] | JobGroup[Any]:
-        """What the user holds of it."""
-        ...
-
-    @property
-    def ended(self) -> bool:
-        """Whether nothing more will happen."""
-        ...
-
-    @property
-    def moving(self) -> bool:
-        """Whether it has to be looked at though no state has changed."""
-        ...
-
-    def card(self, now: float) -> Card:
-        """Say what is to be said at this moment."""
-        ...
-
-    def outputs(self) -> list[Bundle]:
-        """Return the rich outputs as they stand."""
-        ...
-
-    def result(self) -> object:
-        """Return the value to show at the end; None where there is none."""
-        ...
-
-    def cancel(self) -> None:
-        """End all of it; return at once."""
-        ...
-
-    def again(self) -> Work:
-        """Run again what ended, all of it where it is one job, else what did not succeed."""
-        ...
-
-
-class OneJob:
-    """A card's work where it is one job.
+class JobSource:
+    """The content of a card of one job.
 
     Args:
         job: the job.
-        wake: called, from any thread, when its state has changed.
-        position: how many jobs start before a queued one; None where it is not known.
+        on_change: called, from any thread, when its state has changed.
+        position: returns how many jobs start before a queued one; None where that is not known.
     """
 
     def __init__(
-        self, job: Job[Any], wake: Callable[[], None], position: Callable[[Job[Any]], int | None] = lambda _: None
+        self, job: Job[Any], on_change: Callable[[], None], position: Callable[[Job[Any]], int | None] = lambda _: None
     ) -> None:
-        """Begin to follow the job."""
+        """Read nothing yet."""
         self.handle = job
-        self._wake, self._position = wake, position
-        self._follower = SnapshotReader(job, MOST_OUTPUTS)
-        job.on_change(lambda _: wake())
+        self._on_change, self._position = on_change, position
+        self._reader = SnapshotReader(job, MOST_OUTPUTS)
+        job.on_change(lambda _: on_change())
 
     @property
     def ended(self) -> bool:
@@ -97,145 +56,146 @@ class OneJob:
         return self.handle.state.ended
 
     @property
-    def moving(self) -> bool:
+    def running(self) -> bool:
         """Whether the job runs."""
         return self.handle.state is JobState.RUNNING
 
     def card(self, now: float) -> Card:
-        """Word the job as it stands."""
+        """Return the job's card."""
         queued = self.handle.state is JobState.QUEUED
-        return job_card(self._follower.look(self._position(self.handle) if queued else None), now)
+        return job_card(self._reader.look(self._position(self.handle) if queued else None), now)
 
-    def outputs(self) -> list[Bundle]:
+    def outputs(self) -> list[MimeBundle]:
         """Return its outputs, and a note where there are too many."""
-        bundles = [bundle_of(display) for display in self._follower.outputs()]
-        return bundles + _more(self._follower.more_outputs)
+        bundles = [display_bundle(display) for display in self._reader.outputs()]
+        return bundles + _more_outputs(self._reader.more_outputs)
 
     def result(self) -> object:
         """Return what ``run()`` returned."""
         return self.handle.result() if self.handle.state is JobState.SUCCEEDED else None
 
     def cancel(self) -> None:
-        """End the job."""
+        """Cancel the job."""
         self.handle.cancel()
 
-    def again(self) -> OneJob:
+    def rerun(self) -> JobSource:
         """Run the job again."""
-        return OneJob(self.handle.rerun(), self._wake, self._position)
+        return JobSource(self.handle.rerun(), self._on_change, self._position)
 
 
-class ManyJobs:
-    """A card's work where it is a group.
+class GroupSource:
+    """The content of a card of a group.
 
     Args:
         group: the jobs.
-        wake: called, from any thread, when the state of one has changed.
+        on_change: called, from any thread, when the state of one has changed.
     """
 
-    def __init__(self, group: JobGroup[Any], wake: Callable[[], None]) -> None:
-        """Begin to count the jobs."""
+    def __init__(self, group: JobGroup[Any], on_change: Callable[[], None]) -> None:
+        """Count the jobs by state."""
         self.handle = group
-        self._wake = wake
+        self._on_change = on_change
         self._changes: deque[Job[Any]] = deque()
-        self._followers: dict[str, SnapshotReader] = {}
-        self._outputs: dict[str, list[Bundle]] = {}
+        self._readers: dict[str, SnapshotReader] = {}
+        self._outputs: dict[str, list[MimeBundle]] = {}
         self._unread = 0
         for job in group:
-            job.on_change(self._changed)
-        self._summary = GroupSummary(group)  # counted once the changes are heard, so that none falls between
-        self._catch_up(list(group))
+            job.on_change(self._add_change)
+        self._summary = GroupSummary(group)  # after the callbacks are added, so that no change is missed in between
+        self._read_changed(list(group))
 
     @property
     def ended(self) -> bool:
         """Whether every job has ended."""
-        self._refresh()
+        self._process_changes()
         return self._summary.ended
 
     @property
-    def moving(self) -> bool:
+    def running(self) -> bool:
         """Whether a job runs."""
         return bool(self._summary.running)
 
     def card(self, now: float) -> Card:
-        """Word the group as it stands."""
-        self._refresh()
-        return self._summary.card(now, self._look)
+        """Return the group's card."""
+        self._process_changes()
+        return self._summary.card(now, lambda job: self._reader(job).look())
 
-    def outputs(self) -> list[Bundle]:
-        """Return the outputs of all jobs, in the order of the jobs, each job's under its name."""
-        self._refresh()
-        for follower in self._followers.values():
-            self._keep_outputs(follower)
+    def outputs(self) -> list[MimeBundle]:
+        """Return the outputs of all jobs, in the order of the jobs, each job's after a line with its name."""
+        self._process_changes()
+        for reader in self._readers.values():
+            self._read_outputs(reader)
         numbers = self._summary.numbers
-        shown: list[Bundle] = []
+        shown: list[MimeBundle] = []
         more = 0
         for job_id in sorted(self._outputs, key=numbers.__getitem__):
             label = _note(self._summary.label(self.handle[numbers[job_id] - 1]))
-            room = MOST_OUTPUTS - len(shown) - 1
+            room = max(MOST_OUTPUTS - len(shown) - 1, 0)
             bundles = self._outputs[job_id]
-            shown += [label, *bundles[:room]] if room > 0 else []
-            more += len(bundles[max(room, 0) :])
-        unread = (
-            [_note(f"{units.count(self._unread, 'more job')} may have outputs: job.outputs.")] if self._unread else []
-        )
-        return shown + _more(more) + unread
+            shown += [label, *bundles[:room]] if room else []
+            more += len(bundles[room:])
+        notes = _more_outputs(more)
+        if self._unread:
+            notes.append(_note(f"{units.count(self._unread, 'more job')} may have outputs: job.outputs."))
+        return shown + notes
 
     def result(self) -> object:
-        """Return the results, or what went wrong in their places; None where there are many, or none but None."""
+        """Return the results, with errors in their places; None for a large group, or where every result is None."""
         if len(self.handle) > MOST_RESULTS or not any(job.state is JobState.SUCCEEDED for job in self.handle):
             return None
         results = self.handle.results(on_error="return")
         if all(result is None for result in results):
             return None
         pairs = zip(self.handle, results, strict=True)
-        return [value if job.state is JobState.SUCCEEDED else _InPlace(value) for job, value in pairs]
+        return [value if job.state is JobState.SUCCEEDED else _ErrorLine(value) for job, value in pairs]
 
     def cancel(self) -> None:
-        """End every job."""
+        """Cancel every job."""
         self.handle.cancel()
 
-    def again(self) -> ManyJobs:
-        """Run the jobs again that ended and did not succeed, in their places among the others."""
-        renewed = (
-            job.rerun() if job.state.ended and job.state is not JobState.SUCCEEDED else job for job in self.handle
-        )
-        return ManyJobs(JobGroup(renewed), self._wake)
+    def rerun(self) -> GroupSource:
+        """Run the jobs again that ended and did not succeed; the new ones take their places."""
+        jobs = (job.rerun() if job.state.ended and job.state is not JobState.SUCCEEDED else job for job in self.handle)
+        return GroupSource(JobGroup(jobs), self._on_change)
 
-    def _changed(self, job: Job[Any]) -> None:
+    def _add_change(self, job: Job[Any]) -> None:
         self._changes.append(job)
-        self._wake()
+        self._on_change()
 
-    def _refresh(self) -> None:
+    def _process_changes(self) -> None:
         changed = []
         while self._changes:
             job = self._changes.popleft()
             self._summary.note(job)
             changed.append(job)
-        self._catch_up(changed)
+        self._read_changed(changed)
 
-    def _catch_up(self, jobs: list[Job[Any]]) -> None:
-        """Follow what runs; read the outputs of what has ended, as long as there is room for them."""
+    def _read_changed(self, jobs: list[Job[Any]]) -> None:
+        """Make readers of running jobs; read the outputs of ended ones, up to a number of jobs."""
         for job in jobs:
             if job.state is JobState.RUNNING:
-                self._followers.setdefault(job.id, SnapshotReader(job, MOST_OUTPUTS))
+                self._reader(job)
             elif job.state.ended:
-                follower = self._followers.pop(job.id, None)
-                if follower is None and len(self._outputs) >= MOST_OUTPUTS:
+                reader = self._readers.pop(job.id, None)
+                if reader is None and len(self._outputs) >= MOST_OUTPUTS:
                     self._unread += 1
                 else:
-                    self._keep_outputs(follower or SnapshotReader(job, MOST_OUTPUTS))
+                    self._read_outputs(reader or SnapshotReader(job, MOST_OUTPUTS))
 
-    def _keep_outputs(self, follower: SnapshotReader) -> None:
-        bundles = [bundle_of(display) for display in follower.outputs()]
-        if bundles or follower.job.id in self._outputs:
-            self._outputs[follower.job.id] = bundles
+    def _reader(self, job: JobView) -> SnapshotReader:
+        return self._readers.setdefault(job.id, SnapshotReader(job, MOST_OUTPUTS))
 
-    def _look(self, job: JobView) -> JobSnapshot:
-        return self._followers.setdefault(job.id, SnapshotReader(job, MOST_OUTPUTS)).look()
+    def _read_outputs(self, reader: SnapshotReader) -> None:
+        bundles = [display_bundle(display) for display in reader.outputs()]
+        if bundles or reader.job.id in self._outputs:
+            self._outputs[reader.job.id] = bundles
 
 
-class _InPlace:
-    """Stands for an error among results, in a line; the card tells more."""
+CardSource: TypeAlias = JobSource | GroupSource
+
+
+class _ErrorLine:
+    """An error among results, shown as one line; the card says more."""
 
     def __init__(self, error: object) -> None:
         self._error = error
@@ -246,9 +206,9 @@ class _InPlace:
         return f"<{type(self._error).__name__}: {cut}>"
 
 
-def _more(count: int) -> list[Bundle]:
+def _more_outputs(count: int) -> list[MimeBundle]:
     return [_note(f"{count:,} more outputs: job.outputs has them all.")] if count else []
 
 
-def _note(text: str) -> Bundle:
-    return Bundle({"text/plain": text, "text/html": f"<div><b>{escape(text)}</b></div>"})
+def _note(text: str) -> MimeBundle:
+    return MimeBundle({"text/plain": text, "text/html": f"<div><b>{escape(text)}</b></div>"})

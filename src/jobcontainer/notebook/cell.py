@@ -1,8 +1,8 @@
-"""Runs a cell in the user's namespace, as IPython would, and hands over what its last expression gave.
+"""Runs a cell in the user's namespace, as IPython would, and returns the value of its last expression.
 
-IPython's own ``run_cell`` shows the value of the last expression and reports an error itself, to an outer cell that
-then counts as successful. Here the value is wanted and an error must fail the cell, so the cell is compiled with
-IPython's own means (its transformations, its line cache, its flags) and run step by step.
+IPython's own ``run_cell`` shows that value and reports an error itself, and the outer cell then counts as successful.
+Here the value is needed and an error must fail the outer cell, so the cell is compiled by IPython's compiler and run
+step by step.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ import inspect
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from jobcontainer.notebook.ipython_internals import compile_node, parse_cell
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
-    from types import CodeType, TracebackType
-
-_AWAIT = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
+    from types import CodeType
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,15 +25,13 @@ class CompiledCell:
     """A cell, ready to run.
 
     Attributes:
-        steps: its statements, but the last where that is an expression.
-        last: the last expression; None where it ends otherwise.
+        steps: its statements; a last expression is the only one that has a value.
         classes: the names of the classes that it defines at its top level, in order.
-        file: the name under which its lines are in the line cache.
-        silent: whether the value of the last expression is not to be shown: there is none, or a semicolon ends it.
+        file: the file name of its code objects.
+        silent: whether the value of the last expression is not shown: there is none, or a semicolon ends it.
     """
 
     steps: tuple[CodeType, ...]
-    last: CodeType | None
     classes: tuple[str, ...]
     file: str
     silent: bool
@@ -41,7 +39,7 @@ class CompiledCell:
     @property
     def awaits(self) -> bool:
         """Whether there is an ``await`` at its top level."""
-        return any(code.co_flags & inspect.CO_COROUTINE for code in (*self.steps, self.last) if code is not None)
+        return any(code.co_flags & inspect.CO_COROUTINE for code in self.steps)
 
 
 def compile_cell(shell: Any, source: str, *, lines_above: int = 0) -> CompiledCell:
@@ -49,34 +47,28 @@ def compile_cell(shell: Any, source: str, *, lines_above: int = 0) -> CompiledCe
 
     Args:
         shell: IPython's shell.
-        source: the cell, magics and all.
-        lines_above: how many lines stand above it in what the user sees, so that tracebacks count as the user does.
+        source: the cell, which may contain magics.
+        lines_above: how many lines the notebook shows above it, so that tracebacks number lines as the notebook does.
 
     Raises:
-        SyntaxError: it does not parse.
+        SyntaxError: the cell is not valid Python.
     """
-    text = "\n" * lines_above + shell.transform_cell(source)
-    running = shell.displayhook.exec_result  # of the cell that this magic stands in, whose number is the one to show
-    number = running.execution_count if running is not None else shell.execution_count
-    file = shell.compile.cache(text, number or shell.execution_count, raw_code=source)
-    tree = shell.transform_ast(shell.compile.ast_parse(text, filename=file))
-    last = tree.body.pop() if tree.body and isinstance(tree.body[-1], ast.Expr) else None
+    tree, file = parse_cell(shell, "\n" * lines_above + shell.transform_cell(source), source)
+    last = tree.body[-1] if tree.body else None
     every = shell.ast_node_interactivity == "all"
 
-    def code(node: ast.AST, mode: str) -> CodeType:
-        with shell.compile.extra_flags(_AWAIT if shell.autoawait else 0):
-            compiled: CodeType = shell.compile(node, file, mode)
-        return compiled
+    def compile_step(node: ast.stmt) -> CodeType:
+        if node is last and isinstance(node, ast.Expr):
+            return compile_node(shell, ast.Expression(node.value), file, "eval")
+        if every:
+            return compile_node(shell, ast.Interactive([node]), file, "single")
+        return compile_node(shell, ast.Module([node], []), file, "exec")
 
     return CompiledCell(
-        steps=tuple(
-            code(ast.Interactive([node]), "single") if every else code(ast.Module([node], []), "exec")
-            for node in tree.body
-        ),
-        last=code(ast.Expression(last.value), "eval") if last is not None else None,
+        steps=tuple(map(compile_step, tree.body)),
         classes=tuple(_classes(tree)),
         file=file,
-        silent=last is None or shell.displayhook.semicolon_at_end_of_expression(source),
+        silent=not isinstance(last, ast.Expr) or shell.displayhook.semicolon_at_end_of_expression(source),
     )
 
 
@@ -84,32 +76,31 @@ async def run_cell(shell: Any, cell: CompiledCell) -> Any:
     """Run a cell and return the value of its last expression.
 
     Raises:
-        BaseException: what the cell raised; IPython will show the user's frames of its traceback only.
+        BaseException: what the cell raised; IPython will show only the user's frames of its traceback.
     """
     try:
         value = None
-        for code in (*cell.steps, cell.last):
-            if code is not None:
-                value = eval(code, shell.user_global_ns, shell.user_ns)  # noqa: S307 -- running the cell is the task
-                if code.co_flags & inspect.CO_COROUTINE:
-                    value = await value
+        for code in cell.steps:
+            value = eval(code, shell.user_global_ns, shell.user_ns)  # noqa: S307 -- it is the user's own cell
+            if code.co_flags & inspect.CO_COROUTINE:
+                value = await value
     except BaseException as error:
-        _show_frames(shell, error, _inside(error.__traceback__, cell.file))
+        _hide_our_frames(shell, error, cell.file)
         raise
-    return value if cell.last is not None else None
+    return value
 
 
-def finished(coroutine: Coroutine[Any, Any, Any]) -> Any:
-    """Run a coroutine that never waits, without an event loop; its own is running already."""
+def run_without_loop(coroutine: Coroutine[Any, Any, Any]) -> Any:
+    """Return the result of a coroutine that never waits; no event loop is needed for it."""
     try:
         coroutine.send(None)
     except StopIteration as end:
         return end.value
     coroutine.close()
-    raise RuntimeError("The cell waits where it can't: run it with await, in a cell of its own.")
+    raise RuntimeError("The cell awaits something where there is no event loop: do that in a cell without the magic.")
 
 
-def show_error(error: BaseException, lines: list[str] | None) -> BaseException:
+def with_traceback(error: BaseException, lines: list[str] | None) -> BaseException:
     """Have IPython show an error as these lines, or as its message alone, in place of a traceback.
 
     Args:
@@ -120,30 +111,27 @@ def show_error(error: BaseException, lines: list[str] | None) -> BaseException:
         The error.
     """
     message = f"{type(error).__name__}: {error}".removesuffix(": ")
-    _render(error, lambda: lines if lines is not None else message.splitlines())
+    _set_traceback(error, lambda: lines if lines is not None else message.splitlines())
     return error
 
 
-def _show_frames(shell: Any, error: BaseException, frames: TracebackType | None) -> None:
-    """Have IPython show only these frames of an error's traceback."""
-    if frames is not None:
-        tb = shell.InteractiveTB
-        _render(error, lambda: tb.structured_traceback(type(error), error, frames, tb_offset=0))
-
-
-def _render(error: BaseException, lines: Callable[[], list[str]]) -> None:
+def _set_traceback(error: BaseException, lines: Callable[[], list[str]]) -> None:
     with contextlib.suppress(AttributeError, TypeError):  # an exception with slots keeps IPython's own traceback
-        error._render_traceback_ = lines  # type: ignore[attr-defined]  # IPython's protocol
+        error._render_traceback_ = lines  # type: ignore[attr-defined]  # IPython documents this method
 
 
-def _inside(frames: TracebackType | None, file: str) -> TracebackType | None:
+def _hide_our_frames(shell: Any, error: BaseException, file: str) -> None:
+    """Have IPython show an error's traceback from its first frame in a file on."""
+    frames = error.__traceback__
     while frames is not None and frames.tb_frame.f_code.co_filename != file:
         frames = frames.tb_next
-    return frames
+    if frames is not None:
+        tb = shell.InteractiveTB
+        _set_traceback(error, lambda: tb.structured_traceback(type(error), error, frames, tb_offset=0))
 
 
 def _classes(tree: ast.AST) -> list[str]:
-    """Name the classes defined outside of functions and other classes."""
+    """Return the names of the classes that are defined outside of functions and other classes."""
     names = []
     for node in ast.iter_child_nodes(tree):
         if isinstance(node, ast.ClassDef):

@@ -1,27 +1,29 @@
-"""The rich outputs of a cell's jobs, as ordinary outputs of that cell."""
+"""The outputs of one cell: added and updated at any time, from any thread; kept equal to a list; made of values."""
 
 from __future__ import annotations
 
 import base64
+import uuid
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+
+from jobcontainer.notebook.ipython_internals import CellRequest, call_formatter
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from jobcontainer.events import Display
-    from jobcontainer.notebook.place import CellPlace
 
 MOST_OUTPUTS = 40
-"""Outputs of one cell that are shown; JupyterLab itself folds what is beyond fifty."""
+"""How many outputs of one cell are shown; JupyterLab itself folds those beyond fifty."""
 
 
 @dataclass(frozen=True, slots=True)
-class Bundle:
+class MimeBundle:
     """One output.
 
     Attributes:
-        data: MIME type to content.
+        data: MIME type to content; binary content as base64 text.
         metadata: as in ``display_data``.
     """
 
@@ -29,47 +31,70 @@ class Bundle:
     metadata: dict[str, Any] = field(default_factory=dict)
 
 
-class OutputSlots:
+_EMPTY = MimeBundle({})
+
+
+class OutputArea(CellRequest):
+    """The outputs of the cell that runs when this is made."""
+
+    def add(self, bundle: MimeBundle) -> str:
+        """Add an output at the end of the cell; return the id by which :meth:`update` finds it."""
+        display_id = uuid.uuid4().hex
+        self._send("display_data", bundle, display_id)
+        return display_id
+
+    def update(self, display_id: str, bundle: MimeBundle) -> None:
+        """Replace an output; an empty bundle makes it invisible."""
+        self._send("update_display_data", bundle, display_id)
+
+    def _send(self, message_type: str, bundle: MimeBundle, display_id: str) -> None:
+        content = {"data": bundle.data, "metadata": bundle.metadata, "transient": {"display_id": display_id}}
+        self.answer(message_type, content)
+
+
+class OutputList:
     """Keeps a cell's outputs equal to a list that changes.
 
-    An output that changed is updated in its place; one that went leaves its place empty, for the next to take. So a
-    job that clears and redraws a plot a thousand times has one output, and nothing is sent that did not change.
+    An output that changed is updated where it is; one that was removed is made empty, and the next one takes its place.
+    So a job that clears and redraws a plot a thousand times has one output, and only changes are sent.
 
     Args:
-        place: the cell.
+        area: the outputs of the cell.
+
+    Attributes:
+        shown: the list as it is shown.
     """
 
-    def __init__(self, place: CellPlace) -> None:
+    def __init__(self, area: OutputArea) -> None:
         """Begin with no outputs."""
-        self._place = place
+        self._area = area
         self._ids: list[str] = []
-        self.shown: list[Bundle] = []
+        self.shown: list[MimeBundle] = []
 
-    def show(self, wanted: Sequence[Bundle]) -> None:
+    def show(self, wanted: Sequence[MimeBundle]) -> None:
         """Make the cell show these outputs, in this order."""
         if self.shown == list(wanted):
             return
-        empty = Bundle({})
-        current = self.shown + [empty] * (len(self._ids) - len(self.shown))
-        target = [*wanted] + [empty] * (len(self._ids) - len(wanted))
+        current = self.shown + [_EMPTY] * (len(self._ids) - len(self.shown))
+        target = [*wanted] + [_EMPTY] * (len(self._ids) - len(wanted))
         for display_id, before, now in zip(self._ids, current, target, strict=False):
             if before is not now and before != now:
-                self._place.update(display_id, now.data, now.metadata)
+                self._area.update(display_id, now)
         for bundle in target[len(self._ids) :]:
-            self._ids.append(self._place.show(bundle.data, bundle.metadata))
+            self._ids.append(self._area.add(bundle))
         self.shown = list(wanted)
 
 
-def bundle_of(display: Display) -> Bundle:
+def display_bundle(display: Display) -> MimeBundle:
     """Return a job's output as an output of a cell."""
-    return Bundle(display.data, display.metadata)
+    return MimeBundle(display.data, display.metadata)
 
 
-def value_bundle(shell: Any, value: object) -> Bundle | None:
-    """Format a value as IPython's ``Out[]`` would; None for None.
+def value_bundle(shell: Any, value: object) -> MimeBundle | None:
+    """Format a value as IPython's ``Out[]`` would; return None for None.
 
-    What a value shows by itself when it is displayed (``_ipython_display_``) is left out, and so is a form whose method
-    raises: IPython would show it, or its traceback, under whichever cell runs at the moment.
+    A value that displays itself (``_ipython_display_``) would do so under whichever cell runs at the moment, so that
+    method is not called.
 
     Args:
         shell: IPython's shell, whose formatters the user may have changed.
@@ -78,29 +103,20 @@ def value_bundle(shell: Any, value: object) -> Bundle | None:
     if value is None:
         return None
     formatters = shell.display_formatter
-    data, metadata = _pair(_formatted(formatters.mimebundle_formatter, value))
+    data, metadata = _content_and_metadata(call_formatter(formatters.mimebundle_formatter, value))
     data, metadata = dict(data or {}), dict(metadata or {})
-    for kind in formatters.active_types:
-        if kind not in data:
-            content, about = _pair(_formatted(formatters.formatters[kind], value))
+    for mime_type in formatters.active_types:
+        if mime_type not in data:
+            content, about = _content_and_metadata(call_formatter(formatters.formatters[mime_type], value))
             if content is not None:
-                data[kind] = content
-                metadata |= {kind: about} if about else {}
+                data[mime_type] = content
+                metadata |= {mime_type: about} if about else {}
     data.setdefault("text/plain", object.__repr__(value))
-    return Bundle({kind: _as_text(content) for kind, content in data.items()}, metadata)
+    return MimeBundle({mime_type: _as_text(content) for mime_type, content in data.items()}, metadata)
 
 
-def _formatted(formatter: Any, value: object) -> Any:
-    """Call a formatter without what IPython has put around it, which shows a traceback under the cell that runs."""
-    call = type(formatter).__call__
-    try:
-        return getattr(call, "__wrapped__", call)(formatter, value)
-    except Exception:  # noqa: BLE001 -- the other forms are shown
-        return None
-
-
-def _pair(made: Any) -> tuple[Any, Any]:
-    return made if isinstance(made, tuple) else (made, None)
+def _content_and_metadata(formatted: Any) -> tuple[Any, Any]:
+    return formatted if isinstance(formatted, tuple) else (formatted, None)
 
 
 def _as_text(content: Any) -> Any:

@@ -1,9 +1,9 @@
-"""Finds what a cell wants to run: its processes.
+"""Finds the processes of a cell.
 
 1. The value of the last expression, if it is a process or an iterable of processes.
-2. Else one instance of every class with ``run()`` that the cell defines; of classes that inherit from each other, the
-   leaves.
-3. Else nothing, said in one sentence.
+2. Else one instance of every class with ``run()`` that the cell defines; of classes that inherit from each other, only
+   those that no other one inherits from.
+3. Else there is none, and an error says what was looked for.
 """
 
 from __future__ import annotations
@@ -24,103 +24,102 @@ _LOOKED_FOR = (
     "an object with a run() method as the cell's last expression, a list of such objects, or a class with run() that "
     "the cell defines"
 )
-
-
-_ITERABLES = (Sequence, AbstractSet, ValuesView, Iterator)  # a data frame, say, is none of these
+_ITERABLES = (Sequence, AbstractSet, ValuesView, Iterator)  # a data frame, for example, is none of these
 
 
 class NothingToRunError(ValueError):
-    """The cell holds no process, or one that can't be made; the message says what was looked for."""
+    """The cell has no process, or one that can't be instantiated; the message says what was looked for."""
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """What a cell wants to run.
+class FoundProcesses:
+    """The processes of a cell.
 
     Attributes:
         processes: the processes; never empty.
-        several: whether they are handled as a group; a list of one is.
+        as_group: whether they become a group of jobs; a list of one does.
     """
 
     processes: tuple[Process[Any], ...]
-    several: bool
+    as_group: bool
 
 
-def in_value(value: object) -> Found | None:
-    """Find the processes in the value of a last expression; None where it is no such value.
+def find_in_value(value: object) -> FoundProcesses | None:
+    """Find the processes in the value of a last expression; return None where it has none.
 
     Args:
-        value: an iterator is used up only if its first item is a process.
+        value: of an iterator whose first item is no process, only that item is consumed.
 
     Raises:
-        NothingToRunError: some of its items are processes and others are not, or a class can't be instantiated.
+        NothingToRunError: only some of its items are processes, or a class needs arguments.
 
     Example:
         >>> class Task:
         ...     def run(self): ...
-        >>> len(in_value([Task(), Task]).processes), in_value([1, 2])
+        >>> len(find_in_value([Task(), Task]).processes), find_in_value([1, 2])
         (2, None)
     """
-    if _runs(value):
-        return Found((_instance(value),), several=False)
+    if _has_run(value):
+        return FoundProcesses((_instance(value),), as_group=False)
     if isinstance(value, (str, bytes, bytearray)) or not isinstance(value, _ITERABLES):
         return None
     items = iter(value)
     first = next(items, None)
-    if not _runs(first):
+    if not _has_run(first):
         return None
-    everything = [first, *items]
-    for place, item in enumerate(everything):
-        if not _runs(item):
+    processes = [first, *items]
+    for index, item in enumerate(processes):
+        if not _has_run(item):
             raise NothingToRunError(
-                f"Item {place} of the last expression, of type {type(item).__name__}, has no run()."
+                f"Item {index} of the last expression, of type {type(item).__name__}, has no run()."
             )
-    return Found(tuple(map(_instance, everything)), several=True)
+    return FoundProcesses(tuple(map(_instance, processes)), as_group=True)
 
 
-def in_classes(names: Iterable[str], namespace: Mapping[str, Any]) -> Found:
-    """Make one process of every class that a cell defines, those that others of them inherit from left out.
+def find_in_classes(names: Iterable[str], namespace: Mapping[str, Any]) -> FoundProcesses:
+    """Instantiate every class that a cell defines, except those that others of them inherit from.
 
     Args:
-        names: the names of the classes that the cell defines.
+        names: the names of the classes.
         namespace: where they are bound.
 
     Raises:
         NothingToRunError: no class has ``run()``, or one needs arguments.
     """
-    classes = dict.fromkeys(namespace.get(name) for name in names)
-    able = [cls for cls in classes if isinstance(cls, type) and _runs(cls) and not _is_unfinished(cls)]
-    leaves = [cls for cls in able if not any(issubclass(other, cls) for other in able if other is not cls)]
+    bound = dict.fromkeys(namespace.get(name) for name in names)
+    classes = [cls for cls in bound if isinstance(cls, type) and _has_run(cls) and not _is_abstract(cls)]
+    leaves = [cls for cls in classes if not any(issubclass(other, cls) for other in classes if other is not cls)]
     if not leaves:
         raise NothingToRunError(f"There is nothing to run: looked for {_LOOKED_FOR}.")
-    return Found(tuple(map(_instance, leaves)), several=len(leaves) > 1)
+    return FoundProcesses(tuple(map(_instance, leaves)), as_group=len(leaves) > 1)
 
 
-def _runs(thing: object) -> bool:
+def _has_run(thing: object) -> bool:
     return not isinstance(thing, ModuleType) and callable(getattr(thing, "run", None))
 
 
-def _is_unfinished(cls: type) -> bool:
+def _is_abstract(cls: type) -> bool:
     return inspect.isabstract(cls) or bool(getattr(cls, "_is_protocol", False))
 
 
 def _instance(thing: Any) -> Any:
+    """Return a process as it is, and an instance of a class."""
     if not isinstance(thing, type):
         return thing
-    needed = _needed(thing)
-    if needed:
-        example = ", ".join(f"{name}=..." for name in needed)
+    required = _required_arguments(thing)
+    if required:
+        example = ", ".join(f"{name}=..." for name in required)
         name = thing.__name__
         raise NothingToRunError(
-            f"{name} needs {' and '.join(needed)}: end the cell with an instance, {name}({example})."
+            f"{name} needs {' and '.join(required)}: end the cell with an instance, {name}({example})."
         )
     return thing()
 
 
-def _needed(cls: type) -> list[str]:
+def _required_arguments(cls: type) -> list[str]:
     try:
         parameters = inspect.signature(cls).parameters.values()
-    except ValueError:  # made in C, and does not tell
+    except ValueError:  # a class made in C may have no signature
         return []
     return [
         parameter.name

@@ -1,4 +1,4 @@
-"""``%jobs``: what it does with the jobs of a store, and the completion of its line."""
+"""``%jobs``: what it does with the jobs of a store; and what the magics share: saving, completion, errors of jobs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from jobcontainer.events import JobState
 from jobcontainer.jobfile.serializer import Serializer
 from jobcontainer.jobs.container import LogCopy
 from jobcontainer.jobs.group import JobGroup
-from jobcontainer.notebook.arguments import JOB_ACTIONS, LineError, jobs_parser, submit_parser
+from jobcontainer.notebook.arguments import JOB_ACTIONS, ArgumentsError, jobs_parser, submit_parser
 from jobcontainer.views.render import Listing
 from jobcontainer.views.snapshot import traceback_text
 
@@ -21,23 +21,23 @@ if TYPE_CHECKING:
 
     from jobcontainer.jobs.job import Job
     from jobcontainer.jobs.store import JobStore
-    from jobcontainer.notebook.discovery import Found
+    from jobcontainer.notebook.discovery import FoundProcesses
 
 _DAY = 24 * 60 * 60
 
 
 def manage(given: argparse.Namespace, store: JobStore) -> Job[Any] | Listing | None:
-    """Do what a line of ``%jobs`` asks for.
+    """Run ``%jobs``.
 
     Args:
         given: the parsed line.
-        store: whose jobs they are.
+        store: the store of the jobs.
 
     Returns:
-        What IPython is to show: a job, the jobs, or nothing.
+        What IPython shows: a job, a list of jobs, or nothing.
 
     Raises:
-        LineError: there is no such job, or the id or a condition is missing.
+        ArgumentsError: there is no such job, or the id or a condition is missing.
     """
     if given.action == "prune":
         _prune(given, store)
@@ -45,11 +45,11 @@ def manage(given: argparse.Namespace, store: JobStore) -> Job[Any] | Listing | N
     if given.action not in JOB_ACTIONS:
         return Listing(store.jobs())
     if given.id is None:
-        raise LineError(f"%jobs {given.action} takes the id of a job; %jobs lists them.")
+        raise ArgumentsError(f"%jobs {given.action} takes the id of a job; %jobs lists them.")
     try:
         job = store.open(given.id)
     except KeyError as error:
-        raise LineError(str(error.args[0])) from None
+        raise ArgumentsError(str(error.args[0])) from None
     match given.action:
         case "log":
             LogCopy(job).step()
@@ -62,50 +62,49 @@ def manage(given: argparse.Namespace, store: JobStore) -> Job[Any] | Listing | N
     return None
 
 
-def save(found: Found, file: str) -> None:
-    """Write the process that a cell gives into a file, and run nothing.
+def save(found: FoundProcesses, file: str) -> None:
+    """Write the process of a cell into a file, and run nothing.
 
     Raises:
-        LineError: the cell gives several.
+        ArgumentsError: the cell has several processes.
         SerializationError: it can't go into a file.
         OSError: the file can't be written.
     """
     if len(found.processes) > 1:
-        raise LineError(f"--save writes one process, and the cell gives {len(found.processes)}.")
+        raise ArgumentsError(f"--save writes one process, and the cell has {len(found.processes)}.")
     path = Path(file).expanduser().absolute()
     Serializer.serialize_to_file(found.processes[0], path)
     sys.stdout.write(f"Saved as {path}: JobContainer({str(path)!r}).execute() runs it.\n")
 
 
 def unsuccessful(jobs: Job[Any] | JobGroup[Any]) -> Iterator[tuple[BaseException, str]]:
-    """Go through the errors of ended jobs that did not succeed, each with the traceback it had in the job."""
+    """Yield the error of each ended job that did not succeed, with its traceback in the job as text."""
     for job in jobs if isinstance(jobs, JobGroup) else (jobs,):
         if job.state is JobState.SUCCEEDED:
             continue
         try:
             error = job.exception()
         except CancelledError as cancelled:
-            yield cancelled, ""
-            continue
-        assert error is not None, "it did not succeed"  # noqa: S101 -- so there is an error
-        yield error, traceback_text(job) if job.state is JobState.FAILED else ""
+            error = cancelled
+        if error is not None:
+            yield error, traceback_text(job) if job.state is JobState.FAILED else ""
 
 
 def completions(line: str, store: JobStore) -> list[str]:
-    """Return what may stand at the end of a line that begins with one of the magics.
+    """Return the completions of the last word of a line that begins with one of the magics.
 
     Args:
-        line: up to the cursor.
-        store: whose job ids are offered.
+        line: the line up to the cursor.
+        store: the store whose job ids are offered.
 
     Example:
         >>> completions("%%jobcontainer --mem", None)
         ['--memory']
     """
     magic, *words = line.split() or [""]
-    typed = "" if line.endswith(" ") or not words else words.pop()
+    prefix = "" if line.endswith(" ") or not words else words.pop()
     if magic in {"%%jobcontainer", "%jobcontainer"}:
-        offered = submit_parser(magic, "").flags()
+        offered = submit_parser(magic).flags()
     elif magic == "%jobs" and not words:
         offered = ["list", *JOB_ACTIONS, "prune"]
     elif magic == "%jobs" and words[0] in JOB_ACTIONS:
@@ -114,14 +113,16 @@ def completions(line: str, store: JobStore) -> list[str]:
         offered = jobs_parser().flags()
     else:
         return []
-    return [word for word in offered if word.startswith(typed)]
+    return [word for word in offered if word.startswith(prefix)]
 
 
 def _prune(given: argparse.Namespace, store: JobStore) -> None:
     older_than = None if given.older_than is None else given.older_than * _DAY
     states = list(JobState) if given.all else None
     try:
-        gone = store.prune(older_than=older_than, keep=given.keep, states=states)
+        deleted = store.prune(older_than=older_than, keep=given.keep, states=states)
     except ValueError:
-        raise LineError("%jobs prune deletes nothing unasked: give --older-than DAYS, --keep N or --all.") from None
-    sys.stdout.write(f"{len(gone)} jobs deleted\n")
+        raise ArgumentsError(
+            "%jobs prune deletes nothing without a condition: add --older-than DAYS, --keep N or --all."
+        ) from None
+    sys.stdout.write(f"{len(deleted)} jobs deleted\n")

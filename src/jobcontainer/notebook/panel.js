@@ -1,10 +1,10 @@
-// The browser's half of the live panel. The kernel sends one JSON model (`card`, the same Card that the static HTML is
-// painted from) when something changed; this paints it and sends back what was asked for. Text only ever enters the page
-// as text nodes, so nothing that a job says can become markup.
+// The browser's half of the live panel. When something changed, the kernel sends one JSON model (`card`, the same content
+// that the static HTML is made of); this script renders it and sends back the action of a button. Text enters the page
+// only as text nodes, so nothing that a job prints can become markup.
 //
-// A panel lives in one of two places. While the work goes on it is the output of its cell. When the work has ended, the
-// kernel replaces that output with nothing, so that a saved notebook holds no widget, and the buttons that are still of
-// use (Rerun) are put onto the static card, for as long as this page and the kernel live.
+// While jobs run, the panel is an output of its cell. When they have ended, the kernel makes that output empty, so that
+// a saved notebook contains no widget, and the buttons that are still useful (Rerun) are added to the static card, as
+// long as this page and the kernel exist.
 
 const LABELS = {
   cancel: ["Cancel", "Cancelling…"],
@@ -14,7 +14,7 @@ const LABELS = {
   rerun_failed: ["Rerun failed", "Starting…"],
 };
 
-// ---- a small virtual DOM: nodes are kept from paint to paint, and with them focus, scrolling and open folds ----
+// ---- a small virtual DOM: nodes are kept between renderings, and with them focus, scroll positions and open folds ----
 
 function h(tag, attributes, ...children) {
   return { tag, attributes: attributes || {}, children: children.flat().filter((child) => child !== null && child !== "") };
@@ -26,37 +26,37 @@ function patch(parent, children) {
     if (typeof child === "string") {
       if (node && node.nodeType === Node.TEXT_NODE) {
         if (node.data !== child) node.data = child;
-      } else place(parent, document.createTextNode(child), node);
+      } else insertText(parent, document.createTextNode(child), node);
       return;
     }
     const key = child.attributes["data-part"];
     let element = node;
-    if (!isFor(node, child, key)) {
-      // a part that moved is looked for among what follows, so that a new part before it does not make it anew
-      element = key && [...parent.childNodes].slice(index).find((other) => isFor(other, child, key));
+    if (!matches(node, child, key)) {
+      // a part that moved is found among the nodes that follow, so that a new part before it does not replace it
+      element = key && [...parent.childNodes].slice(index).find((other) => matches(other, child, key));
       if (!element) {
         element = document.createElement(child.tag);
         for (const [name, value] of Object.entries(child.initial || {})) element.setAttribute(name, value);
       }
       parent.insertBefore(element, node || null);
     }
-    update(element, child);
+    patchElement(element, child);
   });
   while (parent.childNodes.length > children.length) parent.lastChild.remove();
 }
 
-function isFor(node, child, key) {
+function matches(node, child, key) {
   return (
     node && node.nodeType === Node.ELEMENT_NODE && node.localName === child.tag && (node.dataset.part || undefined) === key
   );
 }
 
-function place(parent, made, old) {
-  if (old && old.nodeType === Node.TEXT_NODE) old.replaceWith(made);
-  else parent.insertBefore(made, old || null);
+function insertText(parent, text, old) {
+  if (old && old.nodeType === Node.TEXT_NODE) old.replaceWith(text);
+  else parent.insertBefore(text, old || null);
 }
 
-function update(element, child) {
+function patchElement(element, child) {
   for (const [name, value] of Object.entries(child.attributes)) {
     if (value === null || value === false) element.removeAttribute(name);
     else if (element.getAttribute(name) !== String(value)) element.setAttribute(name, value);
@@ -78,12 +78,12 @@ function clock(card) {
   return seconds(card.clock + (performance.now() - card.received) / 1000);
 }
 
-function progress(label, fraction, facts) {
+function progress(label, fraction, texts) {
   return h("progress", {
     max: 1,
     value: fraction === undefined || fraction === null ? null : fraction.toFixed(4),
     "aria-label": label || "progress",
-    "aria-valuetext": facts.join(", "),
+    "aria-valuetext": texts.join(", "),
   });
 }
 
@@ -122,7 +122,7 @@ function styled(styles, text) {
   return styles ? h("span", { class: styles.split(" ").map((name) => `jc-${name}`).join(" ") }, text) : text;
 }
 
-function text(kind, content) {
+function section(kind, content) {
   return content ? h("div", { class: `jc-${kind}`, "data-part": kind }, content) : null;
 }
 
@@ -144,19 +144,19 @@ function log(card) {
   return fold;
 }
 
-function buttons(card, asked) {
+function buttons(card, requested) {
   return (card.actions || []).map((action) => {
     const [label, busy] = LABELS[action];
     return h(
       "button",
-      { type: "button", class: "jc-button", "data-part": action, "data-action": action, disabled: asked.has(action) && "" },
-      asked.has(action) ? busy : label,
+      { type: "button", class: "jc-button", "data-part": action, "data-action": action, disabled: requested.has(action) && "" },
+      requested.has(action) ? busy : label,
     );
   });
 }
 
-function head(card, asked) {
-  const said = [clock(card), ...(card.facts || [])].filter(Boolean).map((fact) => ` · ${fact}`).join("");
+function head(card, requested) {
+  const parts = [clock(card), ...(card.facts || [])].filter(Boolean).map((fact) => ` · ${fact}`).join("");
   return h(
     "div",
     { class: "jc-head", "data-part": "head" },
@@ -168,125 +168,125 @@ function head(card, asked) {
       h("b", { class: "jc-name" }, card.name),
       " ",
       h("span", { class: "jc-words" }, card.words),
-      h("span", { class: "jc-facts" }, said),
+      h("span", { class: "jc-facts" }, parts),
     ),
-    h("span", { class: "jc-actions" }, buttons(card, asked)),
+    h("span", { class: "jc-actions" }, buttons(card, requested)),
   );
 }
 
-function body(card, asked) {
+function body(card, requested) {
   return [
-    head(card, asked),
+    head(card, requested),
     h("div", { class: "jc-spoken", role: "status", "data-part": "spoken" }, `${card.name} ${card.state.replaceAll("_", " ")}`),
     h("div", { class: "jc-grid", "data-part": "bars" }, (card.bars || []).map(bar)),
     h("div", { class: "jc-grid", "data-part": "rows" }, (card.rows || []).map((job) => row("row", "▶", job))),
     h("div", { "data-part": "failures" }, (card.failures || []).map((job) => row("failure", "✖", job))),
-    text("error", card.error),
-    ...(card.notes || []).map((note) => text("note", note)),
+    section("error", card.error),
+    ...(card.notes || []).map((note) => section("note", note)),
     log(card),
   ];
 }
 
-function paint(root, card, asked) {
+function renderCard(root, card, requested) {
   const box = root.querySelector("[role=log]");
   const atEnd = !box || box.scrollHeight - box.scrollTop - box.clientHeight < 8;
   root.dataset.state = card.state;
   root.dataset.job = card.id;
   root.setAttribute("aria-label", `${card.name}, ${card.state.replaceAll("_", " ")}`);
-  patch(root, body(card, asked).filter((part) => part !== null));
-  const painted = root.querySelector("[role=log]");
-  if (painted && atEnd) painted.scrollTop = painted.scrollHeight;
+  patch(root, body(card, requested).filter((part) => part !== null));
+  const updated = root.querySelector("[role=log]");
+  if (updated && atEnd) updated.scrollTop = updated.scrollHeight;
 }
 
-// ---- the buttons that stay on a static card ----
+// ---- the buttons of a static card ----
 
 function staticCards(id) {
   return document.querySelectorAll(`.jobcontainer[data-card="${CSS.escape(id)}"]:not([data-snapshot])`);
 }
 
-function decorate(model, asked, looks = 20) {
+function addButtons(model, requested, tries = 20) {
   const card = model.get("card");
   if (!card.closed) return;
   for (const element of staticCards(card.card)) {
-    let place = element.querySelector(".jc-actions");
-    if (!place) {
-      place = document.createElement("span");
-      place.className = "jc-actions";
-      element.querySelector(".jc-head").append(place);
-      place.addEventListener("click", (event) => ask(model, asked, event, () => decorate(model, asked)));
+    let actions = element.querySelector(".jc-actions");
+    if (!actions) {
+      actions = document.createElement("span");
+      actions.className = "jc-actions";
+      element.querySelector(".jc-head").append(actions);
+      actions.addEventListener("click", (event) => request(model, requested, event, () => addButtons(model, requested)));
     }
-    patch(place, buttons(card, asked));
+    patch(actions, buttons(card, requested));
   }
-  // the static card arrives by another way than the model, before or after it: look again for two seconds
-  if (looks > 0) setTimeout(() => decorate(model, asked, looks - 1), 100);
+  // the static card comes in a message of its own, before or after the model: try again for two seconds
+  if (tries > 0) setTimeout(() => addButtons(model, requested, tries - 1), 100);
 }
 
-function ask(model, asked, event, repaint) {
+function request(model, requested, event, update) {
   const action = event.target.dataset.action;
-  if (!action || asked.has(action)) return;
-  asked.add(action);
+  if (!action || requested.has(action)) return;
+  requested.add(action);
   model.send({ action });
-  repaint();
+  update();
 }
 
-// ---- the saved outputs, repaired when a page comes back to work that went on without it ----
+// ---- the saved outputs, repaired when a page returns to jobs that went on without it ----
 
 function repair(model, cellId, outputs) {
   const cells = model.widget_manager?.context?.model?.cells; // JupyterLab and Notebook 7; elsewhere nothing to repair
   if (!cells) return;
-  const mine = outputs.map((output) => ({ output_type: "display_data", ...output }));
+  const outputsOfCard = outputs.map((output) => ({ output_type: "display_data", ...output }));
   for (let index = 0; index < cells.length; index++) {
     const { id, outputs: area } = cells.get(index);
     const saved = area ? area.toJSON() : [];
-    const ours = saved.findIndex((output) => isOurs(output, model.get("card").card));
-    if (ours < 0 && id !== cellId) continue;
-    const first = ours < 0 ? saved.length : ours;
-    if (!same(saved.slice(first), mine)) area.fromJSON([...saved.slice(0, first), ...mine]);
+    const first = saved.findIndex((output) => belongsToCard(output, model.get("card").card));
+    if (first < 0 && id !== cellId) continue;
+    const before = first < 0 ? saved : saved.slice(0, first);
+    if (!same(saved.slice(before.length), outputsOfCard)) area.fromJSON([...before, ...outputsOfCard]);
   }
 }
 
-function isOurs(output, id) {
+function belongsToCard(output, id) {
   const data = output.data || {};
   const html = [data["text/html"] || ""].flat().join("");
   return html.includes(`data-card="${id}"`) || data["application/vnd.jupyter.widget-view+json"]?.card === id;
 }
 
-function same(saved, mine) {
+function same(saved, wanted) {
   const data = (output) => JSON.stringify(Object.entries(output.data || {}).sort());
-  return saved.length === mine.length && saved.every((output, index) => data(output) === data(mine[index]));
+  return saved.length === wanted.length && saved.every((output, index) => data(output) === data(wanted[index]));
 }
 
-// ---- what anywidget calls ----
+// ---- the functions that anywidget calls ----
 
 function initialize({ model }) {
-  const asked = new Set();
+  const requested = new Set();
   const receive = () => {
-    asked.clear();
-    decorate(model, asked);
+    requested.clear();
+    addButtons(model, requested);
   };
   model.on("change:card", receive);
   model.on("msg:custom", (content) => content.outputs && repair(model, content.cell, content.outputs));
-  model.send({ action: "hello" });
+  model.send({ action: "page_loaded" });
   receive();
 }
 
 function render({ model, el }) {
-  const asked = new Set();
+  const requested = new Set();
   const root = document.createElement("div");
   root.className = "jobcontainer jc-panel";
   root.setAttribute("role", "group");
   el.append(root);
   let card = {};
-  const repaint = () => card.closed || paint(root, card, asked);
+  const update = () => card.closed || renderCard(root, card, requested);
   const receive = () => {
     const before = card.state;
     card = { ...model.get("card"), received: performance.now() };
-    if (card.state !== before) asked.clear();
-    root.hidden = Boolean(card.closed); // where emptying its output does not take a panel away: the classic Notebook
-    repaint();
+    if (card.state !== before) requested.clear();
+    root.hidden = Boolean(card.closed); // in the classic Notebook, an empty output does not remove the panel
+    update();
   };
-  const tick = setInterval(() => card.clock !== undefined && repaint(), 1000);
-  root.addEventListener("click", (event) => ask(model, asked, event, repaint));
+  const tick = setInterval(() => card.clock !== undefined && update(), 1000);
+  root.addEventListener("click", (event) => request(model, requested, event, update));
   model.on("change:card", receive);
   receive();
   return () => clearInterval(tick);

@@ -1,10 +1,10 @@
-"""The live panel's kernel half: one anywidget, one JSON model, and a mailbox for what the page asks.
+"""The kernel's half of the live panel: one anywidget with one JSON model, which passes on what the page asks for.
 
-This is the only module that needs ipywidgets and anywidget. Importing them takes a while, so it is done when the first
-panel is shown, by the painter, while the cell has long returned.
+No other module needs ipywidgets and anywidget. Importing them takes a while, so the refresher does it when the first
+panel is shown, while the cell has long returned.
 
-Threads: the front end's messages arrive in whichever thread the kernel handles them (the main thread, or a subshell's
-while a cell runs) and are only handed on, to what ``ask`` is. Everything else is called by the painter alone.
+Threads: the page's messages arrive in whichever thread the kernel handles them (the main thread, or a subshell's while
+a cell runs) and are only passed on, by ``request``. The refresher calls everything else.
 """
 
 from __future__ import annotations
@@ -15,81 +15,71 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jobcontainer.notebook.cell_outputs import Bundle
+from jobcontainer.notebook.cell_outputs import MimeBundle, OutputList
+from jobcontainer.notebook.ipython_internals import receive_while_busy
 from jobcontainer.notebook.settings import synced_json
 from jobcontainer.views.render import style
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from jobcontainer.notebook.place import CellPlace
+    from jobcontainer.notebook.cell_outputs import OutputArea
 
-_VIEW = "application/vnd.jupyter.widget-view+json"
-_EMPTY = Bundle({})
+_WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 
 
 def can_be_live() -> bool:
-    """Tell whether what a panel needs is installed."""
+    """Return whether the packages that a panel needs are installed."""
     return importlib.util.find_spec("anywidget") is not None
 
 
 class LivePanel:
-    """The panel of one card, and its place among the outputs of the cell.
+    """The panel of one card, and its output in the cell.
 
     Args:
-        place: the cell.
-        card_id: names the card to the page.
-        ask: called with the name of what was asked for, from any thread; it must return at once.
+        area: the outputs of the cell.
+        card_id: identifies the card to the page.
+        request: called with the name of the action that the page asks for, from any thread; it must return at once.
     """
 
-    def __init__(self, place: CellPlace, card_id: str, ask: Callable[[str], None]) -> None:
+    def __init__(self, area: OutputArea, card_id: str, request: Callable[[str], None]) -> None:
         """Show nothing yet."""
-        self._place, self._card_id, self._ask = place, card_id, ask
+        self._cell_id, self._card_id, self._request = area.cell_id, card_id, request
+        self._output = OutputList(area)
         self._widget: Any = None
         self._model: dict[str, Any] = {}
-        self._display_id = ""
-        self._shown = _EMPTY
 
     def show(self, model: dict[str, Any]) -> None:
-        """Show a model, in a place of its own among the outputs; nothing is sent where it says the same as before."""
-        self._set(model)
-        if self._shown == _EMPTY:
-            view = {"model_id": self._widget.model_id, "version_major": 2, "version_minor": 0, "card": self._card_id}
-            self._put(Bundle({_VIEW: view}))
+        """Show a model; nothing is sent where only the clock differs from the model before."""
+        self._set_model(model)
+        view = {"model_id": self._widget.model_id, "version_major": 2, "version_minor": 0, "card": self._card_id}
+        self._output.show([MimeBundle({_WIDGET_VIEW: view})])
 
     def hide(self, actions: Sequence[str], state: str) -> None:
-        """Leave its place empty; the page puts the buttons for these actions onto the static card."""
-        self._set({"closed": True, "actions": list(actions), "state": state})
-        if self._shown != _EMPTY:
-            self._put(_EMPTY)
+        """Make its output empty; the page puts the buttons for these actions onto the static card."""
+        self._set_model({"closed": True, "actions": list(actions), "state": state})
+        self._output.show([])
 
-    def repair(self, static: Bundle, outputs: Sequence[Bundle]) -> None:
-        """Have the page write the outputs of the cell, with the panel's own in its place, into the notebook."""
+    def repair(self, static: MimeBundle, outputs: Sequence[MimeBundle]) -> None:
+        """Have the page write the cell's outputs into the notebook: the static card, the panel, and the others."""
         if self._widget is not None:
-            bundles = [asdict(bundle) for bundle in (static, self._shown, *outputs)]
-            self._widget.send({"cell": self._place.cell_id, "outputs": bundles})
+            shown = (static, *(self._output.shown or [MimeBundle({})]), *outputs)
+            self._widget.send({"cell": self._cell_id, "outputs": [asdict(bundle) for bundle in shown]})
 
     def close(self) -> None:
-        """Take it out of the page."""
+        """Remove it from the page."""
         if self._widget is not None:
             self._widget.close()
 
-    def _set(self, model: dict[str, Any]) -> None:
+    def _set_model(self, model: dict[str, Any]) -> None:
         model = {"card": self._card_id} | model
         if self._widget is None:
             self._widget = _panel_class()(card=model)
-            self._widget.on_msg(lambda _widget, content, _buffers: self._ask(str(content.get("action"))))
-            _answer_in_own_thread(self._widget)
-        elif _timeless(model) != _timeless(self._model):
+            self._widget.on_msg(lambda _widget, content, _buffers: self._request(str(content.get("action"))))
+            receive_while_busy(self._widget)
+        elif _without_clock(model) != _without_clock(self._model):
             self._widget.card = model
         self._model = model
-
-    def _put(self, bundle: Bundle) -> None:
-        self._shown = bundle
-        if self._display_id:
-            self._place.update(self._display_id, bundle.data)
-        else:
-            self._display_id = self._place.show(bundle.data)
 
 
 @cache
@@ -109,16 +99,6 @@ def _panel_class() -> Any:
     return Panel
 
 
-def _answer_in_own_thread(widget: Any) -> None:
-    """Let the page's messages be handled while a cell runs.
-
-    From 7.4 on, ipykernel answers a widget's messages in the shell that published last, which is the busy main one
-    for a panel. The hook is private, so it is set only where it is there; elsewhere messages wait for the cell.
-    """
-    if hasattr(widget.comm, "_reply_subshell_for"):
-        widget.comm._reply_subshell_for = lambda _data, default: default  # noqa: SLF001 -- see above
-
-
-def _timeless(model: dict[str, Any]) -> dict[str, Any]:
-    """Return a model without its clock: the page lets the time run by itself."""
+def _without_clock(model: dict[str, Any]) -> dict[str, Any]:
+    """Return a model without its clock, which the page advances by itself."""
     return {name: value for name, value in model.items() if name != "clock"}

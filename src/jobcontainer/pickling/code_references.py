@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import contextlib
 import dis
+import functools
 import importlib.util
 import itertools
 import opcode
 import sys
 import types
-import weakref
 from typing import TYPE_CHECKING, Any, Final
+
+from jobcontainer.pickling.annotation_names import named_in_annotations_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -23,22 +25,21 @@ if TYPE_CHECKING:
 _IMPORT_NAME: Final = opcode.opmap["IMPORT_NAME"]
 _IN_CLASS_BODIES: Final = frozenset({"LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS"})
 
-_imports: weakref.WeakKeyDictionary[types.CodeType, tuple[tuple[str, int, tuple[str, ...]], ...]] = (
-    weakref.WeakKeyDictionary()
-)
-_class_names: weakref.WeakKeyDictionary[types.CodeType, tuple[str, ...]] = weakref.WeakKeyDictionary()
-
 
 def named_in_classes(function: types.FunctionType) -> dict[str, Any]:
-    """Find the globals that the bodies of classes use that a function makes when it is called."""
-    code = function.__code__
-    names = _class_names.get(code)
-    if names is None:
-        used = (step for nested in _nested_in(code) for step in dis.get_instructions(nested))
-        names = _class_names[code] = tuple(
-            {s.argval: None for s in used if s.opname in _IN_CLASS_BODIES and s.argval != "__name__"}
-        )
+    """Find the globals that classes use in their bodies which a function makes, and all that it makes in annotations."""
+    names = _names_in_class_bodies(function.__code__)
     return {name: function.__globals__[name] for name in names if name in function.__globals__}
+
+
+@functools.lru_cache(maxsize=1024)
+def _names_in_class_bodies(code: types.CodeType) -> tuple[str, ...]:
+    nested = tuple(_nested_in(code))
+    used = (step for inner in nested for step in dis.get_instructions(inner))
+    names = {s.argval: None for s in used if s.opname in _IN_CLASS_BODIES and s.argval != "__name__"}
+    for definer in (code, *nested):
+        names |= dict.fromkeys(named_in_annotations_of(definer))
+    return tuple(names)
 
 
 def mentions(function: types.FunctionType, name: str) -> bool:
@@ -96,12 +97,10 @@ def imported_by(function: types.FunctionType) -> Iterator[str]:
         yield from (candidate for candidate in candidates if candidate in sys.modules)
 
 
+@functools.lru_cache(maxsize=1024)
 def _imports_in(code: types.CodeType) -> tuple[tuple[str, int, tuple[str, ...]], ...]:
     """Find each ``import`` in a code object and those nested in it: name, level, and what is imported from there."""
-    known = _imports.get(code)
-    if known is None:
-        known = _imports[code] = tuple(_find_imports(code))
-    return known
+    return tuple(_find_imports(code))
 
 
 def _find_imports(code: types.CodeType) -> Iterator[tuple[str, int, tuple[str, ...]]]:

@@ -283,7 +283,7 @@ class _Cell:
 def _stays_in_stream(buffers: list[memoryview], buffer: pickle.PickleBuffer) -> bool:
     try:
         view = buffer.raw()
-    except BufferError:  # pickle tells what is wrong with it
+    except BufferError:  # pickle raises the error for it
         return True
     if len(view) < _OUT_OF_BAND_FROM or len(buffers) >= MOST_BUFFERS:
         return True

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import heapq
 import itertools
 import weakref
 from typing import TYPE_CHECKING, Any, Final
@@ -12,6 +11,7 @@ from jobcontainer.pickling.diagnosis import Probe
 from jobcontainer.pickling.object_graph import parts_of
 from jobcontainer.pickling.pickler import NullFile, Pickler
 from jobcontainer.pickling.source_code import definition_of
+from jobcontainer.process import memory_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -39,9 +39,9 @@ def warn_if_large(obj: object, size: int, left_out: Mapping[str, Mapping[str, st
     if size <= _LARGE or definition in _warned:
         return
     _warned.add(definition)
-    parts = ", ".join(f"{words} {_in_words(part)}" for words, part in largest_parts(obj, "process", left_out))
+    parts = ", ".join(f"{words} {memory_text(part)}" for words, part in largest_parts(obj, "process", left_out))
     warn(
-        f"The file of {definition.__qualname__} has {_in_words(size)}: {parts}. Each job writes and reads all of it; "
+        f"The file of {definition.__qualname__} has {memory_text(size)}: {parts}. Each job writes and reads all of it; "
         "what run() can load or make itself need not travel."
     )
 
@@ -57,27 +57,25 @@ def largest_parts(obj: object, name: str, left_out: Mapping[str, Mapping[str, st
         name: what it is called.
         left_out: as for :class:`~jobcontainer.pickling.pickler.Pickler`.
     """
-    largest: list[tuple[str, int]] = []
-    number = itertools.count()  # decides between equal sizes, as objects can't be compared
     total = _size_of(obj, left_out)
-    queue = [(-total, next(number), name, obj)]
+    open_parts = [(total, name, obj)]
+    largest: list[tuple[str, int]] = []
     seen = {id(obj)}
     for _ in range(_MOST_STEPS):
-        if not queue or len(largest) == _NAMED:
+        if not open_parts or len(largest) == _NAMED:
             break
-        size, _, words, whole = heapq.heappop(queue)
+        open_parts.sort(key=lambda part: part[0])
+        size, words, whole = open_parts.pop()
         parts = [
-            (-_size_of(part, left_out), next(number), part_words, part)
+            (_size_of(part, left_out), part_words, part)
             for part_words, part in _named_parts(whole, words, left_out, is_root=whole is obj)
         ]
-        parts = [part for part in parts if -part[0] >= total * _LEAST_SHARE]
-        if sum(part[0] for part in parts) > size / 2:  # both are below zero
-            largest.append((words, -size))
+        parts = [part for part in parts if part[0] >= total * _LEAST_SHARE]
+        if sum(part[0] for part in parts) < size / 2:
+            largest.append((words, size))
         else:
-            for entry in parts:
-                if id(entry[-1]) not in seen:
-                    seen.add(id(entry[-1]))
-                    heapq.heappush(queue, entry)
+            open_parts += [part for part in parts if id(part[2]) not in seen]
+            seen.update(id(part[2]) for part in parts)
     return largest
 
 
@@ -104,7 +102,3 @@ def _size_of(obj: object, left_out: Mapping[str, Mapping[str, str]]) -> int:
     except Exception:  # noqa: BLE001 -- what travels only within its module, as a lock, counts as nothing
         return 0
     return file.size + sum(map(len, pickler.buffers))
-
-
-def _in_words(size: int) -> str:
-    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"  # noqa: PLR2004 -- a billion bytes

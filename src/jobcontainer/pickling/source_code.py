@@ -34,7 +34,6 @@ _DEFINED: Final = (
 )
 
 _carried: set[str] = set()
-_last_encoded: tuple[dict[str, list[str]], bytes] = ({}, b"")
 
 
 class _Place(NamedTuple):
@@ -100,36 +99,23 @@ def carried_sources(files: Iterable[str], classes: Iterable[type]) -> bytes:
         files: the files that functions in the stream are from.
         classes: the classes in the stream; those without any function of their own are searched for.
     """
-    texts = {name: lines for name in files if (lines := _present_lines(name))}
+    texts = {}
+    for name in files:
+        linecache.checkcache(name)
+        texts[name] = "".join(linecache.getlines(name))
     for cls in classes:
-        if not any(code.co_filename in texts and not _is_generated(code, cls) for code in _own_code(cls)):
+        if not any(texts.get(code.co_filename) and not _is_generated(code, cls) for code in _own_code(cls)):
             place = _place_of(cls)
             if place is not None:
-                texts[place.file] = linecache.getlines(place.file)
-    return _encoded(texts) if texts else b""
+                texts[place.file] = "".join(linecache.getlines(place.file))
+    known = {name: text for name, text in texts.items() if text}
+    return json.dumps(known, separators=(",", ":")).encode() if known else b""
 
 
 def _is_generated(code: types.CodeType, cls: type) -> bool:
     """Return whether code is a decorator's: attrs, and ``-c`` from Python 3.13 on, have lines of such files as well."""
     name = code.co_filename
     return name.startswith("<") and _definition(name, cls.__qualname__, code.co_firstlineno) is None
-
-
-def _present_lines(name: str) -> list[str]:
-    linecache.checkcache(name)
-    return linecache.getlines(name)
-
-
-def _encoded(texts: dict[str, list[str]]) -> bytes:
-    """Encode texts; the last ones are kept, as the next job is often of the same class."""
-    global _last_encoded  # noqa: PLW0603 -- harmless if another thread is faster
-    last_texts, last_encoded = _last_encoded
-    # linecache makes a new list when a text has changed.
-    if texts.keys() == last_texts.keys() and all(texts[name] is last_texts[name] for name in texts):
-        return last_encoded
-    encoded = json.dumps({name: "".join(lines) for name, lines in texts.items()}, separators=(",", ":")).encode()
-    _last_encoded = texts, encoded
-    return encoded
 
 
 def remember(sources: bytes | bytearray, *, own_process: bool) -> None:

@@ -86,7 +86,7 @@ def may_be_retried(outcome: Outcome, retries: int) -> bool:
 
 
 def error_of(outcome: Outcome, folder: JobFolder) -> JobError:
-    """Tell an end as an exception: what happened, where the log is, and its last lines.
+    """Return an end as an exception: what happened, where the log is, and its last lines.
 
     Args:
         outcome: an end that is neither success nor a cancel.

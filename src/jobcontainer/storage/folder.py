@@ -53,7 +53,7 @@ class JobFolder:
         self._path = os.fspath(path)
 
     def __fspath__(self) -> str:
-        """Let the folder stand wherever a path may."""
+        """Return the path, so that a folder can be passed where a path can."""
         return self._path
 
     def __repr__(self) -> str:
@@ -105,7 +105,7 @@ class JobFolder:
 
     @property
     def progress_file(self) -> Path:
-        """The last progress, memory-mapped."""
+        """The bars as they were at the last update."""
         return Path(self.file(PROGRESS))
 
     @property
@@ -118,7 +118,7 @@ class JobFolder:
         self.cancel_file.touch(mode=0o600)
 
     def is_asked_to_cancel(self) -> bool:
-        """Tell whether another process asked for the job's end."""
+        """Return whether another process asked for the job's end."""
         return os.path.exists(self.file(CANCEL))  # noqa: PTH110 -- as file()
 
     def size(self) -> int:
@@ -238,7 +238,7 @@ class StoreFolder:
 
     @property
     def cancel_file(self) -> Path:
-        """Touched whenever a process asks for the end of another's job, so that one look tells of all requests."""
+        """Touched whenever a process asks for the end of another's job, so that one look finds all requests."""
         return self.path / CANCEL
 
     @property

@@ -39,7 +39,7 @@ class JobRecord:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> JobRecord:
-        """Return the record that plain data tells of."""
+        """Return the record that plain data holds."""
         return cls(**data | {"sys_path": tuple(data["sys_path"])})
 
 

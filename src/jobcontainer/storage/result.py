@@ -46,7 +46,7 @@ def write_raised(path: str | os.PathLike[str], error: BaseException) -> None:
     """Put what ``run()`` raised into the result file, or its type, message and traceback where it can't be carried.
 
     An exception whose constructor takes other arguments than its ``args`` goes into a file and never comes out again.
-    So what was written is read back here, where the failure can still be told.
+    So what was written is read back here, where the failure can still be reported.
 
     Raises:
         OSError: the file can't be written.

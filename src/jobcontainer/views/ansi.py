@@ -2,7 +2,7 @@ r"""What a job printed, as a terminal would show it: colours, carriage returns, 
 
 A log is bytes that any code wrote. Here it becomes lines of plain segments: colour codes turn into class names, every
 other escape sequence and control character goes away, a line that was overwritten with ``\r`` shows what stood there
-last, and a line that is too long is cut with a note. What is left is text; whoever paints it still has to escape it.
+last, and a line that is too long is cut with a note. The result is text, which still has to be escaped for HTML.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def visible_text(printed: str) -> str:
 
 
 def _overwritten(line: str) -> str:
-    """Keep what stands on the line in the end, and no more of it than may be shown."""
+    """Keep what a terminal shows of a line in the end, cut where it is too long."""
     line = line.rstrip("\r")
     line = _ERASE_LINE.sub("", line[line.rfind("\r") + 1 :])
     if len(line) > LONGEST_LINE:

@@ -2,7 +2,7 @@
 
 Three steps, each a function of the one before: what was read of a job (:class:`JobSnapshot`), the texts to show
 (:class:`Card`, plain data that goes through JSON), and the rendering (:mod:`jobcontainer.views.render` for text and
-static HTML, ``panel.js`` for the live panel). So the static card, a job's ``repr`` and the live panel say the same.
+static HTML, ``panel.js`` for the live panel). So the static card, a job as text and the live panel say the same.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ class Card:
         error: what went wrong, in one or a few lines.
         where: the user's own line where it went wrong.
         traceback: all of it.
-        notes: what to know or to do next, a sentence each.
+        notes: further information and what to do next, a sentence each.
         log: the last lines.
         log_title: what part of the log they are.
         log_file: where all of it is.
@@ -135,7 +135,7 @@ def job_card(job: JobSnapshot, now: float) -> Card:
 
     Example:
         >>> from jobcontainer.views.snapshot import JobSnapshot
-        >>> card = job_card(JobSnapshot(id="1", name="Train", state=JobState.QUEUED, ahead=2), now=0.0)
+        >>> card = job_card(JobSnapshot(id="1", name="Train", state=JobState.QUEUED, position=2), now=0.0)
         >>> card.words, card.notes
         ('queued', ('2 jobs start before it.',))
     """
@@ -167,7 +167,7 @@ def bar_lines(bars: tuple[Bar, ...], *, moving: bool) -> tuple[BarLine, ...]:
     """Make the texts of progress bars; of more than six, of the outermost and the newest.
 
     Args:
-        bars: the bars as they stand.
+        bars: the bars as they are now.
         moving: whether they may go on; speed and time left are shown only then.
     """
     kept = bars if len(bars) <= MOST_BARS else (bars[0], *bars[1 - MOST_BARS :])
@@ -183,7 +183,7 @@ def bar_lines(bars: tuple[Bar, ...], *, moving: bool) -> tuple[BarLine, ...]:
 
 
 def error_line(outcome: Outcome) -> str:
-    """Say in a line what went wrong: type and message of what was raised, or the reason of another end.
+    """Return what went wrong in one line: type and message of what was raised, or the reason of another end.
 
     Example:
         >>> from jobcontainer.events import Outcome
@@ -254,7 +254,7 @@ def _running_facts(job: JobSnapshot) -> tuple[str, ...]:
 
 
 def _memory(held: int, limit: int | None) -> str:
-    """Say how much memory is held, of how much that is allowed."""
+    """Return how much memory is held, of how much that is allowed."""
     if not limit:
         return memory_text(held) if held else ""
     return f"{memory_text(held)} of {memory_text(limit)}" if held else f"at most {memory_text(limit)}"
@@ -280,11 +280,11 @@ def _ended_facts(job: JobSnapshot) -> tuple[str, ...]:
 
 
 def _waiting(job: JobSnapshot) -> tuple[str, ...]:
-    if job.state is not JobState.QUEUED or job.ahead is None:
+    if job.state is not JobState.QUEUED or job.position is None:
         return ()
-    if job.ahead == 0:
+    if job.position == 0:
         return ("It is next: it starts as soon as a slot is free.",)
-    return (f"{units.count(job.ahead, 'job')} start{'s' if job.ahead == 1 else ''} before it.",)
+    return (f"{units.count(job.position, 'job')} start{'s' if job.position == 1 else ''} before it.",)
 
 
 def _why_cancelled(job: JobSnapshot) -> tuple[str, ...]:

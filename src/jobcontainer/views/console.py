@@ -1,17 +1,14 @@
-"""Jobs in a terminal: tables and progress bars."""
+"""The progress of jobs in a terminal."""
 
 from __future__ import annotations
 
 import os
-import sys
 import time
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as ProgressBars
-from rich.table import Table
-from rich.text import Text
 
 from jobcontainer.events import JobState
 
@@ -24,28 +21,7 @@ if TYPE_CHECKING:
 
 _DRAW_SECONDS = 0.1
 _ROWS = 8  # running jobs with a bar of their own; more would push the rest off the screen
-_PIPE_WIDTH = 200  # a pipe has none, and nothing should be cut in it
 _KERNEL = "JPY_PARENT_PID"  # set by Jupyter in its kernels, whose `!command` has a terminal that moves no cursor
-_STYLES = {
-    JobState.QUEUED: "dim",
-    JobState.RUNNING: "blue",
-    JobState.SUCCEEDED: "green",
-    JobState.CANCELLED: "yellow",
-    JobState.LOST: "yellow",
-}
-
-
-def print_jobs(jobs: Sequence[JobView]) -> None:
-    """Print a table of jobs to standard output, whole ids even where it is narrow or a pipe."""
-    table = Table(box=None, pad_edge=False)
-    table.add_column("id", no_wrap=True, overflow="ignore")
-    for title in ("state", "submitted", "seconds", "name"):
-        table.add_column(title, no_wrap=True)
-    for job in jobs:
-        submitted = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(job.submitted))
-        state = Text(job.state.words, _STYLES.get(job.state, "red"))
-        table.add_row(job.id, state, submitted, f"{job.usage.wall:.1f}", Text(job.name))
-    Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH).print(table, crop=False)
 
 
 def watch(

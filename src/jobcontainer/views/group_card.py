@@ -30,7 +30,7 @@ _ORDER = (*(state for state in JobState if state.ended), JobState.RUNNING, JobSt
 
 @dataclass(slots=True)
 class _Kind:
-    """Failures that say the same."""
+    """Failures with the same message."""
 
     state: JobState
     newest: JobView
@@ -42,7 +42,7 @@ class GroupSummary:
     """Counts the jobs of a group by state, and its failures by what they say.
 
     Args:
-        jobs: the group's jobs; each is counted as it stands.
+        jobs: the group's jobs; each is counted in its present state.
     """
 
     def __init__(self, jobs: Sequence[JobView]) -> None:
@@ -74,7 +74,7 @@ class GroupSummary:
         return max(bad, key=bad.__getitem__) if bad else JobState.SUCCEEDED
 
     def note(self, job: JobView) -> None:
-        """Count a job as it stands now; twice in the same state counts once."""
+        """Count a job in its present state; twice in the same state counts once."""
         before, now = self._states.get(job.id), job.state
         if before is now:
             return

@@ -27,22 +27,13 @@ if TYPE_CHECKING:
 
 _BAR_WIDTH = 20
 _LINES_IN_TEXT = 10
-
-
-def job_text(job: JobView) -> str:
-    """Return a job as text: one line for its state, then bars, error and the last lines of its log."""
-    return card_text(job_card(snapshot_of(job), time.time()))
+_COLUMNS = ("id", "state", "name", "took", "submitted")
 
 
 def job_html(job: JobView) -> str:
     """Return a job as static HTML, dated where it has not ended."""
     now = time.time()
     return card_html(job_card(snapshot_of(job), now), now)
-
-
-def group_text(jobs: Sequence[JobView]) -> str:
-    """Return several jobs as text: counts, the running ones, the failures by error."""
-    return card_text(_group_card(jobs, time.time()))
 
 
 def group_html(jobs: Sequence[JobView]) -> str:
@@ -52,7 +43,7 @@ def group_html(jobs: Sequence[JobView]) -> str:
 
 
 class Listing:
-    """Jobs as a table, for ``%jobs``.
+    """Jobs as a table, for ``%jobs`` and ``jobcontainer list``.
 
     Args:
         jobs: the jobs, in the order in which they are listed.
@@ -63,15 +54,17 @@ class Listing:
         self.jobs = jobs
 
     def __repr__(self) -> str:
-        """Show a line for each job, whole ids first."""
-        lines = ["  ".join(row) for row in self._rows()]
-        return "\n".join(lines) or "There are no jobs."
+        """Show a line for each job in columns, whole ids first."""
+        rows = [_COLUMNS, *self._rows()]
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
+        return "\n".join(lines) if self.jobs else "There are no jobs."
 
     def _repr_html_(self) -> str:
         """Show a table."""
         rows = ("".join(f"<td>{escape(text)}</td>" for text in row) for row in self._rows())
         body = "".join(f"<tr>{row}</tr>" for row in rows)
-        titles = "".join(f"<th>{title}</th>" for title in ("id", "state", "name", "took", "submitted"))
+        titles = "".join(f"<th>{title}</th>" for title in _COLUMNS)
         return f"<table><thead><tr>{titles}</tr></thead><tbody>{body}</tbody></table>" if body else escape(repr(self))
 
     def _rows(self) -> list[tuple[str, ...]]:

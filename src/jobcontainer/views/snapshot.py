@@ -1,10 +1,10 @@
 """A snapshot of a job: what was read of it at one moment, and how it is read without reading anything twice.
 
-A :class:`SnapshotReader` belongs to one job and to one thread. It stands between the files of the job folder and
+A :class:`SnapshotReader` belongs to one job and to one thread. It is between the files of the job folder and
 everything that shows a job: it reads the events from where it stopped, the log only after it grew, the progress only
 while the job runs. A queued job is not read at all, and one that has ended only once.
 
-The views know jobs by :class:`JobView` alone.
+The views see jobs through :class:`JobView` alone.
 """
 
 from __future__ import annotations
@@ -40,40 +40,32 @@ class JobView(Protocol):
     @property
     def id(self) -> str:
         """The job's id."""
-        ...
 
     @property
     def state(self) -> JobState:
         """Where it is in its life."""
-        ...
 
     @property
     def outcome(self) -> Outcome | None:
         """How it ended; None until it has."""
-        ...
 
     @property
     def usage(self) -> Usage:
         """What it has used."""
-        ...
 
     @property
     def progress(self) -> tuple[Bar, ...]:
-        """Its progress bars as they stand."""
-        ...
+        """Its progress bars as they are now."""
 
     @property
     def record(self) -> JobRecord:
         """What was written down of it when it was submitted."""
-        ...
 
     def tail(self, lines: int = 10) -> list[str]:
         """Return the last lines of its log."""
-        ...
 
     def exception(self) -> BaseException | None:
         """Return what an ended job raised."""
-        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,13 +81,13 @@ class JobSnapshot:
         options: the job's options, as ``job.json`` holds them.
         memory: what its processes hold while it runs, in bytes; 0 where that can't be seen from here.
         load: how many CPUs they have lately kept busy; None where that can't be seen, or not yet.
-        bars: the progress bars as they stand.
+        bars: the progress bars as they are now.
         log: the last lines of its log, as printed.
         log_size: of the whole log, in bytes.
         log_file: where the whole log is.
         outcome: how it ended; None until it has.
         traceback: of what ``run()`` raised, as text; empty where there is none.
-        ahead: how many queued jobs start before this one; None where it is not known.
+        position: how many queued jobs start before this one; None where it is not known.
         notes: sentences that the card shows beside its own.
     """
 
@@ -113,7 +105,7 @@ class JobSnapshot:
     log_file: Path | None = None
     outcome: Outcome | None = None
     traceback: str = ""
-    ahead: int | None = None
+    position: int | None = None
     notes: tuple[str, ...] = ()
 
 
@@ -132,7 +124,7 @@ class SnapshotReader:
         """Start at the beginning of the job's files; nothing is read yet."""
         self.job = job
         self.more_outputs = 0
-        self._standing: list[Display] = []
+        self._displays: list[Display] = []
         self._most_outputs = most_outputs
         self._offset = 0
         self._bars: tuple[Bar, ...] = ()
@@ -144,11 +136,11 @@ class SnapshotReader:
         self._cpu: tuple[float, float] | None = None  # when it was read, and CPU seconds used by then
         self._last: JobSnapshot | None = None
 
-    def look(self, ahead: int | None = None) -> JobSnapshot:
+    def look(self, position: int | None = None) -> JobSnapshot:
         """Read the job as it is now.
 
         Args:
-            ahead: how many queued jobs start before this one, where the caller knows.
+            position: how many queued jobs start before this one, where the caller knows.
         """
         if self._last is not None and self._last.state.ended:
             return self._last
@@ -157,7 +149,7 @@ class SnapshotReader:
             self._read_events()
             self._read_log()
             self._bars = self.job.progress or self._bars
-        below = self._processes() if state is JobState.RUNNING else []
+        below = self._process_ids() if state is JobState.RUNNING else []
         self._last = JobSnapshot(
             id=self.job.id,
             name=self.job.name,
@@ -173,14 +165,14 @@ class SnapshotReader:
             log_file=self.job.folder.log_file,
             outcome=outcome,
             traceback=traceback_text(self.job) if state is JobState.FAILED else "",
-            ahead=ahead,
+            position=position,
         )
         return self._last
 
     def outputs(self) -> list[Display]:
-        """Read the last attempt's rich outputs as they stand, updated and cleared as the job asked."""
+        """Read the last attempt's rich outputs, updated and cleared as the job did."""
         self._read_events()
-        return [display for display in self._standing if display.data]
+        return [display for display in self._displays if display.data]
 
     def _read_events(self) -> None:
         events, self._offset = self.job.folder.read_events(self._offset)
@@ -189,7 +181,7 @@ class SnapshotReader:
                 case Started():
                     self._started, self._bars = event, ()
                     self._load = self._cpu = None
-                    self._standing, self.more_outputs = [], 0
+                    self._displays, self.more_outputs = [], 0
                 case Progress(bars=bars):
                     self._bars = bars
                 case Display():
@@ -198,11 +190,11 @@ class SnapshotReader:
     def _show(self, display: Display) -> None:
         if display.clear:
             self.more_outputs = 0
-        standing = fold(self._standing, display)
-        if len(standing) > max(self._most_outputs, len(self._standing)):
+        displays = fold(self._displays, display)
+        if len(displays) > max(self._most_outputs, len(self._displays)):
             self.more_outputs += 1
         else:
-            self._standing = standing
+            self._displays = displays
 
     def _read_log(self) -> None:
         try:
@@ -212,7 +204,7 @@ class SnapshotReader:
         if size != self._log_size:
             self._log_size, self._log = size, tuple(self.job.tail(LOG_LINES))
 
-    def _processes(self) -> list[int]:
+    def _process_ids(self) -> list[int]:
         """Return the job's processes that can be seen from here."""
         if self._started is None or self._started.host != host_name():
             return []

@@ -1,7 +1,6 @@
-"""Environment of a job, taken over by its process: environment, working directory, paths, level of the log, threads.
+"""The environment of a job, set in its process: variables, working directory, paths, level of the log, threads.
 
-A process that runs one job after another looks first whether the environment is still as it was put: to fill it anew
-takes as long as a small job.
+A keeper sets it before it forks, so that its jobs find it set.
 """
 
 from __future__ import annotations
@@ -9,45 +8,41 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from jobcontainer.errors import UntrustedFileError
 from jobcontainer.jobfile import signing
-from jobcontainer.worker import isolation, limits
-from jobcontainer.worker.reporting import display
+from jobcontainer.worker import MARK, limits
 
 if TYPE_CHECKING:
     from jobcontainer.process import Environment
 
-# What os.environ holds, encoded: a comparison of os.environ itself would decode and encode every variable.
-_environ: dict[Any, Any] = vars(os.environ)["_data"]
-_put: tuple[Environment, int | None, dict[Any, Any]] | None = None
+_variables_of: tuple[str, int | None] | None = None  # digest and threads of those that are set
 
 
-def take_over(environment: Environment, threads: int | None) -> None:
-    """Make this process look like the place where the job was submitted.
+def take_over(environment: Environment, threads: int | None, *, anew: bool = False) -> None:
+    """Make this process look like the one that submitted the job.
 
     Args:
-        environment: of that place.
+        environment: of that process.
         threads: of numerical libraries; None leaves them as they are.
+        anew: whether user code may have changed the variables since they were set.
 
     Raises:
         UntrustedFileError: there is no usable key.
         OSError: the working directory is not there.
     """
-    global _put  # noqa: PLW0603 -- the process has one environment
-    if _put is None or _put[0] is not environment or _put[1] != threads or _put[2] != _environ:
-        _put = None
-        mark = os.environ.get(isolation.MARK, "")
+    global _variables_of  # noqa: PLW0603 -- the process has one environment
+    if anew or _variables_of != (environment.digest, threads):
+        _variables_of = None
+        mark = os.environ.get(MARK, "")
         os.environ.clear()
         os.environ.update(environment.environ)
-        os.environ[isolation.MARK] = mark
-        limits.forget_cap()
+        os.environ[MARK] = mark
         if threads is not None:
             limits.announce_cap(threads)
-        display.choose_backend()
         signing.hold_key()  # a job that sets HOME shall not sign its result with another key
-        _put = environment, threads, dict(_environ)
+        _variables_of = environment.digest, threads
     sys.path[:] = environment.sys_path
     root = logging.getLogger()
     if root.level != environment.log_level:
@@ -57,10 +52,9 @@ def take_over(environment: Environment, threads: int | None) -> None:
     os.chdir(environment.cwd)
 
 
-def were_taken_over(environment: Environment, threads: int | None) -> bool:
-    """Take them over ahead of the job; whether it worked, else the job is to tell of it."""
+def take_over_early(environment: Environment, threads: int | None) -> None:
+    """Do the same in a keeper; where it can't be done, the job itself will fail and say why."""
     try:
         take_over(environment, threads)
     except (OSError, UntrustedFileError):
-        return False
-    return True
+        return

@@ -27,7 +27,6 @@ _LEAST_SECONDS = 0.002  # at one that will soon be over its limit
 _EXACT_SHARE = 20  # a look may take a twentieth of the time
 
 _loaded: list[tuple[Any, int]] = []
-_capped: int | None = None
 
 
 def find_thread_pools() -> None:
@@ -40,7 +39,7 @@ def find_thread_pools() -> None:
 
 
 def _may_have_loaded_some() -> bool:
-    """Tell whether any loaded file has a name that those libraries have; a look costs a fifth of a millisecond."""
+    """Whether any loaded file has a name that those libraries have; asking costs a fifth of a millisecond."""
     try:
         files = Path("/proc/self/maps").read_bytes()
     except OSError:  # not on Linux
@@ -50,11 +49,7 @@ def _may_have_loaded_some() -> bool:
 
 def announce_cap(threads: int) -> None:
     """Bound the threads of numerical libraries that will be loaded, here and in processes that are made from here."""
-    global _capped  # noqa: PLW0603 -- the process has one environment
-    if threads != _capped:
-        _capped = threads
-        for name in THREAD_VARIABLES:
-            os.environ[name] = str(threads)
+    os.environ.update(dict.fromkeys(THREAD_VARIABLES, str(threads)))
 
 
 def cap_threads(threads: int) -> None:
@@ -68,12 +63,6 @@ def cap_threads(threads: int) -> None:
         if number != threads:  # to set it starts the threads
             library.set_num_threads(threads)
             _loaded[index] = (library, threads)
-
-
-def forget_cap() -> None:
-    """Note that the environment was replaced."""
-    global _capped  # noqa: PLW0603 -- as above
-    _capped = None
 
 
 class MemoryGauge:
@@ -101,7 +90,7 @@ class MemoryGauge:
         self.next_look = self._last[0] + self._pause
 
     def look(self) -> bool:
-        """Measure, and tell whether the tree holds more than the limit."""
+        """Measure, and return whether the tree holds more than the limit."""
         begun, used = time.monotonic(), time.process_time()
         pids = [self._pid, *process_tree.descendants_of(self._pid)]
         held = max(process_tree.memory_of(pids) - self._base, 0)
@@ -118,7 +107,7 @@ class MemoryGauge:
         return self._limit is not None and held > self._limit
 
     def _pause_before(self, limit: int, held: int, now: float) -> float:
-        """Tell how long a limited job may go unseen: one that grows fast is looked at again halfway to its limit."""
+        """Return how long a limited job may go unseen: one that grows fast is measured again halfway to its limit."""
         (before, less), self._last = self._last, (now, held)
         if held <= less:
             return FIRST_LOOK_SECONDS

@@ -1,8 +1,7 @@
-"""Order: what a job's process is told to do, on its way from the engine through the keeper."""
+"""Order: what a job's process is to do, on its way from the engine through the keeper."""
 
 from __future__ import annotations
 
-import pickle
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
@@ -11,14 +10,14 @@ if TYPE_CHECKING:
 
 
 class Order(NamedTuple):
-    """What a job's process is told to do; plain data, so that it goes through any pipe.
+    """What a job's process is to do; plain data, so that it goes through any pipe.
 
     Attributes:
         folder: the job's folder.
-        options: as :meth:`jobcontainer.process.JobOptions.to_json` gives them.
-        environment: what follows the job from where it was submitted; None for those that were told last.
+        options: as :meth:`jobcontainer.process.JobOptions.to_json` returns them.
+        environment: of the process that submitted the job; None on the way to a keeper that has it already.
         attempt: 1 for the first.
-        number: what a cancel of it, and the word of its end, call it.
+        number: by which a cancel, and the message of the job's end, name it.
         identity: of the process file, from the process that wrote it; None where that is not known.
     """
 
@@ -28,15 +27,6 @@ class Order(NamedTuple):
     attempt: int = 1
     number: int = 0
     identity: FileIdentity | None = None
-
-    def packed(self) -> bytes:
-        """Return it as bytes; :meth:`unpacked` in another process gets it back."""
-        return pickle.dumps((*self,), pickle.HIGHEST_PROTOCOL)
-
-    @classmethod
-    def unpacked(cls, data: bytes) -> Order:
-        """Get an order from bytes that came over a channel of ours."""
-        return cls(*pickle.loads(data))  # noqa: S301 -- nobody else has the channel's other end
 
     @property
     def reuses(self) -> bool:

@@ -23,7 +23,7 @@ class ExitFacts:
     Attributes:
         reported: what its process reported before it ended; empty where it could not. ``state`` is always there;
             ``error_type`` and ``error_message`` for an exception; ``exit_code`` and ``exit_argument`` for ``sys.exit``;
-            ``stopped`` where it was interrupted.
+            ``stopped`` where it was interrupted; ``result_identity`` for a result.
         stopped: why the keeper stopped it; None where it did not.
         exit_code: of its process; negative for a signal.
         result: the kind of its result file, ``result`` or ``error``; empty where there is none.
@@ -58,6 +58,7 @@ def classify(facts: ExitFacts, usage: Usage, attempt: int) -> Outcome:
         'Its process died of signal 11 (SIGSEGV) before run() returned. The end of its log may show where: log.txt'
     """
     state = _state(facts)
+    identity = facts.reported.get("result_identity")
     return Outcome(
         state=state,
         at=time.time(),
@@ -67,17 +68,8 @@ def classify(facts: ExitFacts, usage: Usage, attempt: int) -> Outcome:
         exit_code=facts.reported.get("exit_code", facts.exit_code),
         usage=usage,
         attempt=attempt,
+        result_identity=None if identity is None else tuple(identity),
     )
-
-
-def memory_text(size: int) -> str:
-    """Write an amount of memory for a person.
-
-    Example:
-        >>> memory_text(2_150_000_000), memory_text(20_000)
-        ('2.15 GB', '0.02 MB')
-    """
-    return f"{size / 1e9:.3g} GB" if size >= 1e9 else f"{size / 1e6:.3g} MB"  # noqa: PLR2004 -- SI prefixes
 
 
 def _state(facts: ExitFacts) -> JobState:

@@ -1,6 +1,6 @@
 """A process and everything it started: who they are, what memory they hold, and how they end.
 
-On Linux all of it is read from ``/proc``; elsewhere ``ps`` tells it. A process that ends while it is looked at is
+On Linux all of it is read from ``/proc``; elsewhere ``ps`` is asked. A process that ends while it is looked at is
 passed over everywhere: that is the ordinary case, not an error.
 """
 
@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import resource
 import select
 import signal
 import subprocess
@@ -21,11 +20,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator
 
-_last_peak = (0, 0, 0)  # of which process, at which peak of its resident memory, and what it was
-
+_TRACKER_SECONDS = 0.1
 _PROC = Path("/proc")
 _LINUX = sys.platform == "linux"
-_RESIDENT = re.compile(rb"^Rss(?:Anon|Shmem):\s+(\d+) kB", re.MULTILINE)
+_HELD = re.compile(rb"^Rss(?:Anon|Shmem):\s+(\d+) kB", re.MULTILINE)
 _PEAK_AND_FILES = re.compile(rb"^(?:VmHWM|RssFile):\s+(\d+) kB", re.MULTILINE)
 _PROPORTIONAL = re.compile(rb"^Pss_(?:Anon|Shmem):\s+(\d+) kB", re.MULTILINE)
 
@@ -56,11 +54,11 @@ def memory_of(pids: Iterable[int]) -> int:
 
     A few tens of microseconds for each process.
     """
-    return sum(_memory(pid, "status", _RESIDENT) for pid in pids)
+    return sum(_memory(pid, "status", _HELD) for pid in pids)
 
 
 def cpu_of(pids: Iterable[int]) -> float:
-    """Return the CPU seconds that processes have used, with those of their children that have ended; 0 if untold."""
+    """Return the CPU seconds of processes, with those of their children that have ended; 0 where unknown."""
     ticks = 0
     for pid in pids if _LINUX else ():
         with contextlib.suppress(OSError):
@@ -77,20 +75,15 @@ def exact_memory_of(pids: Iterable[int]) -> int:
 
 
 def peak_memory() -> int:
-    """Return the most memory of its own that this process has held, in bytes; 0 where it isn't told.
+    """Return the most memory of its own that this process has held, in bytes; 0 where unknown.
 
-    It is the peak of all resident memory less the files that are mapped now: the kernel keeps no peak of its own for
-    anonymous memory. As long as the former is what it was, so is this.
+    It is the peak of the RSS less the files that are mapped now: the kernel keeps no peak of its own for
+    anonymous memory.
     """
-    global _last_peak  # noqa: PLW0603 -- of this process
-    if not _LINUX:
-        return 0
-    pid, resident = os.getpid(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    if _last_peak[:2] != (pid, resident):
-        with contextlib.suppress(OSError):
-            peak, files = (int(size) for size in _PEAK_AND_FILES.findall(_read("/proc/self/status")))
-            _last_peak = pid, resident, max(peak - files, 0) * 1024
-    return _last_peak[2]
+    with contextlib.suppress(OSError):  # not on Linux
+        peak, files = (int(size) for size in _PEAK_AND_FILES.findall(_read("/proc/self/status")))
+        return max(peak - files, 0) * 1024
+    return 0
 
 
 def kill(pids: Iterable[int]) -> None:
@@ -113,7 +106,7 @@ def end_children(spared: Collection[int] = (), *, within: float = 1.0) -> None:
     begun = time.monotonic()
     while children := [pid for pid in children_of(os.getpid()) if pid not in spared]:
         everyone = [*children, *(pid for child in children for pid in descendants_of(child))]
-        patient = time.monotonic() - begun < 0.1  # noqa: PLR2004 -- told above
+        patient = time.monotonic() - begun < _TRACKER_SECONDS
         kill(pid for pid in everyone if not (patient and _is_tracker(pid)))
         _await_end(children, 0.02)
         for pid in children:
@@ -143,7 +136,7 @@ def marked_with(mark: str) -> list[int]:
 
 
 def oom_kills() -> int:
-    """Return how many processes the kernel's OOM killer has killed since the machine started; 0 where it isn't told."""
+    """Return how many processes the kernel's OOM killer has killed since the machine started; 0 where unknown."""
     with contextlib.suppress(OSError):
         for line in _read("/proc/vmstat").splitlines():
             if line.startswith(b"oom_kill "):
@@ -214,7 +207,7 @@ def _children_by_ps(pid: int) -> list[int]:
 
 
 def _table() -> dict[int, tuple[int, int]]:
-    """Ask ``ps`` for every process: its parent, and its resident memory in KiB."""
+    """Ask ``ps`` for every process: its parent, and its RSS in KiB."""
     listed = subprocess.run(["ps", "-A", "-o", "pid=,ppid=,rss="], capture_output=True, check=False)  # noqa: S607 -- POSIX
     rows = (list(map(int, line.split())) for line in listed.stdout.splitlines())
     return {pid: (parent, size) for pid, parent, size in rows}

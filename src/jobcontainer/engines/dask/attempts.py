@@ -1,7 +1,6 @@
-"""Errands: sees each attempt of a job through, from the wait for a worker to the outcome in its folder.
+"""Attempts: runs each attempt of a job on a worker, from the wait for a free slot to the outcome in its folder.
 
-It runs in the event loop of the Dask client, a coroutine for each attempt, and knows neither Dask nor threads. The
-states of an attempt are told in :mod:`jobcontainer.engines.dask.engine`.
+It runs in the engine's event loop, a coroutine for each attempt, and knows neither Dask nor threads.
 """
 
 from __future__ import annotations
@@ -9,193 +8,158 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
-import socket
 import time
-from concurrent.futures import Future
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, cast
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
 
+from jobcontainer.engines.attempt import Attempt
 from jobcontainer.engines.dask import worker_side
-from jobcontainer.engines.dask.transfer import Courier
-from jobcontainer.engines.dask.worker_side import Errand
+from jobcontainer.engines.dask.transfer import Transfer
+from jobcontainer.engines.dask.worker_side import JobTask
 from jobcontainer.errors import JobFileError
-from jobcontainer.events import JobState, Outcome, event_from_json
+from jobcontainer.events import JobState, Outcome
 from jobcontainer.jobfile.serializer import packages_of
+from jobcontainer.storage.ending import write_end
+from jobcontainer.storage.owner import host_name
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from jobcontainer.engines.dask.cluster import Cluster, Worker
 
-    from jobcontainer.engines.dask.cluster import Cluster, Site
-    from jobcontainer.process import Environment, JobOptions
-    from jobcontainer.storage.folder import JobFolder
 
-_LEAVING_SECONDS = 1.0  # beyond a job's grace, in which it ends with its worker
-_LOOK_SECONDS = 0.05
+_END_SECONDS = 1.0  # beyond a job's grace, in which it ends with its worker
+_POLL_SECONDS = 0.05
+_CANCEL_FILE_SECONDS = 0.5  # between two looks for the cancel file of a job whose worker can't see it
 
 
 @dataclass(eq=False)
-class Attempt:
-    """A job that was submitted and has not ended.
+class ClusterAttempt(Attempt):
+    """An attempt on a cluster.
 
     Attributes:
-        folder: the job's folder.
-        options: what was asked for it.
-        environment: what follows it.
-        number: 1 for the first attempt.
-        future: takes the outcome.
-        site: where it runs; None while it waits.
-        key: of its task.
-        cancelled: set once it is to be cancelled.
-        unstarted: set once it is certain that it will not start any more.
+        key: of its Dask task; empty while it has none.
+        worker: where the task is; None while it has none.
+        running: completes with the task.
     """
 
-    folder: JobFolder
-    options: JobOptions
-    environment: Environment
-    number: int
-    future: Future[Outcome] = field(default_factory=Future)
-    site: Site | None = None
     key: str = ""
-    cancelled: asyncio.Event = field(default_factory=asyncio.Event)
-    unstarted: asyncio.Event = field(default_factory=asyncio.Event)
-
-    def end(self, state: JobState, reason: str) -> Outcome:
-        """Write an outcome that no keeper can write."""
-        outcome = Outcome(state=state, at=time.time(), reason=reason, attempt=self.number)
-        with contextlib.suppress(OSError):  # the folder was removed
-            self.folder.append_event(outcome)
-        return outcome
+    worker: Worker | None = None
+    running: asyncio.Future[Outcome | str] | None = None
 
 
-class Errands:
-    """Sends jobs to the workers of a cluster.
+class Attempts:
+    """Runs attempts on the workers of a cluster.
 
     Args:
         cluster: the workers.
-        send: sends an errand to the worker at an address; returns what waits for the answer, and what gives it up.
         preload: names of modules that keepers import before any job.
     """
 
-    def __init__(
-        self,
-        cluster: Cluster,
-        send: Callable[[str, Errand], tuple[asyncio.Future[dict[str, Any]], Callable[[], object]]],
-        preload: tuple[str, ...],
-    ) -> None:
-        """Send nothing yet."""
-        self._cluster, self._send, self._preload = cluster, send, preload
-        self._host = socket.gethostname()
+    def __init__(self, cluster: Cluster, preload: tuple[str, ...]) -> None:
+        """Run nothing yet."""
+        self._cluster, self._preload = cluster, preload
+        self._host = host_name()
 
-    async def see_through(self, attempt: Attempt) -> Outcome:
-        """See one attempt to its end; whatever happens, there is an outcome, and it stands in the folder."""
+    async def run(self, attempt: ClusterAttempt) -> Outcome:
+        """Run an attempt to its end; whatever happens, there is an outcome, and the job's folder has it."""
         try:
-            return await self._place(attempt)
+            attempt.folder.result_file.unlink(missing_ok=True)  # of an earlier attempt
+            worker = await self._cluster.acquire(attempt.order.options["memory"], lambda: attempt.cancelled)
+            if worker is None and not attempt.cancelled:
+                return attempt.end_lost("The Dask scheduler is gone: connect again, and make a new JobPool.")
+            if worker is None:
+                return attempt.end_unstarted()
+            try:
+                return await self._run_on(worker, attempt)
+            finally:
+                await self._cluster.release(worker)
         except MemoryError as error:
-            return attempt.end(JobState.OUT_OF_MEMORY, f"It can't start: {error} Ask for less.")
+            reason = f"It can't start: {error} Ask for less."
+            outcome = Outcome(state=JobState.OUT_OF_MEMORY, at=time.time(), reason=reason, attempt=attempt.number)
+            return write_end(attempt.folder, outcome)
         except asyncio.CancelledError:
-            return attempt.end(JobState.LOST, "Its pool was closed before the cluster told how it ended.")
-        except Exception as error:  # noqa: BLE001 -- a job's end is always told
-            return attempt.end(JobState.LOST, f"On its way to the cluster and back: {error!r}. Submit it again.")
+            return attempt.end_lost("Its pool was closed before the cluster reported how it ended.")
+        except Exception as error:  # noqa: BLE001 -- every job gets an outcome
+            return attempt.end_lost(f"Its files or its outcome could not be transferred: {error!r}. Submit it again.")
 
-    async def cancel(self, attempt: Attempt) -> None:
-        """End an attempt, wherever it is."""
-        attempt.cancelled.set()
+    async def cancel(self, attempt: ClusterAttempt) -> None:
+        """Cancel an attempt, wherever it is."""
+        attempt.cancelled = True
         await self._cluster.wake()
-        if attempt.site is not None:
-            with contextlib.suppress(OSError):  # it is gone, and the job with it
-                address, job_id = attempt.site.address, attempt.folder.id
-                if await self._cluster.call(address, worker_side.cancel, job_id, attempt.key):
-                    attempt.unstarted.set()
+        worker, running = attempt.worker, attempt.running
+        if worker is not None and running is not None:
+            with contextlib.suppress(OSError):  # the worker is gone, and the job with it
+                if await self._cluster.call(worker.address, worker_side.cancel, attempt.key):
+                    running.cancel()  # it never begins
 
-    async def _place(self, attempt: Attempt) -> Outcome:
-        memory = cast("int | None", attempt.options.memory)
-        site = await self._cluster.take(memory, attempt.cancelled.is_set)
-        if site is None and attempt.cancelled.is_set():
-            return attempt.end(JobState.CANCELLED, "It had not started.")
-        if site is None:
-            return attempt.end(JobState.LOST, "The Dask scheduler is gone: connect again, and make a new JobPool.")
-        attempt.site = site
-        try:
-            return await self._run_at(site, attempt)
-        finally:
-            attempt.site = None
-            await self._cluster.give_back(site)
-
-    async def _run_at(self, site: Site, attempt: Attempt) -> Outcome:
-        """Run an attempt on a worker, and where that can't see its folder, from a copy of it."""
+    async def _run_on(self, worker: Worker, attempt: ClusterAttempt) -> Outcome:
+        """Run an attempt on a worker; if that has no access to the job's folder, with a copy of it."""
         store = str(attempt.folder.path.parent)
-        while True:
-            courier = None
-            if store in site.blind:
-                courier = Courier(
-                    attempt.folder, lambda *args, **names: self._cluster.call(site.address, *args, **names)
-                )
-            if courier is not None or site.host != self._host:  # else the job imports what the client would
-                with contextlib.suppress(JobFileError, FileNotFoundError):  # the job will tell
-                    await self._cluster.compare(site, packages_of(attempt.folder.process_file))
-            answer = await self._answer(site, attempt, courier)
-            match answer:
-                case Outcome():
-                    if courier is not None and not site.gone.is_set():
-                        await courier.abandon()
-                    return answer
-                case {"refused": "unseen"} if courier is None:
-                    site.blind.add(store)
-                case {"refused": reason}:
-                    await self._cluster.forget(site)
-                    return attempt.end(JobState.LOST, f"The Dask worker {site.address} did not take it: {reason}.")
-                case _:
-                    outcome = cast("Outcome", event_from_json(answer))
-                    return outcome if courier is None else await courier.bring_home(outcome)
-
-    async def _answer(self, site: Site, attempt: Attempt, courier: Courier | None) -> dict[str, Any] | Outcome:
-        """Send the errand, and wait for what comes first: its answer, a cancel before it began, its worker's end."""
-        content = await courier.send() if courier is not None else None
-        if attempt.cancelled.is_set():
-            return attempt.end(JobState.CANCELLED, "It had not started.")
-        errand = self._errand(site, attempt, far=courier is not None, content=content)
-        attempt.key = errand.key
-        answer, give_up = self._send(site.address, errand)
-        gone: asyncio.Future[Any] = asyncio.ensure_future(site.gone.wait())
-        unstarted: asyncio.Future[Any] = asyncio.ensure_future(attempt.unstarted.wait())
-        following: list[asyncio.Future[Any]] = [asyncio.ensure_future(courier.follow())] if courier is not None else []
-        waited: list[asyncio.Future[Any]] = [answer, gone, unstarted]
+        if worker.host != self._host or store in worker.inaccessible:
+            with contextlib.suppress(JobFileError, FileNotFoundError):  # the job will report it
+                await self._cluster.compare(worker, packages_of(attempt.folder.process_file))
+        if store not in worker.inaccessible:
+            result = await self._execute(worker, attempt)
+            if isinstance(result, Outcome):
+                return result
+            if result != worker_side.NO_ACCESS:
+                return await self._end(worker, attempt, result)
+            worker.inaccessible.add(store)
+        transfer = Transfer(attempt.folder, partial(self._cluster.call, worker.address))
+        await transfer.send()
+        following = asyncio.ensure_future(transfer.follow())
         try:
-            await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
-            if answer.done() and answer.exception() is None:
-                return answer.result()
-            if unstarted.done() and not gone.done():
-                return attempt.end(JobState.CANCELLED, "It had not started.")
-            why = f" ({answer.exception()})" if answer.done() else ""
-            await _left(attempt)
-            return attempt.end(JobState.LOST, f"The Dask worker {site.address} is gone{why}, and the job with it.")
+            result = await self._execute(worker, attempt, is_remote=True)
         finally:
-            for waiting in (*waited, *following):
-                waiting.cancel()
-            await asyncio.gather(*waited, *following, return_exceptions=True)
-            give_up()
+            following.cancel()
+            await asyncio.gather(following, return_exceptions=True)
+        if isinstance(result, Outcome):
+            return await transfer.finish(result)
+        if not worker.is_gone:
+            await transfer.discard()
+        return await self._end(worker, attempt, result)
 
-    def _errand(self, site: Site, attempt: Attempt, *, far: bool, content: bytes | None) -> Errand:
-        return Errand(
-            key=f"jobcontainer-{attempt.folder.id}-{attempt.number}-{secrets.token_hex(4)}",
-            instance=site.instance,
-            host=self._host,
-            folder=str(attempt.folder.path),
-            options=attempt.options,
-            environment=attempt.environment,
-            attempt=attempt.number,
-            slots=site.slots,
-            preload=self._preload,
-            far=far,
-            content=content,
-        )
+    async def _execute(self, worker: Worker, attempt: ClusterAttempt, *, is_remote: bool = False) -> Outcome | str:
+        """Run the Dask task of an attempt, and return the outcome, or why there is none."""
+        if attempt.cancelled:
+            return worker_side.CANCELLED
+        attempt.key = f"{worker_side.KEY_PREFIX}{attempt.folder.id}-{attempt.number}-{secrets.token_hex(4)}"
+        task = JobTask(attempt.key, worker.instance, self._host, worker.slots, self._preload, is_remote, attempt.order)
+        running = asyncio.ensure_future(self._cluster.run(worker.address, task))
+        attempt.worker, attempt.running = worker, running
+        worker.tasks.add(running)
+        try:
+            while not running.done():
+                await asyncio.wait([running], timeout=_CANCEL_FILE_SECONDS if is_remote else None)
+                if not running.done() and not attempt.cancelled and attempt.folder.is_asked_to_cancel():
+                    await self.cancel(attempt)
+        finally:
+            running.cancel()
+            worker.tasks.discard(running)
+        if not running.cancelled() and running.exception() is None:
+            return running.result()
+        if running.cancelled() and not worker.is_gone:
+            return worker_side.CANCELLED
+        why = "" if running.cancelled() else f" ({running.exception()})"
+        await _has_ended(attempt)
+        return f"The Dask worker {worker.address} is gone{why}, and the job with it."
+
+    async def _end(self, worker: Worker, attempt: ClusterAttempt, reason: str) -> Outcome:
+        """Write the end of an attempt that has no outcome of its own."""
+        if reason == worker_side.CANCELLED and attempt.cancelled:
+            return attempt.end_unstarted()
+        if reason == worker_side.NOT_THE_SAME:
+            await self._cluster.remove(worker)
+        if reason in {worker_side.CANCELLED, worker_side.NOT_THE_SAME}:
+            reason = f"The Dask worker {worker.address} did not run it: {reason}."
+        return attempt.end_lost(reason)
 
 
-async def _left(attempt: Attempt) -> None:
-    """Wait until the job of a worker that is gone must have ended with it, as no two attempts may run at once."""
-    until = time.monotonic() + attempt.options.grace + _LEAVING_SECONDS
+async def _has_ended(attempt: ClusterAttempt) -> None:
+    """Wait until the job must have ended with its worker, as two attempts may not run at the same time."""
+    until = time.monotonic() + attempt.order.options["grace"] + _END_SECONDS
     while time.monotonic() < until:
         last = attempt.folder.last_turn()
         if isinstance(last, Outcome) and last.attempt == attempt.number:
             return
-        await asyncio.sleep(_LOOK_SECONDS)
+        await asyncio.sleep(_POLL_SECONDS)

@@ -1,47 +1,50 @@
-"""Cluster: the workers of a Dask cluster as a client sees them: who is there, who is fit, who has a free slot.
+"""Cluster: the workers of a Dask cluster as the client sees them: who is there, who can run jobs, who has a free slot.
 
-Everything here runs in the event loop of the Dask client, so that nothing needs a lock. States of a worker: *unknown*,
-until it has introduced itself; *fit*, jobs are sent there; *unfit*, they are not, and a warning said why; *gone*.
-The roll is called every half second, and whoever waits for a place is told when it changed.
+Everything here runs in the engine's event loop, so that nothing needs a lock. A new worker is asked about itself; then
+it is *fit* and jobs are sent there, or *unfit*, and a warning says why. The list of workers is refreshed every half
+second, and everyone who waits for a slot is woken when it has changed.
 """
 
 from __future__ import annotations
 
 import asyncio
-import importlib.metadata
-import platform
+import pickle
 import secrets
 from collections import Counter
+from concurrent.futures import CancelledError
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from jobcontainer.engines.dask import worker_side
 from jobcontainer.errors import warn
 from jobcontainer.jobfile import signing
-from jobcontainer.pickling import cloudpickle_internals
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Mapping
 
-_ROLL_SECONDS = 0.5
-_MEET_SECONDS = 30.0  # it imports this package meanwhile
+    from jobcontainer.engines.dask.worker_side import JobTask
+    from jobcontainer.events import Outcome
+
+_REFRESH_SECONDS = 0.5
+_ANSWER_SECONDS = 30.0  # in which a new worker imports this package
 
 
 @dataclass(eq=False)
-class Site:
-    """A worker.
+class Worker:
+    """A worker that can run jobs.
 
     Attributes:
-        address: where it is.
-        instance: its process, which may be another than the one that once had this address.
+        address: of the worker.
+        instance: its process; another may get the same address later.
         slots: how many jobs it runs at the same time.
         host: its machine.
-        cpus: how many CPUs that has for it.
-        memory: bytes that it may use; None for no limit.
-        taken: how many jobs run there.
-        blind: the stores that it can't see.
-        compared: the distributions whose versions were compared.
-        gone: set once it is gone.
+        cpus: how many CPUs it may use there.
+        memory: bytes that it may use; 0 for no limit.
+        taken: how many of the slots are in use.
+        tasks: what waits for its tasks; cancelled when it is gone.
+        is_gone: whether it is gone.
+        inaccessible: stores that it has no access to.
+        compared: distributions whose versions were compared.
     """
 
     address: str
@@ -49,30 +52,31 @@ class Site:
     slots: int
     host: str
     cpus: int
-    memory: int | None
+    memory: int
     taken: int = 0
-    blind: set[str] = field(default_factory=set)
+    tasks: set[asyncio.Future[Any]] = field(default_factory=set)
+    is_gone: bool = False
+    inaccessible: set[str] = field(default_factory=set)
     compared: set[str] = field(default_factory=set)
-    gone: asyncio.Event = field(default_factory=asyncio.Event)
 
-    def holds(self, memory: int | None) -> bool:
-        """Whether a job of that much memory can run there."""
-        return memory is None or not self.memory or memory <= self.memory
+    def has_memory_for(self, memory: int | None) -> bool:
+        """Whether a job with that memory limit can run there."""
+        return not memory or not self.memory or memory <= self.memory
 
 
 class Cluster:
     """The workers of a cluster.
 
     Args:
-        client: Dask's client of it.
+        client: an asynchronous Dask client.
+        watch: the worker plugin that reports cancelled tasks on a worker.
         on_change: called when a worker came or went.
     """
 
-    def __init__(self, client: Any, on_change: Callable[[], object]) -> None:
-        """Know nobody yet."""
-        self._client = client
-        self._on_change = on_change
-        self._sites: dict[str, Site] = {}
+    def __init__(self, client: Any, watch: type[Any], on_change: Callable[[], object]) -> None:
+        """Know no worker yet."""
+        self._client, self._watch, self._on_change = client, watch, on_change
+        self._fit: dict[str, Worker] = {}
         self._unfit: dict[str, str] = {}
         self._changed = asyncio.Condition()
         self._differing: set[str] = set()
@@ -80,25 +84,25 @@ class Cluster:
     @property
     def slots(self) -> int:
         """How many jobs run at the same time on all fit workers."""
-        return sum(site.slots for site in self._sites.values())
+        return sum(worker.slots for worker in self._fit.values())
 
     @property
     def is_unfit(self) -> bool:
         """Whether there are workers, and none of them can run jobs."""
-        return bool(self._unfit and not self._sites)
-
-    @property
-    def threads(self) -> int | None:
-        """How many threads a job may have so that no machine has more than CPUs; None where there is no worker."""
-        slots = Counter[str]()
-        for site in self._sites.values():
-            slots[site.host] += site.slots
-        return min((max(1, site.cpus // slots[site.host]) for site in self._sites.values()), default=None)
+        return bool(self._unfit and not self._fit)
 
     @property
     def is_lost(self) -> bool:
-        """Whether the client has given the cluster up."""
-        return bool(self._client.status in {"closed", "closing", "newly-created"})
+        """Whether the client has given up the connection."""
+        return self._client.status in {"closed", "closing", "newly-created"}
+
+    @property
+    def threads(self) -> int | None:
+        """How many threads each job may have so that no machine has more than CPUs; None where there is no worker."""
+        slots = Counter[str]()
+        for worker in self._fit.values():
+            slots[worker.host] += worker.slots
+        return min((max(1, worker.cpus // slots[worker.host]) for worker in self._fit.values()), default=None)
 
     async def call(self, address: str, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Call a function in a worker's event loop.
@@ -109,141 +113,149 @@ class Cluster:
         answers = await self._client.run(function, *args, workers=[address], **kwargs)
         return answers[address]
 
-    async def call_roll(self) -> str:
-        """Learn who is there.
+    async def run(self, address: str, task: JobTask) -> Outcome | str:
+        """Run a Dask task on a worker, and return its result; when cancelled, give the task up.
+
+        Raises:
+            ConnectionError: Dask has given it up.
+        """
+        data = pickle.dumps(task)
+        future = self._client.submit(
+            worker_side.run, data, key=task.key, workers=[address], allow_other_workers=False, retries=0, pure=False
+        )
+        try:
+            return cast("Outcome | str", await future)
+        except CancelledError as error:
+            raise ConnectionError(f"Dask has given up its task: {error}") from error
+        finally:
+            future.release()
+
+    async def refresh(self) -> str:
+        """Look which workers there are.
 
         Returns:
-            Why no jobs are sent to some of those who are new; empty where all of them are fit.
+            Why new ones get no jobs, a line for each that is unfit.
         """
-        before = set(self._unfit)
-        await self._call_roll()
-        new = {address: reason for address, reason in self._unfit.items() if address not in before}
-        return "".join(f"No jobs are sent to the Dask worker {address}: {reason}\n" for address, reason in new.items())
+        known = set(self._unfit)
+        try:
+            threads = await self._client.nthreads() if self._client.status == "running" else {}
+            new = threads.keys() - self._fit.keys() - self._unfit.keys()
+            described = (await self._client.scheduler.identity())["workers"] if new else {}
+        except OSError:  # the client's status shows it before long
+            return ""
+        gone = [worker for address, worker in self._fit.items() if address not in threads]
+        for worker in gone:
+            await self.remove(worker)
+        self._unfit = {address: reason for address, reason in self._unfit.items() if address in threads}
+        limits = {address: described[address]["memory_limit"] for address in new if address in described}
+        await asyncio.gather(*(self._add(address, threads[address], limit) for address, limit in limits.items()))
+        if gone or new or self.is_lost:
+            self._on_change()
+            await self.wake()
+        reasons = {address: reason for address, reason in self._unfit.items() if address not in known}
+        return "\n".join(f"No jobs are sent to the Dask worker {one}: {reason}" for one, reason in reasons.items())
 
     async def watch(self) -> None:
-        """Call the roll again and again, for ever."""
+        """Refresh again and again, until cancelled."""
         while True:
-            await asyncio.sleep(_ROLL_SECONDS)
-            complaints = await self.call_roll()
-            if complaints:
-                warn(complaints.rstrip())
+            await asyncio.sleep(_REFRESH_SECONDS)
+            reasons = await self.refresh()
+            if reasons:
+                warn(reasons)
 
-    async def take(self, memory: int | None, stopped: Callable[[], bool]) -> Site | None:
-        """Wait for a place on a fit worker, and take it.
+    async def acquire(self, memory: int | None, is_cancelled: Callable[[], bool]) -> Worker | None:
+        """Wait for a free slot of a fit worker, and take it.
 
         Args:
-            memory: what the job may use, in bytes; None for no limit.
-            stopped: tells whether to give up waiting.
+            memory: the job's limit in bytes; None for no limit.
+            is_cancelled: whether to stop waiting; asked after each :meth:`wake`.
 
         Returns:
-            The worker; None where nothing is to be waited for: it was stopped, or the cluster is lost.
+            The worker; None if it was cancelled, or the cluster is lost.
 
         Raises:
             MemoryError: no worker has that much memory.
         """
         async with self._changed:
-            while not stopped() and not self.is_lost:
-                if self._sites and not any(site.holds(memory) for site in self._sites.values()):
-                    most = max(site.memory or 0 for site in self._sites.values())
+            while not is_cancelled() and not self.is_lost:
+                able = [worker for worker in self._fit.values() if worker.has_memory_for(memory)]
+                if self._fit and not able:
+                    most = max(worker.memory for worker in self._fit.values())
                     raise MemoryError(f"memory={memory} bytes, and the largest worker of the cluster has {most}.")
-                free = [site for site in self._sites.values() if site.taken < site.slots and site.holds(memory)]
-                if free:
-                    site = max(free, key=lambda one: one.slots - one.taken)
-                    site.taken += 1
-                    return site
+                worker = max(able, key=lambda one: one.slots - one.taken, default=None)
+                if worker is not None and worker.taken < worker.slots:
+                    worker.taken += 1
+                    return worker
                 await self._changed.wait()
         return None
 
-    async def give_back(self, site: Site) -> None:
-        """Give a place back."""
-        site.taken -= 1
+    async def release(self, worker: Worker) -> None:
+        """Free a slot."""
+        worker.taken -= 1
         await self.wake()
 
     async def wake(self) -> None:
-        """Have whoever waits for a place look again."""
+        """Have everyone who waits for a slot look again."""
         async with self._changed:
             self._changed.notify_all()
 
-    async def forget(self, site: Site) -> None:
-        """Note that another process has a worker's address now."""
-        self._remove(site)
+    async def remove(self, worker: Worker) -> None:
+        """Remove a worker that is gone, and cancel what waits for its tasks."""
+        worker.is_gone = True
+        for task in worker.tasks:
+            task.cancel()
+        if self._fit.get(worker.address) is worker:
+            del self._fit[worker.address]
         await self.wake()
 
-    async def compare(self, site: Site, packages: Mapping[str, tuple[str, str]]) -> None:
-        """Warn, once for each, of the distributions that a process file refers to and a worker has otherwise."""
-        new = {top: pair for top, pair in packages.items() if pair[0] not in site.compared}
+    async def compare(self, worker: Worker, packages: Mapping[str, tuple[str, str]]) -> None:
+        """Warn, once for each distribution, if a process file refers to another version than the worker has."""
+        new = {top: pair for top, pair in packages.items() if pair[0] not in worker.compared}
         if not new:
             return
-        site.compared.update(name for name, _ in new.values())
-        differing = await self.call(site.address, worker_side.other_versions, new)
-        told = {name: pair for name, pair in differing.items() if name not in self._differing}
-        self._differing.update(told)
-        if told:
-            listed = ", ".join(f"{name} {here or 'none'} (here {then})" for name, (then, here) in told.items())
-            warn(f"The worker {site.address} has {listed}: jobs may fail or differ there. Install the same versions.")
+        worker.compared.update(name for name, _ in new.values())
+        differing = await self.call(worker.address, worker_side.other_versions, new)
+        unknown = {name: pair for name, pair in differing.items() if name not in self._differing}
+        self._differing.update(unknown)
+        if unknown:
+            listed = ", ".join(f"{name} {there or 'none'} (here {here})" for name, (here, there) in unknown.items())
+            warn(f"The worker {worker.address} has {listed}: jobs may fail or differ there. Install the same versions.")
 
-    async def _call_roll(self) -> None:
-        roll: Iterable[str] = ()
-        if self._client.status == "running":
-            try:
-                roll = await self._client.nthreads()
-            except OSError:  # told by the client's status before long
-                return
-        gone = [site for address, site in self._sites.items() if address not in roll]
-        for site in gone:
-            self._remove(site)
-        for address in self._unfit.keys() - set(roll):
-            del self._unfit[address]
-        new = [address for address in roll if address not in self._sites and address not in self._unfit]
-        await asyncio.gather(*map(self._meet, new))
-        if gone or new or self.is_lost:
-            self._on_change()
-            await self.wake()
-
-    def _remove(self, site: Site) -> None:
-        site.gone.set()
-        if self._sites.get(site.address) is site:
-            del self._sites[site.address]
-
-    async def _meet(self, address: str) -> None:
+    async def _add(self, address: str, slots: int, memory: int | None) -> None:
         challenge = secrets.token_bytes(32)
+        introducing = self.call(address, worker_side.introduce, challenge, self._watch)
         try:
-            said = await asyncio.wait_for(self.call(address, worker_side.introduce, challenge), _MEET_SECONDS)
-        except OSError:  # it went, or hangs
+            known = await asyncio.wait_for(introducing, _ANSWER_SECONDS)
+        except OSError:  # it is gone, or hangs
             return
-        except Exception as error:  # noqa: BLE001 -- whatever keeps this package from being loaded there
+        except Exception as error:  # noqa: BLE001 -- whatever keeps this package from being imported there
             self._unfit[address] = f"It can't load jobcontainer ({error!r}): install it there, of the same version."
             return
-        reason = why_unfit(said, challenge)
+        reason = why_unfit(known, challenge)
         if reason:
             self._unfit[address] = reason
         else:
-            self._sites[address] = Site(
-                address, said["instance"], said["slots"], said["host"], said["cpus"], said["memory"]
-            )
+            self._fit[address] = Worker(address, known["instance"], slots, known["host"], known["cpus"], memory or 0)
 
 
-def why_unfit(said: Mapping[str, Any], challenge: bytes) -> str:
-    """Tell why jobs can't be sent to a worker; empty where they can.
+def why_unfit(known: Mapping[str, Any], challenge: bytes) -> str:
+    """Return why jobs can't be sent to a worker; empty where they can.
 
     Args:
-        said: what it said of itself, see :func:`jobcontainer.engines.dask.worker_side.introduce`.
-        challenge: what it was to sign.
+        known: what :func:`jobcontainer.engines.dask.worker_side.introduce` returned there.
+        challenge: what it had to sign.
     """
-    here = {
-        "python": platform.python_version(),
-        "jobcontainer": importlib.metadata.version("jobcontainer"),
-        "cloudpickle": cloudpickle_internals.VERSION,
-    }
+    here = worker_side.versions()
     relevant = {"python": 2, "jobcontainer": 2, "cloudpickle": 1}
     for name, length in relevant.items():
-        if said[name].split(".")[:length] != here[name].split(".")[:length]:
+        if known[name].split(".")[:length] != here[name].split(".")[:length]:
             return (
-                f"It has {name} {said[name]}, and this is {here[name]}: code does not survive that. Install the same."
+                f"It has {name} {known[name]}, and this is {here[name]}: pickled code does not work across them. "
+                "Install the same."
             )
-    if said["trouble"]:
-        return str(said["trouble"])
-    if not signing.is_signed(challenge, said["signature"]):
+    if known["problem"]:
+        return str(known["problem"])
+    if not signing.is_signed(challenge, known["signature"]):
         return (
             f"It signs files with another key. Copy {signing.key_file()} there, readable by its owner alone, and start "
             f"the worker with {signing.KEY_VARIABLE} set to the copy's path."

@@ -1,17 +1,14 @@
-"""A Dask cluster: keepers beneath its workers run the jobs, each in a process of its own, as on this machine.
+"""A Dask cluster: keepers below its workers run the jobs, each in a process of its own, as on this machine.
 
-Each attempt of a job is one task of Dask's, bound to one worker, that may not be run again: Dask would run it anew when
-its worker dies, and only our own retries may do that. The task does nothing but wait for a keeper beneath the worker,
-so that a crash, a limit or a cancel of the job is an outcome, and the worker lives on. What happens on the worker is
-told in :mod:`jobcontainer.engines.dask.worker_side`. This module alone imports ``distributed``.
+Each attempt of a job is one Dask task, bound to one worker and never repeated by Dask: when a worker dies, only our own
+retries may run a job again. The task just waits for a keeper below the worker, so that a crash, a limit or a cancel of
+the job is an outcome, and the worker lives on; see :mod:`jobcontainer.engines.dask.worker_side`. This module alone
+imports ``distributed``.
 
-States of an attempt: *waiting* for a free slot of a fit worker; *running*; *leaving*, when its worker is gone, for as
-long as the job may take to end with it; *ended*.
-
-Threads: that of the event loop of a Dask client of our own (what becomes of the user's client does not matter), and its
-pool of threads, in which futures are completed, as what hangs on them may block. In the loop there is a coroutine for
-each attempt and one that calls the roll. ``submit`` and ``cancel`` may be called from any thread and only hand over to
-the loop; ``_lock`` guards the register of attempts.
+Threads: one runs an event loop with an asynchronous Dask client of our own, so that it does not matter what becomes of
+the user's client. In the loop there is a coroutine for each attempt, and one that refreshes the list of workers.
+Futures are completed in the loop's pool of threads, as their callbacks may block. ``submit`` and ``cancel`` may be
+called from any thread, and only start a coroutine; ``_lock`` guards the register of attempts.
 
 Who ends what: a worker whose client is gone cancels its jobs; ``close`` cancels what runs, waits for it, has the
 keepers end, and closes the client.
@@ -21,10 +18,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import pickle
+import os
 import threading
 from concurrent.futures import Future, wait
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeVar
 
 try:
     import distributed
@@ -34,26 +31,27 @@ except ModuleNotFoundError as missing:
     ) from missing
 
 from jobcontainer.engines.dask import worker_side
-from jobcontainer.engines.dask.attempts import Attempt, Errands
+from jobcontainer.engines.dask.attempts import Attempts, ClusterAttempt
 from jobcontainer.engines.dask.cluster import Cluster
 from jobcontainer.errors import JobContainerError, warn
+from jobcontainer.worker.order import Order
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
 
-    from jobcontainer.engines.dask.worker_side import Errand
     from jobcontainer.events import Outcome
+    from jobcontainer.jobfile.identity import FileIdentity
     from jobcontainer.process import Environment, JobOptions
     from jobcontainer.storage.folder import JobFolder
 
-_dask: Any = distributed  # which types its own calls only in part
+_Result = TypeVar("_Result")
+_dask: Any = distributed  # it has types for a part of its functions only
 _CONNECT_SECONDS = 5.0
-_PATIENCE = 5.0  # seconds beyond a job's grace that ``close`` waits for it
-_ALIVE = {distributed.Status.init, distributed.Status.running, distributed.Status.paused}
+_CLOSE_SECONDS = 5.0  # beyond a job's grace, in which ``close`` waits for it
 
 
 class DaskEngine:
-    """Runs each job in a fresh process beneath a worker of a Dask cluster.
+    """Runs each job in a fresh process below a worker of a Dask cluster.
 
     Args:
         client: a ``distributed.Client``, or the address of a scheduler; None for the client that runs in this process.
@@ -72,28 +70,27 @@ class DaskEngine:
     def __init__(
         self, client: distributed.Client | str | None = None, *, preload: Sequence[str] = (), most: int | None = None
     ) -> None:
-        """Connect, and learn who is there."""
-        self._client: Any = _connected(client)
+        """Connect, and look which workers there are."""
+        address, security = _scheduler_of(client)
         self._most = most
-        self._attempts: dict[str, Attempt] = {}
+        self._attempts: dict[str, ClusterAttempt] = {}
         self._coroutines: set[asyncio.Task[None]] = set()
         self._closed = False
         self._call_on_growth: Callable[[], object] | None = None
         self._slots = 1
-        self._cluster = Cluster(self._client, self._count)
-        self._errands = Errands(self._cluster, self._send, tuple(preload))
         self._lock = threading.Lock()
+        self._loop = asyncio.new_event_loop()
+        self._client: Any = None
+        self._thread = threading.Thread(target=self._loop.run_forever, name="jobcontainer-dask", daemon=True)
+        self._thread.start()
         try:
-            complaints = self._client.sync(self._cluster.call_roll).rstrip()
+            reasons = self._in_loop(self._connect(address, security, tuple(preload)))
         except BaseException:
             self._leave()
             raise
-        if self._cluster.is_unfit:
-            self._leave()
-            raise JobContainerError(complaints)
-        if complaints:
-            warn(complaints)
-        self._on_loop(self._cluster.watch)
+        if reasons:
+            warn(reasons)
+        self._start(self._cluster.watch)
 
     @property
     def slots(self) -> int:
@@ -102,7 +99,7 @@ class DaskEngine:
 
     @property
     def threads(self) -> int | None:
-        """How many BLAS and OpenMP threads a job gets where nobody said: a worker's CPUs are shared among its slots."""
+        """How many BLAS and OpenMP threads a job gets by default: a machine's CPUs are shared among its slots."""
         return self._cluster.threads
 
     def on_growth(self, call: Callable[[], object]) -> None:
@@ -110,27 +107,34 @@ class DaskEngine:
         self._call_on_growth = call
 
     def submit(
-        self, folder: JobFolder, options: JobOptions, environment: Environment, *, attempt: int = 1
+        self,
+        folder: JobFolder,
+        options: JobOptions,
+        environment: Environment,
+        *,
+        attempt: int = 1,
+        identity: FileIdentity | None = None,  # noqa: ARG002 -- it may be another machine's file
     ) -> Future[Outcome]:
         """Run the process of a folder; see :class:`jobcontainer.engines.Engine`.
 
         Raises:
             RuntimeError: the engine was closed.
         """
+        order = Order(os.fspath(folder), options.to_json(), environment, attempt)
         with self._lock:
             if self._closed:
                 raise RuntimeError("The engine was closed: make a new JobPool.")
-            one = self._attempts[folder.id] = Attempt(folder, options, environment, attempt)
+            one = self._attempts[folder.id] = ClusterAttempt(folder, order)
         one.future.set_running_or_notify_cancel()
-        self._on_loop(self._see_through, one)
+        self._start(self._run, one)
         return one.future
 
     def cancel(self, job_id: str) -> None:
-        """End a job, politely first; it returns at once, the job's future tells when it has ended."""
+        """End a job, politely first; it returns at once, and the job's future completes when it has ended."""
         with self._lock:
             attempt = self._attempts.get(job_id)
         if attempt is not None:
-            self._on_loop(self._errands.cancel, attempt)
+            self._start(self._runner.cancel, attempt)
 
     def close(self) -> None:
         """Cancel what runs, have the keepers end, and return when nothing is left."""
@@ -141,63 +145,107 @@ class DaskEngine:
             attempts = list(self._attempts.values())
         for attempt in attempts:
             self.cancel(attempt.folder.id)
-        grace = max((attempt.options.grace for attempt in attempts), default=0.0)
-        wait([attempt.future for attempt in attempts], timeout=grace + _PATIENCE)
+        grace = max((attempt.order.options["grace"] for attempt in attempts), default=0.0)
+        wait([attempt.future for attempt in attempts], timeout=grace + _CLOSE_SECONDS)
         self._leave()
 
+    def _in_loop(self, coroutine: Coroutine[Any, Any, _Result]) -> _Result:
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
+
+    async def _connect(self, address: str, security: Any, preload: tuple[str, ...]) -> str:
+        """Connect to the scheduler, and return why some of the workers are unfit."""
+        try:
+            self._client = await _dask.Client(
+                address,
+                security=security,
+                timeout=_CONNECT_SECONDS,
+                set_as_default=False,
+                asynchronous=True,
+                name="jobcontainer",
+            )
+        except OSError as error:
+            raise ConnectionError(
+                f"No Dask scheduler answers at {address} within {_CONNECT_SECONDS:g} s ({error}). "
+                "Is it running, and can it be reached from here?"
+            ) from error
+        self._cluster = Cluster(self._client, TaskWatch, self._count)
+        self._runner = Attempts(self._cluster, preload)
+        reasons = await self._cluster.refresh()
+        if self._cluster.is_unfit:
+            raise JobContainerError(reasons)
+        return reasons
+
     def _leave(self) -> None:
-        self._client.sync(self._stop)
-        self._client.close()
-        self._client._loop_runner.stop()  # noqa: SLF001 -- one that gave up by itself does not stop its thread
+        """End every coroutine, the client, the loop and its thread."""
+        self._in_loop(self._stop())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
 
     async def _stop(self) -> None:
-        """Have the keepers end, and every coroutine that is left."""
-        if self._client.status == "running":
-            with contextlib.suppress(OSError, asyncio.TimeoutError):
-                await asyncio.wait_for(self._client.run(worker_side.leave, on_error="ignore"), _PATIENCE)
+        if self._client is not None and self._client.status == "running":
+            with contextlib.suppress(OSError):
+                await asyncio.wait_for(self._client.run(worker_side.leave, on_error="ignore"), _CLOSE_SECONDS)
         left = list(self._coroutines)
         for task in left:
             task.cancel()
         await asyncio.gather(*left, return_exceptions=True)
+        if self._client is not None:
+            await self._client.close()
 
-    def _on_loop(self, coroutine: Callable[..., Coroutine[Any, Any, None]], *args: Attempt) -> None:
+    def _start(self, function: Callable[..., Coroutine[Any, Any, None]], *args: ClusterAttempt) -> None:
         def start() -> None:
-            task = asyncio.ensure_future(coroutine(*args))
+            task = asyncio.ensure_future(function(*args))
             self._coroutines.add(task)  # the loop itself holds only weak references
             task.add_done_callback(self._coroutines.discard)
 
-        self._client.loop.add_callback(start)
+        self._loop.call_soon_threadsafe(start)
 
     def _count(self) -> None:
-        """Take over how many slots there are."""
+        """Update how many slots there are."""
         before = self._slots
         self._slots = max(1, min(self._cluster.slots, self._most or self._cluster.slots))
         if self._slots > before and self._call_on_growth is not None:
-            asyncio.get_running_loop().run_in_executor(None, self._call_on_growth)
+            self._loop.run_in_executor(None, self._call_on_growth)
 
-    async def _see_through(self, attempt: Attempt) -> None:
-        outcome = await self._errands.see_through(attempt)
+    async def _run(self, attempt: ClusterAttempt) -> None:
+        outcome = await self._runner.run(attempt)
         with self._lock:
             if self._attempts.get(attempt.folder.id) is attempt:
                 del self._attempts[attempt.folder.id]
-        asyncio.get_running_loop().run_in_executor(None, attempt.future.set_result, outcome)
-
-    def _send(self, address: str, errand: Errand) -> tuple[asyncio.Future[dict[str, Any]], Callable[[], object]]:
-        task = self._client.submit(
-            _run,
-            pickle.dumps(errand),  # as bytes, in which Dask does not look for its own tasks
-            key=errand.key,
-            workers=[address],
-            allow_other_workers=False,
-            retries=0,
-            pure=False,
-        )
-        return asyncio.ensure_future(_result_of(task)), task.release
+        self._loop.run_in_executor(None, attempt.future.set_result, outcome)
 
 
-def _connected(client: Any) -> Any:
-    """Return a client of our own, for an address or for where another client is connected."""
-    security = None
+class TaskWatch(distributed.WorkerPlugin):
+    """Cancels the jobs of tasks that Dask releases while they run: their client is gone, or their worker closes."""
+
+    name = "jobcontainer"
+
+    def __init__(self) -> None:
+        """See no task yet."""
+        self._executing: set[str] = set()
+
+    def transition(self, key: Any, start: str, finish: str, **_: Any) -> None:
+        """Follow the states of our tasks; Dask calls this in the worker's event loop."""
+        if not str(key).startswith(worker_side.KEY_PREFIX):
+            return
+        if finish == "executing":
+            self._executing.add(key)
+        elif start == "executing":
+            self._executing.discard(key)
+            if finish not in {"memory", "error"}:
+                worker_side.cancel(key)
+        if finish == "forgotten":
+            worker_side.forget(key)
+
+    def teardown(self, worker: Any) -> None:  # noqa: ARG002 -- the name is part of the interface
+        """Cancel what runs, as the worker closes."""
+        for key in self._executing:
+            worker_side.cancel(key)
+
+
+def _scheduler_of(client: Any) -> tuple[str, Any]:
+    """Return the address of the scheduler that is meant, and how to authenticate there."""
     if client is None:
         try:
             client = _dask.default_client()
@@ -206,52 +254,4 @@ def _connected(client: Any) -> Any:
                 "There is no Dask client, and no address was given. Make a client first (distributed.Client()), or say "
                 'where the scheduler is: engine="tcp://host:8786", or engine=DaskEngine("tcp://host:8786").'
             ) from None
-    if not isinstance(client, str):
-        address, security = client.scheduler.address, client.security
-    else:
-        address = client
-    security = security or _dask.Security()
-    try:
-        # asked first, as a client that can't connect leaves a thread behind
-        _dask.utils.LoopRunner().run_sync(_knock, address, security)
-    except OSError as error:
-        raise ConnectionError(
-            f"No Dask scheduler answers at {address} within {_CONNECT_SECONDS:g} s ({error}). "
-            "Is it running, and can it be reached from here?"
-        ) from error
-    return _dask.Client(address, security=security, timeout=_CONNECT_SECONDS, set_as_default=False, name="jobcontainer")
-
-
-async def _knock(address: str, security: Any) -> None:
-    """Connect to a scheduler, and leave.
-
-    Raises:
-        OSError: nobody answers.
-    """
-    arguments = security.get_connection_args("client")
-    connection = await _dask.comm.connect(address, timeout=_CONNECT_SECONDS, **arguments)
-    await connection.close()
-
-
-def _run(data: bytes) -> dict[str, Any]:
-    """Run an errand; the task that a worker gets."""
-    errand: Errand = pickle.loads(data)  # noqa: S301 -- from the client, which may run anything here
-    worker = distributed.get_worker()
-
-    def is_wanted() -> bool:
-        task = worker.state.tasks.get(errand.key)
-        return task is not None and task.state == "executing" and worker.status in _ALIVE
-
-    return worker_side.run(errand, is_wanted)
-
-
-async def _result_of(task: Any) -> dict[str, Any]:
-    """Wait for a task.
-
-    Raises:
-        ConnectionError: Dask has given it up.
-    """
-    try:
-        return cast("dict[str, Any]", await task)
-    except distributed.CancelledError as error:
-        raise ConnectionError(f"Dask has given up its task: {error}") from error
+    return (client, None) if isinstance(client, str) else (client.scheduler.address, client.security)

@@ -1,140 +1,191 @@
-"""Courier: carries a job's files to a worker that can't see its folder, and back from there while it runs.
+"""Files of jobs whose worker has no access to their folder: copied there, and back while the job runs.
 
-It runs in the event loop of the Dask client, one for each attempt. The process file goes as it is, in pieces where it
-is large, so that no more than a piece of it is in memory; log, events and progress are fetched as they come; the result
-file is fetched in pieces at the end. The outcome is written last: when it stands in the folder, everything else does.
+Both ends are here. On the worker, the functions below keep a folder for each such job, under the worker's local
+directory; the client calls them in the worker's event loop. In the client, a :class:`Transfer` serves one attempt.
+
+Files travel in pieces, so that a process or a result of a gigabyte need not fit into the memory of the scheduler, which
+passes the messages on. (Nor are Dask's events used: the scheduler would keep the log of every job.) The outcome is
+written last: once the job's folder has it, the folder is complete.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
-import secrets
+import shutil
+import tempfile
+import time
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from jobcontainer.engines.dask import remote_folders
 from jobcontainer.events import Outcome, event_from_json
-from jobcontainer.jobfile.atomic import write_whole
+from jobcontainer.jobfile.atomic import temporary_beside, write_whole
+from jobcontainer.storage.ending import write_end
+from jobcontainer.storage.folder import JobFolder
+from jobcontainer.storage.jsonl import append, read_lines
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
-    from pathlib import Path
 
-    from jobcontainer.engines.dask.remote_folders import News
-    from jobcontainer.storage.folder import JobFolder
-
-_PIECE = 4 << 20
-_INLINE = 1 << 20
+PIECE = 4 << 20  # bytes of a file in one message, at the most
+_POLL_SECONDS = 0.05
+_QUIET_SECONDS = 10.0  # after which a request for news is answered although there is none
 _PAUSE_SECONDS = 0.1  # between two requests for news
 
+folders: dict[str, JobFolder] = {}
+"""On a worker: the copies, by the id of their job."""
 
-class Courier:
-    """Carries the files of one attempt.
+
+class News(NamedTuple):
+    """What a job has written, from given positions on.
+
+    Attributes:
+        log: what it printed.
+        events: its events, as plain data.
+        position: where the next events will begin.
+        progress: content of the progress file.
+    """
+
+    log: bytes
+    events: list[dict[str, Any]]
+    position: int
+    progress: bytes
+
+
+def create(job_id: str, dask_worker: Any) -> None:
+    """Make an empty folder for an attempt.
 
     Args:
-        folder: the job's folder here.
-        call: calls a function in the worker.
+        job_id: the job; the folder has the same name, so that the job can be cancelled by it.
+        dask_worker: this worker, passed by Dask.
+    """
+    remove(job_id)  # of an earlier attempt
+    parent = tempfile.mkdtemp(prefix="jobcontainer-", dir=dask_worker.local_directory)
+    folder = folders[job_id] = JobFolder(Path(parent, job_id))
+    folder.create()
+
+
+def write_process(job_id: str, piece: bytes) -> None:
+    """Write the next piece of the process file."""
+    append(folders[job_id].process_file, piece)
+
+
+async def read_news(job_id: str, log_position: int, position: int, progress: bytes, *, patient: bool) -> News | None:
+    """Read what a job has written since the last call.
+
+    Args:
+        job_id: the job.
+        log_position: where its log goes on.
+        position: where its events go on.
+        progress: the progress that is known.
+        patient: whether to wait up to ten seconds until there is something.
+
+    Returns:
+        The news; None if there are none.
+    """
+    until = time.monotonic() + (_QUIET_SECONDS if patient else 0.0)
+    while folder := folders.get(job_id):  # it may be removed while a request waits
+        events, position = read_lines(folder.events_file, position)
+        current = folder.progress_file.read_bytes() if folder.progress_file.exists() else b""
+        news = News(folder.read_log(log_position, PIECE), events, position, current)
+        if news.log or news.events or news.progress != progress:
+            return news
+        if time.monotonic() >= until:
+            break
+        await asyncio.sleep(_POLL_SECONDS)
+    return None
+
+
+def read_result(job_id: str, offset: int) -> bytes:
+    """Read a piece of the result file; empty at its end, and where there is none."""
+    try:
+        with folders[job_id].result_file.open("rb") as file:
+            file.seek(offset)
+            return file.read(PIECE)
+    except FileNotFoundError:
+        return b""
+
+
+def remove(job_id: str) -> str:
+    """Remove a job's folder, and return its path; empty if there is none."""
+    folder = folders.pop(job_id, None)
+    if folder is None:
+        return ""
+    shutil.rmtree(folder.path.parent, ignore_errors=True)
+    return str(folder.path)
+
+
+class Transfer:
+    """Copies the files of one attempt, in the client.
+
+    Args:
+        folder: the job's folder.
+        call: calls a function on the worker; raises an OSError if it can't be reached.
     """
 
     def __init__(self, folder: JobFolder, call: Callable[..., Awaitable[Any]]) -> None:
-        """Carry nothing yet."""
+        """Copy nothing yet."""
         self._folder, self._call = folder, call
         self._log_position = self._position = 0
-        self._bars = b""
+        self._progress = b""
 
-    async def send(self) -> bytes | None:
-        """Bring the process file there.
-
-        Returns:
-            Its content, where it is small enough to go with the errand; else None: it is there now, or there is none,
-            of which the job will tell.
-
-        Raises:
-            OSError: it can't be read, or the worker can't be reached.
-        """
-        self._folder.result_file.unlink(missing_ok=True)  # of an earlier attempt
-        await self._call(remote_folders.drop, self._folder.id)
-        if not self._folder.process_file.exists():
-            return None
-        with self._folder.process_file.open("rb") as file:
-            if os.fstat(file.fileno()).st_size <= _INLINE:
-                return file.read()
-            offset = 0
-            while piece := file.read(_PIECE):
-                await self._call(remote_folders.put, self._folder.id, offset, piece)
-                offset += len(piece)
-        return None
+    async def send(self) -> None:
+        """Copy the process file to the worker. If there is none, the job will report it."""
+        await self._call(create, self._folder.id)
+        with contextlib.suppress(FileNotFoundError), self._folder.process_file.open("rb") as file:
+            while piece := file.read(PIECE):
+                await self._call(write_process, self._folder.id, piece)
 
     async def follow(self) -> None:
-        """Fetch what the job writes as it comes, until cancelled."""
-        while True:
-            try:
-                await self._fetch_news(patient=True)
-            except OSError:  # the worker is going; whoever waits for the job will know
-                return
-            await asyncio.sleep(_PAUSE_SECONDS)
+        """Copy what the job writes as it comes, until cancelled."""
+        with contextlib.suppress(OSError):  # the worker is gone, as whoever waits for the job will notice too
+            while True:
+                await self._copy_news(patient=True)
+                await asyncio.sleep(_PAUSE_SECONDS)
 
-    async def bring_home(self, outcome: Outcome) -> Outcome:
-        """Fetch the rest, and write the outcome.
+    async def finish(self, outcome: Outcome) -> Outcome:
+        """Copy the rest, remove the copy, and write the outcome.
 
         Args:
-            outcome: as the worker told it.
+            outcome: how the job ended on the worker.
 
         Returns:
-            The outcome, its log named as it is called here.
-
-        Raises:
-            OSError: the worker can't be reached, or a file can't be written.
+            The outcome, with the job's own folder in its words.
         """
-        while await self._fetch_news(patient=False):
+        while await self._copy_news(patient=False):
             pass
-        await self._fetch_result()
-        folder = await self._call(remote_folders.drop, self._folder.id)
-        if folder:
-            outcome = replace(outcome, reason=outcome.reason.replace(folder, str(self._folder.path)))
-        self._folder.append_event(outcome)
-        return outcome
+        await self._copy_result()
+        path = await self._call(remove, self._folder.id)
+        return write_end(self._folder, replace(outcome, reason=outcome.reason.replace(path, str(self._folder.path))))
 
-    async def abandon(self) -> None:
-        """Leave nothing there of a job that did not start, or whose end is not to be had."""
+    async def discard(self) -> None:
+        """Remove the copy of a job that did not run."""
         with contextlib.suppress(OSError):
-            await self._call(remote_folders.drop, self._folder.id)
+            await self._call(remove, self._folder.id)
 
-    async def _fetch_news(self, *, patient: bool) -> bool:
-        news: News = await self._call(
-            remote_folders.news, self._folder.id, self._log_position, self._position, self._bars, patient=patient
-        )
-        if news.log:
-            _append(self._folder.log_file, news.log)
-            self._log_position += len(news.log)
-        if news.bars:
-            write_whole(self._folder.progress_file, news.bars)
-            self._bars = news.bars
-        for data in news.events:
-            event = event_from_json(data)
+    async def _copy_news(self, *, patient: bool) -> bool:
+        known = self._log_position, self._position, self._progress
+        news: News | None = await self._call(read_news, self._folder.id, *known, patient=patient)
+        if news is None:
+            return False
+        append(self._folder.log_file, news.log)
+        if news.progress != self._progress:
+            write_whole(self._folder.progress_file, news.progress)
+        for event in map(event_from_json, news.events):
             if event is not None and not isinstance(event, Outcome):
                 self._folder.append_event(event)
-        self._position = news.position
-        return bool(news)
+        self._log_position += len(news.log)
+        self._position, self._progress = news.position, news.progress
+        return True
 
-    async def _fetch_result(self) -> None:
-        target = self._folder.result_file
-        temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
-        offset = 0
+    async def _copy_result(self) -> None:
+        temporary, offset = temporary_beside(self._folder.result_file), 0
         try:
-            while piece := await self._call(remote_folders.fetch, self._folder.id, offset):
-                _append(temporary, piece)
+            while piece := await self._call(read_result, self._folder.id, offset):
+                append(temporary, piece)
                 offset += len(piece)
             if offset:
-                temporary.replace(target)
+                temporary.replace(self._folder.result_file)
         finally:
-            with contextlib.suppress(FileNotFoundError):
-                temporary.unlink()
-
-
-def _append(path: Path, data: bytes) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(data)
+            temporary.unlink(missing_ok=True)

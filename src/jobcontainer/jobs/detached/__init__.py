@@ -1,1 +1,1 @@
-"""Jobs that outlive the kernel: their host process, and how others speak with it."""
+"""Jobs that outlive the kernel: their host process, and how clients reach it."""

@@ -20,10 +20,9 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from jobcontainer.engines import engine_named
-from jobcontainer.jobs.control import SchedulerControl
+from jobcontainer.jobs.control import start_scheduler
 from jobcontainer.jobs.detached import wire
-from jobcontainer.jobs.scheduler import Scheduler
-from jobcontainer.jobs.submission import Submission, Submitter
+from jobcontainer.jobs.submission import Submission
 from jobcontainer.process import Environment, JobOptions
 from jobcontainer.storage.folder import StoreFolder
 from jobcontainer.storage.owner import this_process
@@ -34,6 +33,7 @@ if TYPE_CHECKING:
 _IDLE_SECONDS = 60.0
 _LOOK_SECONDS = 1.0
 _REQUEST_SECONDS = 10.0
+_CLIENT_ERRORS = OSError, ValueError, TypeError, KeyError  # of one that is gone, or that sends nonsense
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -57,7 +57,7 @@ def main(arguments: Sequence[str]) -> int:
     try:
         host.serve(listener, can_be_reached=lambda: _identity(store) == socket_made)
     finally:
-        if _identity(store) == socket_made:  # else the store was deleted, and what stands there is another's
+        if _identity(store) == socket_made:  # else the store was deleted, and the socket there is another's
             store.host_socket_file.unlink(missing_ok=True)  # before the lock goes: the next host makes its own
         listener.close()
         host.end()
@@ -76,8 +76,8 @@ class Host:
         """Start with no job; workers start with the first."""
         self._store = store
         self._taken: set[str] = set()
-        self._scheduler = Scheduler(engine_named("loky", None), Submitter(store))
-        self._control = SchedulerControl(self._scheduler)
+        self._control = start_scheduler(engine_named("loky", None), store)
+        self._scheduler = self._control.scheduler
 
     def serve(self, listener: socket.socket, can_be_reached: Callable[[], bool]) -> None:
         """Answer requests until there has been nothing to do for a while, or nobody can come any more.
@@ -98,10 +98,7 @@ class Host:
                     return
                 continue
             until = time.monotonic() + _IDLE_SECONDS
-            with (
-                connection,
-                contextlib.suppress(OSError, ValueError, LookupError),
-            ):  # a client that is gone, or confused
+            with connection, contextlib.suppress(*_CLIENT_ERRORS):
                 connection.settimeout(_REQUEST_SECONDS)
                 wire.send(connection, self._answer(wire.receive(connection)))
 
@@ -143,7 +140,7 @@ def _listen(store: StoreFolder) -> socket.socket:
 
 
 def _identity(store: StoreFolder) -> tuple[int, int] | None:
-    """Return what tells the socket in the store from any other; None where there is none."""
+    """Return device and inode of the socket in the store; None where there is none."""
     try:
         found = store.host_socket_file.stat()
     except OSError:
