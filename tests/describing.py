@@ -80,7 +80,7 @@ class Description:
             "annotations": self.of(function.__annotations__ or None),
             "own": self.of(vars(function)),
             "closure": [self.of(cell) for cell in cells],
-            "hints": hints_of(function),
+            "hints": hints_of(function) if function.__module__ == "__main__" else None,
         }
 
     def of_object(self, obj):
