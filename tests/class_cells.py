@@ -1063,3 +1063,72 @@ LIBRARIES = {
 }
 
 CELLS = DATA_CLASSES | ENUMS | HOOKS | ABSTRACT | MEMBERS | LIBRARIES
+
+REFUSED = {
+    "a lock in a class": (
+        "Model.lock (_thread.lock)",
+        """
+        import threading
+        class Model: lock = threading.Lock()
+        """,
+    ),
+    "a lock in a member": (
+        "Model.A.lock (_thread.lock)",
+        """
+        import enum, threading
+        class Model(enum.Enum):
+            A = 1
+            def __init__(self, number): self.lock = threading.Lock()
+        """,
+    ),
+    "a lock that an annotation names": (
+        "Model -> annotation lock (_thread.lock)",
+        """
+        import threading
+        lock = threading.Lock()
+        class Model:
+            size: "lock"
+        """,
+    ),
+    "a lock in a closure": (
+        "closure lock (_thread.lock)",
+        """
+        import threading
+        def make():
+            lock = threading.Lock()
+            class Model:
+                def use(self): return lock
+            return Model
+        Model = make()
+        """,
+    ),
+    "a weak reference": (
+        "Model.other (weakref.ReferenceType)",
+        """
+        import weakref
+        class Other: ...
+        class Model: other = weakref.ref(Other)
+        """,
+    ),
+    "a metaclass that is written in C": (
+        "put it into a module beside the notebook",
+        """
+        import ctypes
+        class Model(ctypes.Structure): _fields_ = [("x", ctypes.c_int)]
+        """,
+    ),
+    "members that are lists": (
+        "members of Model are list objects, which can't be made again as they are",
+        """
+        import enum
+        class Model(list, enum.Enum): A = [1]
+        """,
+    ),
+    "a type that can not be imported": (
+        "the built-in type list_iterator has no name that it could be imported by",
+        """
+        class Model: kind = type(iter([]))
+        """,
+    ),
+}
+"""Classes that can't be carried, and what is said of them."""

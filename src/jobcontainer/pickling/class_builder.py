@@ -1,8 +1,9 @@
 """Classes from streams: made empty, without any of the hooks that Python runs for a new class, and then filled.
 
-``type.__new__`` is called itself, whatever the metaclass does there. It first calls ``__set_name__`` of what is in the
-namespace, and then ``__init_subclass__`` of the base; so the namespace has one object whose ``__set_name__`` keeps the
-class, which is complete by then, and raises. Attributes are set by ``type.__setattr__``, which calls no ``__set_name__``.
+``type.__new__`` is called directly, whatever the metaclass's own does. When the class is there, it calls first
+``__set_name__`` of what is in the namespace, and then ``__init_subclass__`` of the base, in this documented order. So
+the namespace has one object whose ``__set_name__`` keeps the class and raises. Attributes are set by
+``type.__setattr__``, which calls no ``__set_name__``.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ class _Stop:
 
 def make_class(
     tracker_id: str,
-    metaclass: type,
+    metaclass: type | None,
     name: str,
     bases: tuple[type, ...],
     namespace: dict[str, Any],
@@ -52,16 +53,16 @@ def make_class(
 
     Args:
         tracker_id: its id in cloudpickle's tracker.
-        metaclass: its type.
+        metaclass: its type; None for ``type``.
         name: its name.
-        bases: its bases.
+        bases: its bases; none for ``object``.
         namespace: what it must have from the beginning.
         members: for an enum, what each member is made from.
     """
     live = loading.live_class(tracker_id)
     if live is not None:
         return live
-    cls = _empty_class(metaclass, name, bases, namespace)
+    cls = _empty_class(metaclass or type, name, bases, namespace)
     cpython_internals.prepare_abstract(cls)
     loading.built[id(cls)] = tracker_id, cls
     if members:
@@ -89,7 +90,9 @@ def _empty_member(cls: type, key: Any, arguments: tuple[Any, ...]) -> enum.Enum:
 def type_method(cls: type, name: str) -> Any:
     """Return the method that the nearest built-in type among the bases of a class defines."""
     methods = (vars(base).get(name) for base in cls.__mro__)
-    return next(method for method in methods if type(method) in {types.BuiltinFunctionType, types.WrapperDescriptorType})
+    return next(
+        method for method in methods if type(method) in {types.BuiltinFunctionType, types.WrapperDescriptorType}
+    )
 
 
 def enum_member(cls: Any, key: Any) -> Any:

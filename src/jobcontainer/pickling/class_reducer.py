@@ -43,11 +43,7 @@ Attributes = dict[str, Any]
 
 def class_attributes(cls: type) -> Attributes:
     """Return the attributes of a class's own that travel, in their order."""
-    return {
-        name: value
-        for name, value in vars(cls).items()
-        if name not in _CACHES and not _is_made_with(cls, value)
-    }
+    return {name: value for name, value in vars(cls).items() if name not in _CACHES and not _is_made_with(cls, value)}
 
 
 def class_by_value(cls: type) -> Definition:
@@ -67,38 +63,39 @@ def class_by_value(cls: type) -> Definition:
     own = {n: value for n, value in attributes.items() if n not in slots and namespace.get(n, cls) is not value}
     code, data = code_and_data(own)
     members = _members(cls)
-    definition = Definition(
-        make_class,
-        (
-            cloudpickle_internals.tracker_id(cls),
-            type(cls),
-            cls.__name__,
-            cls.__bases__,
-            namespace,
-            {key: _new_arguments(member) for key, member in members.items()},
-        ),
-        [(set_class, code)],
-        [(set_class, data)] if data else [],
+    made_of = (
+        cloudpickle_internals.tracker_id(cls),
+        type(cls) if type(cls) is not type else None,
+        cls.__name__,
+        cls.__bases__ if cls.__bases__ != (object,) else (),
+        namespace,
+        {key: _new_arguments(member) for key, member in members.items()},
     )
-    if type(cls).mro is not type.mro:
-        definition.data.insert(0, (compute_mro, None))
-    if members:
-        definition.data.insert(0, (set_enum_members, list(map(object.__getstate__, members.values()))))
+    code_fills: list[Fill] = [(set_class, code)]
     if namespace.get("__slots__"):
-        definition.code.insert(0, (set_slots, slots))
+        code_fills.insert(0, (set_slots, slots))
     absent = [name for name in ("__module__", "__hash__") if name not in attributes]
     if absent and ("__module__" in absent or "__eq__" in attributes):  # type.__new__ adds them then
-        definition.code.append((remove_attributes, absent))
-    virtual = cpython_internals.virtual_subclasses(cls)
-    if virtual:
-        definition.data.append((register_virtual_subclasses, virtual))
-    registrations = registrations_of(cls)
-    if registrations:
-        definition.data.append((restore_registrations, registrations))
-    for place, names in zip((definition.code, definition.data), code_and_data(_names(cls)), strict=True):
+        code_fills.append((remove_attributes, absent))
+    states = list(map(object.__getstate__, members.values()))
+    data_fills: list[Fill] = [(set_enum_members, states)] if states else []
+    if type(cls).mro is not type.mro:
+        data_fills.append((compute_mro, None))
+    if data:
+        data_fills.append((set_class, data))
+    return Definition(make_class, made_of, *_with_environment(cls, code_fills, data_fills))
+
+
+def _with_environment(cls: type, code: list[Fill], data: list[Fill]) -> tuple[list[Fill], list[Fill]]:
+    """Add what a class has left elsewhere: virtual subclasses, entries in registries, globals."""
+    if virtual := cpython_internals.virtual_subclasses(cls):
+        data.append((register_virtual_subclasses, virtual))
+    if registrations := registrations_of(cls):
+        data.append((restore_registrations, registrations))
+    for fills, names in zip((code, data), code_and_data(_names(cls)), strict=True):
         if names:
-            place.append((define_names, (cls.__module__, names)))
-    return definition
+            fills.append((define_names, (cls.__module__, names)))
+    return code, data
 
 
 def member_by_value(member: enum.Enum) -> tuple[Any, ...]:
@@ -115,16 +112,18 @@ def _check(cls: type) -> None:
     if not cls.__flags__ & _HEAP_TYPE:
         raise pickle.PicklingError(f"the built-in type {cls.__qualname__} has no name that it could be imported by")
     metaclass = type(cls)
-    if type_method(metaclass, "__new__") is not type.__new__ or type_method(metaclass, "__init__") is not type.__init__:
+    if metaclass is not type and any(
+        type_method(metaclass, name) is not getattr(type, name) for name in ("__new__", "__init__")
+    ):
         raise pickle.PicklingError(
-            f"{metaclass.__module__}.{metaclass.__qualname__} makes classes in a way of its own, in C, so {cls.__name__} "
-            "can't be made again from its parts: put it into a module beside the notebook"
+            f"{metaclass.__module__}.{metaclass.__qualname__} makes classes by code in C, so {cls.__name__} can't be "
+            "made again from its parts: put it into a module beside the notebook"
         )
 
 
 def _namespace(cls: type, attributes: Attributes, slots: dict[str, str]) -> Attributes:
     """Return what a class is made with: what can't be added later, and names whose values are, for their order."""
-    given = {name: attributes[name] for name in ("__module__", "__doc__") if name in attributes}
+    given: Attributes = {name: attributes[name] for name in ("__module__", "__doc__") if name in attributes}
     slot_names = _slot_names(cls, attributes, slots)
     if slot_names is not None:
         given["__slots__"] = slot_names

@@ -6,7 +6,7 @@ fills a definition with whatever stands in it, in that order, so a key may be ha
 
 Here a definition that is met while others are being filled is only made. What goes into it waits in a :class:`Scope`:
 first code (functions, classes, modules, plain constants), which needs nothing but that all of it exists, then data, one
-definition after the other. A definition that is met for the first time in data is completed there, before what needs it.
+definition after the other. A definition that is first met in data is completed there, before what needs it.
 """
 
 from __future__ import annotations
@@ -92,7 +92,11 @@ def code_and_data(parts: Mapping[Key, Any]) -> tuple[dict[Key, Any], dict[Key, A
 
 
 class Definitions:
-    """The definitions of one stream that are not filled yet."""
+    """The definitions of one stream that are not filled yet.
+
+    Attributes:
+        waiting: the data that waits for them, by their ``id()``.
+    """
 
     def __init__(self, more: Callable[[], Sequence[object]]) -> None:
         """Start with none.
@@ -102,7 +106,8 @@ class Definitions:
         """
         self.more = more
         self._scope: Scope | None = None
-        self._waiting: dict[int, Step] = {}
+        self.waiting: dict[int, Step] = {}
+        self._met: set[int] = set()
         self._ready: set[type] = set()
 
     def reduced(self, obj: object, definition: Definition) -> tuple[Any, ...]:
@@ -112,12 +117,13 @@ class Definitions:
             obj: the class, function or other object itself.
             definition: what it is made of.
         """
+        self._met.add(id(obj))
         outermost = self._scope is None
         scope = self._scope = self._scope or Scope(self)
         scope.code.extend((fill, obj, part) for fill, part in definition.code)
         if definition.data:
             step = Step(tuple((fill, obj, part) for fill, part in definition.data))
-            self._waiting[id(obj)] = step
+            self.waiting[id(obj)] = step
             self._ready.clear()
             scope.data.append(id(obj))
         if outermost:
@@ -130,16 +136,17 @@ class Definitions:
 
     def take(self, key: int) -> Step | None:
         """Return the data that waits for a definition, by its ``id()``; it waits no longer."""
-        return self._waiting.pop(key, None)
+        return self.waiting.pop(key, None)
 
     def needed_by(self, obj: object) -> tuple[Step, ...]:
         """Return the data that waits for the classes of an object, and for their methods; it waits no longer."""
         kind = type(obj)
-        if not self._waiting or kind in self._ready:
+        if not self.waiting or kind in self._ready:
             return ()
         self._ready.add(kind)
-        needed = {id(part) for cls in kind.__mro__ for part in (cls, *vars(cls).values())}
-        return tuple(self._waiting.pop(key) for key in needed & self._waiting.keys())
+        classes = [cls for cls in kind.__mro__ if id(cls) in self._met]
+        needed = {id(part) for cls in classes for part in (cls, *vars(cls).values())}
+        return tuple(self.waiting.pop(key) for key in needed & self.waiting.keys())
 
 
 class Scope:

@@ -108,7 +108,7 @@ class Probe(Pickler):
         self._reduced: dict[int, tuple[object, Any]] = {}
 
     def reduce_value(self, obj: object) -> Any:
-        """Return the reduce value of an object, the items in it as lists, or its definition; None if it goes by name."""
+        """Return the reduce value of an object, items in it as lists, or its definition; None if it goes by name."""
         return self._reduced.get(id(obj), (None, None))[1]
 
     def reducer_override(self, obj: Any) -> Any:

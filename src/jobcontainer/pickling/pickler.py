@@ -18,9 +18,10 @@ from __future__ import annotations
 
 import enum
 import functools
+import itertools
 import sys
 import types
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from jobcontainer.pickling import MOST_BUFFERS, class_builder, cloudpickle_internals, definitions, reducers, unpickler
 from jobcontainer.pickling.annotation_names import named_in_annotations
@@ -31,7 +32,6 @@ from jobcontainer.pickling.definitions import Definition, Definitions, Scope, St
 from jobcontainer.pickling.local_modules import (
     NEW_WITH_MODULE,
     ImportedNamespace,
-    MainNamespace,
     Namespace,
     Unavailable,
     module_attributes,
@@ -39,14 +39,15 @@ from jobcontainer.pickling.local_modules import (
     namespace_of,
 )
 from jobcontainer.pickling.module_origin import MAIN, travels
-from jobcontainer.pickling.reducers import DEFINITIONS, REDUCERS, descriptor_by_value
+from jobcontainer.pickling.reducers import DEFINITIONS, DESCRIPTORS, REDUCERS, descriptor_by_value
 from jobcontainer.pickling.unpickler import set_function, set_module, travelled_module
 
 if TYPE_CHECKING:
     import pickle
-    from collections.abc import Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from jobcontainer.pickling.cloudpickle_internals import FunctionParts
+    from jobcontainer.pickling.definitions import Fill
     from jobcontainer.pickling.unpickler import FunctionPart
 
 _OUT_OF_BAND_FROM: Final = 64 * 2**10
@@ -57,6 +58,10 @@ _MACHINERY: Final = cloudpickle_internals.MACHINERY | {
     for value in vars(module).values()
     if type(value) is types.FunctionType
 }
+
+
+def _without_pickler(reduce: Callable[[Any], Any]) -> Callable[[Pickler, Any], Any]:
+    return lambda _, obj: reduce(obj)
 
 
 class Pickler(cloudpickle_internals.BasePickler):
@@ -97,52 +102,35 @@ class Pickler(cloudpickle_internals.BasePickler):
         self._cells: dict[int, _Cell] = {}
         self._definitions = Definitions(self._subclasses)
         self._subclasses_are_asked_for = False
+        self._reducers = dict(self._of_types)
 
     def reducer_override(self, obj: Any) -> Any:
         """Decide for classes, functions and modules whether they go by name or by value."""
         kind = type(obj)
-        if kind is types.FunctionType:
-            return self._function(obj)
-        if issubclass(kind, type):
-            return self._class(obj)
-        if kind is Step:
-            return definitions.fill, (obj.parts,)
-        if kind is Scope:
-            return list, (), None, obj.steps()
-        if issubclass(kind, types.ModuleType):
-            return self._module(obj)
-        if kind in DEFINITIONS:
-            return self._defined(obj, DEFINITIONS[kind](obj))
-        if kind in REDUCERS:
-            return REDUCERS[kind](obj)
-        if kind in NEW_WITH_MODULE and id(obj) in self._new_with_module:
-            return NEW_WITH_MODULE[kind], ()
-        if kind is types.BuiltinFunctionType:
-            self.modules.add(obj.__module__)
-        return self._instance(obj, kind)
+        reduce = self._reducers.get(kind)
+        if reduce is None:
+            reduce = self._reducers[kind] = self._reducer_for(kind)
+        return reduce(self, obj)
 
     def define(self, obj: object, definition: Definition) -> tuple[Any, ...]:
         """Reduce a definition to what makes it; what fills it follows when all are made that belong to it."""
         return self._definitions.reduced(obj, definition)
 
-    def _defined(self, obj: object, reduced: Any) -> Any:
-        return self.define(obj, reduced) if isinstance(reduced, Definition) else reduced
+    def _instance(self, obj: Any) -> Any:
+        """Leave an object to pickle, but for one whose class is not filled yet."""
+        return self._after_needed(obj, NotImplemented) if self._definitions.waiting else NotImplemented
 
-    def _instance(self, obj: Any, kind: type) -> Any:
-        if issubclass(kind, (property, classmethod, staticmethod)):
-            return self._defined(obj, descriptor_by_value(obj))
-        reduced: Any = NotImplemented
-        if issubclass(kind, enum.Enum) and self._class_travels(kind):
-            reduced = member_by_value(obj)
+    def _member(self, member: enum.Enum) -> Any:
+        return self._after_needed(member, member_by_value(member))
+
+    def _after_needed(self, obj: Any, reduced: Any) -> Any:
         needed = self._definitions.needed_by(obj)
         if not needed:
             return reduced
         if reduced is NotImplemented:
-            special = self.dispatch_table.get(kind)
+            special = self.dispatch_table.get(type(obj))
             reduced = special(obj) if special is not None else obj.__reduce_ex__(self.proto)
-        if isinstance(reduced, str):
-            return reduced
-        return call_after, (needed, *reduced[:2]), *reduced[2:]
+        return reduced if isinstance(reduced, str) else (call_after, (needed, *reduced[:2]), *reduced[2:])
 
     def _function(self, function: types.FunctionType) -> Any:
         if function in _MACHINERY:
@@ -164,18 +152,12 @@ class Pickler(cloudpickle_internals.BasePickler):
         self._add_references(function, parts, home)
         contents = {position: cell.content for position, cell in enumerate(cells) if cell.is_filled}
         names, other_names = code_and_data(parts.globals)
-        own, other = code_and_data(contents)
+        filled, others = code_and_data(contents)
         members, other_members = code_and_data(parts.given_members(function))
-        data: FunctionPart = other_names, other, other_members, parts.attributes, []
-        return self.define(
-            function,
-            Definition(
-                make,
-                arguments,
-                [(set_function, (names, own, members, {}, parts.submodules))],
-                [(set_function, data)] if any(data) else [],
-            ),
-        )
+        code: FunctionPart = names, filled, members, {}, parts.submodules
+        data: FunctionPart = other_names, others, other_members, parts.attributes, []
+        fills: list[list[Fill]] = [[(set_function, part)] if any(part) else [] for part in (code, data)]
+        return self.define(function, Definition(make, arguments, *fills))
 
     def _add_references(self, function: types.FunctionType, parts: FunctionParts, home: object) -> None:
         """Add what a function refers to, and cloudpickle does not see."""
@@ -201,7 +183,7 @@ class Pickler(cloudpickle_internals.BasePickler):
         reduced = cloudpickle_internals.class_by_name(cls)
         if reduced is not None:
             return reduced
-        if not self._class_travels(cls):
+        if not _class_travels(cls):
             self.modules.add(cls.__module__)
             return NotImplemented
         definition = class_by_value(cls)
@@ -209,8 +191,18 @@ class Pickler(cloudpickle_internals.BasePickler):
         self.classes.append(cls)
         return self.define(cls, definition)
 
-    def _class_travels(self, cls: type) -> bool:
-        return travels(cls.__module__) or not cloudpickle_internals.goes_by_name(cls)
+    def _described(self, obj: Any) -> Any:
+        """Reduce a descriptor or a cached function."""
+        reduced = DEFINITIONS.get(type(obj), descriptor_by_value)(obj)
+        return self.define(obj, reduced) if isinstance(reduced, Definition) else reduced
+
+    def _builtin(self, function: types.BuiltinFunctionType) -> Any:
+        self.modules.add(function.__module__)
+        return NotImplemented
+
+    def _lock(self, lock: Any) -> Any:
+        """Let what keeps the threads of a module apart be new in it; others are refused by pickle."""
+        return (NEW_WITH_MODULE[type(lock)], ()) if id(lock) in self._new_with_module else NotImplemented
 
     def _subclasses(self) -> list[type]:
         """Return subclasses of what is in the stream that are not, if code in it asks for ``__subclasses__()``.
@@ -220,7 +212,7 @@ class Pickler(cloudpickle_internals.BasePickler):
         if not self._subclasses_are_asked_for:
             return []
         known, main = set(map(id, self.classes)), vars(sys.modules["__main__"])
-        subclasses = [subclass for cls in self.classes for subclass in type.__subclasses__(cls)]
+        subclasses: Iterator[type] = itertools.chain.from_iterable(map(type.__subclasses__, self.classes))
         return [cls for cls in subclasses if id(cls) not in known and main.get(cls.__name__) is cls]
 
     def _module(self, module: types.ModuleType) -> Any:
@@ -243,6 +235,33 @@ class Pickler(cloudpickle_internals.BasePickler):
 
     def _let_be_new(self, state: Mapping[str, object]) -> None:
         self._new_with_module.update((id(value), value) for value in state.values() if type(value) in NEW_WITH_MODULE)
+
+    def _reducer_for(self, kind: type) -> Callable[[Pickler, Any], Any]:
+        """Return what reduces the objects of a type."""
+        for base, reduce in self._of_subclasses.items():
+            if issubclass(kind, base):
+                return reduce
+        return self._of_others[issubclass(kind, enum.Enum) and _class_travels(kind)]
+
+    _of_types: ClassVar[dict[type, Callable[[Pickler, Any], Any]]] = {
+        **{kind: _without_pickler(reduce) for kind, reduce in REDUCERS.items()},
+        **dict.fromkeys(DEFINITIONS, _described),
+        **dict.fromkeys(NEW_WITH_MODULE, _lock),
+        types.FunctionType: _function,
+        types.BuiltinFunctionType: _builtin,
+        Step: lambda _, step: (definitions.fill, (step.parts,)),
+        Scope: lambda _, scope: (list, (), None, scope.steps()),
+    }
+    _of_others = _instance, _member
+    _of_subclasses: ClassVar[dict[type, Callable[[Pickler, Any], Any]]] = {
+        type: _class,
+        types.ModuleType: _module,
+        **dict.fromkeys(DESCRIPTORS, _described),
+    }
+
+
+def _class_travels(cls: type) -> bool:
+    return travels(cls.__module__) or not cloudpickle_internals.goes_by_name(cls)
 
 
 def _owner_of(function: types.FunctionType) -> type | None:

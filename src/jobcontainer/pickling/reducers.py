@@ -16,15 +16,17 @@ import weakref
 from typing import TYPE_CHECKING, Any, Final
 
 from jobcontainer.pickling import cloudpickle_internals
-from jobcontainer.pickling.cpython_internals import SENTINELS
+from jobcontainer.pickling.cpython_internals import SENTINELS, made_function
 from jobcontainer.pickling.definitions import Definition, code_and_data
 from jobcontainer.pickling.module_origin import travels
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from jobcontainer.pickling.definitions import Fill
 
-_DESCRIPTORS: Final = (property, classmethod, staticmethod)
+
+DESCRIPTORS: Final = (property, classmethod, staticmethod)
 
 
 def make_cached_function(parameters: dict[str, Any]) -> Any:
@@ -109,36 +111,35 @@ def descriptor_by_value(descriptor: Any) -> Definition | Any:
     kind: Any = type(descriptor)
     if kind.__reduce_ex__ is not object.__reduce_ex__ or kind.__reduce__ is not object.__reduce__:
         return NotImplemented
-    function = getattr(descriptor, "__func__", None)
-    module, name = getattr(function, "__module__", None), getattr(function, "__name__", None)
-    if module in sys.modules and vars(sys.modules[module]).get(name) is descriptor and not travels(module):
-        return name
-    base: Any = next(base for base in _DESCRIPTORS if issubclass(kind, base))
+    if _is_global(descriptor):
+        return descriptor.__func__.__name__
+    base: Any = next(base for base in DESCRIPTORS if issubclass(kind, base))
     if base is property:
         arguments: tuple[Any, ...] = descriptor.fget, descriptor.fset, descriptor.fdel, descriptor.__doc__
     else:
         arguments = (descriptor.__func__,)
     state: Any = object.__getstate__(descriptor)
-    put = set_state
-    if base is not property and isinstance(state, dict | None):
-        put, state = replace_state, state or {}
-        if state == _taken_over(descriptor.__func__):
-            return Definition(make_descriptor, (kind, base, arguments), [], [])
-    return Definition(make_descriptor, (kind, base, arguments), [], [(put, state)] if state is not None else [])
+    fills: list[Fill] = []
+    if base is property or isinstance(state, tuple):
+        fills = [(set_state, state)] if state else []
+    elif (state or {}) != _taken_over(descriptor.__func__):
+        fills = [(replace_state, state or {})]
+    return Definition(make_descriptor, (kind, base, arguments), [], fills)
+
+
+def _is_global(method: Any) -> bool:
+    """Return whether a class method or static method is an attribute of an installed module, as in :mod:`typing`."""
+    function = getattr(method, "__func__", None)
+    module, name = getattr(function, "__module__", None) or "", getattr(function, "__name__", None) or ""
+    return module in sys.modules and vars(sys.modules[module]).get(name) is method and not travels(module)
 
 
 def _taken_over(function: Any) -> dict[str, Any] | None:
     """Return what a method takes over from its function when it is made, where that is not filled yet."""
     if type(function) is not types.FunctionType:
         return None
-    code = function.__code__
-    return {
-        "__module__": function.__globals__.get("__name__"),
-        "__name__": code.co_name,
-        "__qualname__": code.co_qualname,
-        "__doc__": code.co_consts[0] if code.co_consts and isinstance(code.co_consts[0], str) else None,
-        "__annotations__": {},
-    }
+    made = made_function(function.__code__, function.__globals__.get("__name__"))
+    return {name: made[name] for name in made if name not in {"__defaults__", "__kwdefaults__"}}
 
 
 def _cached_property(cached: functools.cached_property[Any]) -> Any:
@@ -203,5 +204,5 @@ REDUCERS: Final[dict[type, Callable[[Any], Any]]] = {
 
 DEFINITIONS: Final[dict[type, Callable[[Any], Definition | Any]]] = {
     type(functools.lru_cache(len)): _cached_function,
-    **dict.fromkeys(_DESCRIPTORS, descriptor_by_value),
+    **dict.fromkeys(DESCRIPTORS, descriptor_by_value),
 }

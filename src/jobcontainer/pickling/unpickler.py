@@ -37,6 +37,7 @@ class Loading(threading.local):
     """
 
     def __init__(self) -> None:
+        """Start with none, in each thread."""
         self.anew = False
         self.built: dict[int, tuple[str, type]] = {}
         self.members: dict[int, dict[Any, Any]] = {}
@@ -51,7 +52,7 @@ class Loading(threading.local):
 loading: Final = Loading()
 
 FunctionPart = tuple[dict[str, Any], dict[int, Any], dict[str, Any], dict[str, Any], list[types.ModuleType]]
-"""Globals, contents of cells by their position, members such as ``__defaults__``, attributes, modules to be imported."""
+"""Globals, contents of cells by their position, members such as ``__defaults__``, attributes, modules to import."""
 
 
 def load(stream: bytes | bytearray, buffers: Sequence[memoryview] = (), *, anew: bool = False) -> Any:
