@@ -5,6 +5,8 @@ Each cell names its subjects and may have a function ``check()``, whose answer m
 
 from __future__ import annotations
 
+import sys
+
 DATA_CLASSES = {
     "data class": (
         "Cfg make",
@@ -735,6 +737,43 @@ MEMBERS = {
             )
         """,
     ),
+    "tables of instances that special methods need": (
+        "Salted",
+        """
+        class Salted:
+            def __init__(self, x): self.x = x
+            def __hash__(self): return hash((self.x, SALT["salt"]))
+            def __eq__(self, other): return self.x == other.x
+            def others(self): return len(SET), self in SET, self in self.ALL
+        SALT = {"salt": 3}
+        SET = {Salted(1), Salted(2)}
+        Salted.ALL = frozenset(SET)
+        PAIRS = frozenset({(Salted(1), Salted(3))})
+        def check(): return Salted(1).others(), (Salted(1), Salted(3)) in PAIRS
+        """,
+    ),
+    "a class that is another to isinstance": (
+        "Posing Chained",
+        """
+        import abc, functools
+        class Posing:
+            __class__ = property(lambda self: int)
+        class Chained(abc.ABC):
+            @classmethod
+            @functools.lru_cache(maxsize=128)
+            def first(cls): return cls.__name__
+            @staticmethod
+            @functools.cache
+            def second(): return 1
+            @property
+            @abc.abstractmethod
+            @functools.cache
+            def third(self): return 2
+            @abc.abstractproperty
+            def fourth(self): ...
+        def check(): return isinstance(Posing(), int), Chained.first(), Chained.second(), Chained.__abstractmethods__
+        """,
+    ),
     "descriptors of one's own": (
         "Lazy Model",
         """
@@ -1062,7 +1101,33 @@ LIBRARIES = {
     ),
 }
 
-CELLS = DATA_CLASSES | ENUMS | HOOKS | ABSTRACT | MEMBERS | LIBRARIES
+NEWER = {
+    "type parameters": (
+        "Box Node call",
+        """
+        class Box[T]:
+            items: list[T]
+            def get[K](self, key: K) -> dict[K, T]: return {key: self.items}
+        class Node(Box["Node"]):
+            class Inner[X: Box]: ...
+        type Alias[T] = list[T] | dict[str, Node]
+        type Json = int | list[Json]
+        def call[T, *Ts, **P](x: T, *rest: *Ts) -> Alias[T]: return x
+        class Typed:
+            a: Alias[int]
+            json: Json
+        def check():
+            import typing
+            return (
+                str(Box[int]), Box.__type_params__, call.__type_params__, str(Alias.__value__), str(Json.__value__), call(1),
+                str(typing.get_type_hints(Typed)), Box.get.__type_params__, Node.Inner.__type_params__[0].__bound__ is Box,
+                Json.__value__.__args__[1].__args__[0] is Json
+            )
+        """,
+    ),
+}
+
+CELLS = DATA_CLASSES | ENUMS | HOOKS | ABSTRACT | MEMBERS | LIBRARIES | (NEWER if sys.version_info >= (3, 12) else {})
 
 REFUSED = {
     "a lock in a class": (

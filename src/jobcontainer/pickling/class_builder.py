@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import types
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from jobcontainer.pickling import class_registries, cpython_internals
 from jobcontainer.pickling.module_origin import MAIN
@@ -41,12 +41,26 @@ class _Stop:
         raise _StoppedError
 
 
+class _NotLoaded:
+    """Stands for an attribute until it is set."""
+
+    def __get__(self, _: object, cls: type) -> NoReturn:
+        """Raise."""
+        raise AttributeError(
+            f"an attribute of {cls.__qualname__} is not loaded yet, and what is in it can't be made without it: "
+            "fill it inside run()"
+        )
+
+
+_not_loaded: Final = _NotLoaded()
+
+
 def make_class(
     tracker_id: str,
     metaclass: type | None,
     name: str,
     bases: tuple[type, ...],
-    namespace: dict[str, Any],
+    body: tuple[dict[str, Any], list[str]],
     members: dict[Any, tuple[Any, ...]],
 ) -> type:
     """Find the live class, or make an empty one that the other functions here fill; streams call this.
@@ -56,13 +70,14 @@ def make_class(
         metaclass: its type; None for ``type``.
         name: its name.
         bases: its bases; none for ``object``.
-        namespace: what it must have from the beginning.
+        body: what it must have from the beginning, and names of attributes that follow, in their order.
         members: for an enum, what each member is made from.
     """
     live = loading.live_class(tracker_id)
     if live is not None:
         return live
-    cls = _empty_class(metaclass or type, name, bases, namespace)
+    given, later = body
+    cls = _empty_class(metaclass or type, name, bases, given | dict.fromkeys(later, _not_loaded))
     cpython_internals.prepare_abstract(cls)
     loading.built[id(cls)] = tracker_id, cls
     if members:

@@ -38,6 +38,14 @@ if TYPE_CHECKING:
 _HEAP_TYPE: Final = 1 << 9  # Py_TPFLAGS_HEAPTYPE: it was made while the interpreter ran
 _CACHES: Final = frozenset({"_abc_impl", "__slotnames__"})
 
+# Attributes of these names can't be set later: what is set then is the class itself.
+_MADE_WITH: Final = {"__module__", "__doc__"} | {
+    name
+    for name, value in {**vars(object), **vars(type)}.items()
+    if isinstance(value, (types.GetSetDescriptorType, types.MemberDescriptorType))
+    and name not in {"__annotations__", "__abstractmethods__", "__type_params__"}
+}
+
 Attributes = dict[str, Any]
 
 
@@ -59,7 +67,7 @@ def class_by_value(cls: type) -> Definition:
         for name, value in attributes.items()
         if type(value) is types.MemberDescriptorType and value.__objclass__ is cls
     }
-    namespace = _namespace(cls, attributes, slots)
+    namespace, later = _namespace(cls, attributes, slots)
     own = {n: value for n, value in attributes.items() if n not in slots and namespace.get(n, cls) is not value}
     code, data = code_and_data(own)
     members = _members(cls)
@@ -68,7 +76,7 @@ def class_by_value(cls: type) -> Definition:
         type(cls) if type(cls) is not type else None,
         cls.__name__,
         cls.__bases__ if cls.__bases__ != (object,) else (),
-        namespace,
+        (namespace, later),
         {key: _new_arguments(member) for key, member in members.items()},
     )
     code_fills: list[Fill] = [(set_class, code)]
@@ -121,15 +129,16 @@ def _check(cls: type) -> None:
         )
 
 
-def _namespace(cls: type, attributes: Attributes, slots: dict[str, str]) -> Attributes:
-    """Return what a class is made with: what can't be added later, and names whose values are, for their order."""
-    given: Attributes = {name: attributes[name] for name in ("__module__", "__doc__") if name in attributes}
+def _namespace(cls: type, attributes: Attributes, slots: dict[str, str]) -> tuple[Attributes, list[str]]:
+    """Return what a class is made with, as it can't be added later, and other names that it has, in their order."""
+    namespace: Attributes = {"__qualname__": cls.__qualname__}
+    namespace |= {name: value for name, value in attributes.items() if name in _MADE_WITH}
     slot_names = _slot_names(cls, attributes, slots)
     if slot_names is not None:
-        given["__slots__"] = slot_names
+        namespace["__slots__"] = slot_names
     taken = {*slots, *(_mangled(cls, name) for name in slot_names or ())}
-    later = (name for name in attributes if name not in taken and not name.startswith("__") and name != "mro")
-    return {"__qualname__": cls.__qualname__, **given, **dict.fromkeys(later)}
+    later = [name for name in attributes if name not in taken and not name.startswith("__") and name != "mro"]
+    return namespace, later
 
 
 def _slot_names(cls: type, attributes: Attributes, slots: dict[str, str]) -> tuple[str, ...] | None:

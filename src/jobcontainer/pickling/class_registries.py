@@ -18,6 +18,7 @@ import weakref
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from jobcontainer.pickling import cpython_internals
+from jobcontainer.pickling.definitions import is_code
 from jobcontainer.pickling.module_origin import travels
 
 if TYPE_CHECKING:
@@ -107,8 +108,13 @@ def _owners(cls: type) -> Iterator[type | ModuleType]:
 
 def _registration(cls: type, owner: type | ModuleType, name: str, registry: Any) -> Registration | None:
     if isinstance(registry, _MAPPINGS):
-        pairs = [(key, value) for key, value in list(registry.items()) if key is cls or value is cls]
+        found = [(key, value) for key, value in list(registry.items()) if key is cls or value is cls]
+        pairs = [pair for pair in found if all(map(_is_plain, pair))]  # others are rather caches
         return Registration(owner, name, pairs) if pairs else None
     if isinstance(registry, _SEQUENCES) and any(entry is cls for entry in list(registry)):
         return Registration(owner, name, [])
     return None
+
+
+def _is_plain(value: object) -> bool:
+    return all(map(is_code, value)) if isinstance(value, tuple) else is_code(value)

@@ -109,13 +109,8 @@ def code_by_value(code: CodeType) -> Any:
     return make, (*arguments[:_FILE], code.co_filename, *arguments[_FILE + 1 :])
 
 
-def type_variable(variable: Any) -> Any:
-    """Reduce a ``TypeVar`` to what it is made of."""
-    return _inside._make_typevar, _inside._decompose_typevar(variable)
-
-
-def tracker_id(cls: type) -> str:
-    """Return the id of a class in cloudpickle's tracker, where it is entered if need be."""
+def tracker_id(cls: object) -> str:
+    """Return the id of a class or a type variable in cloudpickle's tracker, where it is entered if need be."""
     found: str = _inside._get_or_create_tracker_id(cls)
     return found
 

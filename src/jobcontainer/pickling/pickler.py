@@ -169,6 +169,8 @@ class Pickler(cloudpickle_internals.BasePickler):
             names.update(named_in_classes(function))
             annotated = named_in_annotations(function.__annotations__)
             names.update((name, function.__globals__[name]) for name in annotated if name in function.__globals__)
+            if function.__globals__.get(function.__name__) is function:
+                names[function.__name__] = function  # code in the job may look for it
             self._subclasses_are_asked_for |= mentions(function, "__subclasses__")
         parts.submodules.extend(submodules_named(function, names.values()))
         if isinstance(home, Namespace):
@@ -249,7 +251,7 @@ class Pickler(cloudpickle_internals.BasePickler):
         **dict.fromkeys(NEW_WITH_MODULE, _lock),
         types.FunctionType: _function,
         types.BuiltinFunctionType: _builtin,
-        Step: lambda _, step: (definitions.fill, (step.parts,)),
+        Step: lambda _, step: (definitions.fill, (step.take(),)),
         Scope: lambda _, scope: (list, (), None, scope.steps()),
     }
     _of_others = _instance, _member

@@ -19,6 +19,7 @@ from jobcontainer.pickling import cloudpickle_internals
 from jobcontainer.pickling.cpython_internals import SENTINELS, made_function
 from jobcontainer.pickling.definitions import Definition, code_and_data
 from jobcontainer.pickling.module_origin import travels
+from jobcontainer.pickling.unpickler import loading
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from jobcontainer.pickling.definitions import Fill
 
 
+_TypeAliasType: Any = getattr(typing, "TypeAliasType", None)  # Python 3.12
+_OPTIONS_OF_VARIABLES: Final = ("bound", "covariant", "contravariant", "infer_variance")
 DESCRIPTORS: Final = (property, classmethod, staticmethod)
 
 
@@ -79,18 +82,43 @@ def make_cached_property(function: Callable[[Any], Any], name: str | None) -> fu
     return made
 
 
-def make_type_variable(module: str, make: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
-    """Make a ``TypeVar``, or find the live one; streams call this."""
-    made = make(*arguments)
-    made.__module__ = module
+def make_type_variable(
+    tracker_id: str, kind: Any, name: str, module: str, constraints: tuple[Any, ...], options: dict[str, Any]
+) -> Any:
+    """Make a ``TypeVar`` or its like, or find the live one; streams call this.
+
+    Its bound may refer to it, so that this is called twice in a load.
+    """
+    made: Any = loading.variables.get(tracker_id) or loading.live_class(tracker_id)
+    if made is None:
+        made = kind(name, *constraints, **options)
+        made.__module__ = module
+        loading.variables[tracker_id] = made
+        loading.built[id(made)] = tracker_id, made
     return made
 
 
-def make_named_type(kind: type, name: str, module: str, options: dict[str, Any]) -> Any:
+def make_named_type(kind: type, name: str, module: str | None, options: dict[str, Any]) -> Any:
     """Make a ``NewType``, ``ParamSpec`` or their like; streams call this."""
     made = kind(name, **options)
-    made.__module__ = module
+    if module is not None:
+        made.__module__ = module
     return made
+
+
+def make_type_alias(name: str, module: str) -> Any:
+    """Make what the statement ``type`` makes, which may be part of its own value; streams call this."""
+    value: list[Any] = []
+    namespace = {"__name__": module, "value": value}
+    exec(f"type {name} = value[0]", namespace)  # noqa: S102 -- no call makes one whose value is not known yet
+    made = namespace[name]
+    loading.aliases[id(made)] = value
+    return made
+
+
+def set_type_alias(alias: Any, value: Any) -> None:
+    """Set the value of a type alias; streams call this."""
+    loading.aliases[id(alias)].append(value)
 
 
 def _cached_function(cached: Any) -> Definition | Any:
@@ -146,23 +174,38 @@ def _cached_property(cached: functools.cached_property[Any]) -> Any:
     return make_cached_property, (cached.func, cached.attrname)
 
 
+def _goes_by_name(obj: Any) -> bool:
+    """Return whether an installed module has an object under its name."""
+    module = sys.modules.get(obj.__module__ or "")
+    return module is not None and not travels(module.__name__) and vars(module).get(obj.__name__) is obj
+
+
 def _new_type(kind: typing.NewType) -> Any:
-    if not travels(kind.__module__):
+    if _goes_by_name(kind):
         return NotImplemented
     return make_named_type, (typing.NewType, kind.__name__, kind.__module__, {"tp": kind.__supertype__})
 
 
-def _type_variable(variable: typing.TypeVar) -> Any:
-    if not travels(variable.__module__):
+def _type_variable(variable: Any) -> Any:
+    if _goes_by_name(variable):
         return NotImplemented
-    make, arguments = cloudpickle_internals.type_variable(variable)
-    return make_type_variable, (variable.__module__, make, arguments)
+    options = {name: getattr(variable, f"__{name}__", None) for name in _OPTIONS_OF_VARIABLES}
+    options = {name: value for name, value in options.items() if value}
+    if getattr(variable, "has_default", bool)():  # Python 3.13
+        options["default"] = variable.__default__
+    tracker_id = cloudpickle_internals.tracker_id(variable)
+    constraints = getattr(variable, "__constraints__", ())
+    arguments = tracker_id, type(variable), variable.__name__, variable.__module__, constraints, options
+    return make_type_variable, arguments
 
 
-def _parameters(spec: Any) -> Any:
-    if not travels(spec.__module__):
+def _type_alias(alias: Any) -> Definition | Any:
+    if _goes_by_name(alias):
         return NotImplemented
-    return make_named_type, (type(spec), spec.__name__, spec.__module__, {})
+    if alias.__type_params__:
+        options = {"value": alias.__value__, "type_params": alias.__type_params__}
+        return make_named_type, (type(alias), alias.__name__, None, options)
+    return Definition(make_type_alias, (alias.__name__, alias.__module__), [], [(set_type_alias, alias.__value__)])
 
 
 def _weak_dictionary(dictionary: Any) -> Any:
@@ -194,8 +237,8 @@ REDUCERS: Final[dict[type, Callable[[Any], Any]]] = {
     types.CodeType: cloudpickle_internals.code_by_value,
     typing.TypeVar: _type_variable,
     types.MappingProxyType: _read_only_view,
-    typing.ParamSpec: _parameters,
-    typing.TypeVarTuple: _parameters,
+    typing.ParamSpec: _type_variable,
+    typing.TypeVarTuple: _type_variable,
     weakref.WeakKeyDictionary: _weak_dictionary,
     weakref.WeakValueDictionary: _weak_dictionary,
     type(typing.List[int]): _generic_alias,  # noqa: UP006 -- list[int] is of another type
@@ -205,4 +248,5 @@ REDUCERS: Final[dict[type, Callable[[Any], Any]]] = {
 DEFINITIONS: Final[dict[type, Callable[[Any], Definition | Any]]] = {
     type(functools.lru_cache(len)): _cached_function,
     **dict.fromkeys(DESCRIPTORS, descriptor_by_value),
+    **({_TypeAliasType: _type_alias} if _TypeAliasType is not None else {}),
 }

@@ -32,6 +32,8 @@ class Loading(threading.local):
         anew: whether classes are made even if this process has them.
         built: tracker id and class, by the id() of the class.
         members: of the enums among them, by the id() of the enum and the keys of the members.
+        variables: the type variables, by their tracker id.
+        aliases: the values of type aliases, by the id() of the alias.
         modules: by name.
         main: the globals of functions of a notebook, where this process is not the job's own.
     """
@@ -41,8 +43,10 @@ class Loading(threading.local):
         self.anew = False
         self.built: dict[int, tuple[str, type]] = {}
         self.members: dict[int, dict[Any, Any]] = {}
+        self.variables: dict[str, Any] = {}
+        self.aliases: dict[int, list[Any]] = {}
         self.modules: dict[str, types.ModuleType] = {}
-        self.main: dict[str, Any] = {}
+        self.main: dict[str, Any] = {"__name__": "__main__"}
 
     def live_class(self, tracker_id: str) -> type | None:
         """Return the class of this process that a stream means; None if the load is to make one."""
@@ -83,7 +87,7 @@ def _load(unpickle: Callable[[], Any], *, anew: bool) -> Any:
     outer = vars(loading).copy()
     try:
         while True:
-            vars(loading).update(anew=anew, built={}, members={}, modules={}, main={"__name__": "__main__"})
+            vars(loading).update(vars(Loading()), anew=anew)
             obj = unpickle()
             if not loading.built or cloudpickle_internals.track(loading.built.values(), anew=anew):
                 return obj
