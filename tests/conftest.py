@@ -97,7 +97,7 @@ def _nothing_is_left_by_a_module(_session):
     left = wait_until_gone(lambda: leftovers(before))
     assert not left, f"left behind: {left}"
     left = wait_until_gone(lambda: set(process_tree.marked_with(SESSION)) - strangers)
-    assert not left, [Path(f"/proc/{pid}/stat").read_text() for pid in left]
+    assert not left, [Path(f"/proc/{pid}/{name}").read_text() for pid in left for name in ("stat", "cmdline")]
 
 
 @pytest.fixture(autouse=True)
@@ -121,6 +121,12 @@ def end_shared_pools():
     control = sys.modules.get("jobcontainer.jobs.control")
     while control is not None and control._shared:
         control._shared.popitem()[1].scheduler.shutdown()
+
+
+@pytest.fixture(autouse=True)
+def _a_store_for_each_test(monkeypatch):
+    """A session settles its store at its first use; each test is a session of its own."""
+    monkeypatch.setattr("jobcontainer.storage.folder._session_store", None)
 
 
 def shares_something(request):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ctypes
 import logging
 import multiprocessing
@@ -253,6 +254,14 @@ def test_modules_beside_the_notebook_can_be_imported(run, tmp_path, monkeypatch)
         sys.modules.pop("beside_the_notebook", None)
 
 
+@pytest.mark.quick
+@pytest.mark.parametrize("entry", [Path("/nowhere"), b"/nowhere", None], ids=["Path", "bytes", "None"])
+def test_entries_of_the_path_that_are_no_texts_cost_nothing(run, engine, monkeypatch, entry):
+    """Python passes over them when it looks for a module, here and in the job."""
+    monkeypatch.setattr(sys, "path", [entry, *sys.path, entry])
+    assert run(lambda: entry in sys.path) is isinstance(engine, InlineEngine)
+
+
 @pytest.mark.not_promised(inline="logging writes where the caller's handlers say")
 def test_the_level_of_the_root_logger_follows_the_job(start, monkeypatch):
     """What logging shows in the notebook it shows in the log, before user code has configured any handler."""
@@ -292,6 +301,261 @@ def test_no_two_jobs_draw_the_same_numbers(run):
     draws = [run(lambda: (random.random(), float(np.random.random()))) for _ in range(4)]  # noqa: NPY002, S311
     for generator in zip(*draws, strict=True):
         assert len(set(generator)) == 4
+
+
+TORCH = """
+import os
+state = 1
+
+def seed():
+    global state
+    state = int.from_bytes(os.urandom(8), "big")
+
+def rand():
+    global state
+    state = state * 6364136223846793005 % 2**64
+    return state
+"""
+
+TENSORFLOW = """
+import types
+random = types.SimpleNamespace(seed=1, set_seed=lambda seed: setattr(random, "seed", seed))
+"""
+
+
+@pytest.mark.quick
+@pytest.mark.not_promised(inline="the generators are the caller's", dask="test_local has it", dask_remote="as well")
+def test_no_two_jobs_draw_the_same_numbers_of_libraries_that_are_warm(engine, store, tmp_path, monkeypatch):
+    """The generators of torch and tensorflow, imported before the job came, are seeded freshly in each job."""
+    (tmp_path / "torch.py").write_text(TORCH)
+    (tmp_path / "tensorflow.py").write_text(TENSORFLOW)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    own = LokyEngine(1, preload=["torch", "tensorflow"], forks=engine._worker_slots._forks)
+
+    def draw():
+        import tensorflow as tf
+        import torch
+
+        return os.getpid(), torch.rand(), tf.random.seed, random.random()  # noqa: S311
+
+    drawn = []
+    for _ in range(3):
+        folder = store.new_job("job")
+        Serializer.serialize_to_file(Runs(draw), folder.process_file)
+        outcome = own.submit(folder, JobOptions(isolation=engine.isolation), Environment.here()).result(60)
+        assert outcome.state is JobState.SUCCEEDED, folder.tail(30)
+        drawn.append(read_result(folder.result_file)[0])
+    own.close()
+    pids, *generators = zip(*drawn, strict=True)
+    assert len(set(pids)) == (1 if engine.isolation == "reuse" else 3)
+    assert [len(set(numbers)) for numbers in generators] == [3, 3, 3]
+
+
+@pytest.mark.quick
+@pytest.mark.not_promised(inline="generators are the caller's")
+def test_a_generator_that_cannot_be_seeded_costs_no_job(run, tmp_path, monkeypatch):
+    """A module that is called like a library, and is none, is left alone."""
+    (tmp_path / "torch.py").write_text("seed = 'the one of a fruit'\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+    def use():
+        import torch
+
+        return torch.seed
+
+    assert [run(use) for _ in range(2)] == ["the one of a fruit"] * 2
+
+
+# --- standard input, and children of the job's own ------------------------------------------------------------------
+
+
+def ask_for_input():
+    return input("name? ")
+
+
+def read_line():
+    return next(sys.stdin)
+
+
+def ask_for_password():
+    import getpass
+    import warnings
+
+    warnings.simplefilter("ignore")  # it says that it can't hide what is typed
+    return getpass.getpass()
+
+
+@pytest.mark.quick
+@pytest.mark.not_promised(inline="it is the caller's terminal")
+@pytest.mark.parametrize("ask", [ask_for_input, ask_for_password, read_line])
+def test_standard_input_is_empty(start, ask):
+    """Whoever asks gets the end of the file at once, as with ``< /dev/null``, and the traceback shows where."""
+    _, future = start(ask)
+    outcome = future.result(60)
+    assert outcome.error_type == ("StopIteration" if ask is read_line else "EOFError")
+
+
+@pytest.mark.not_promised(inline="it is the caller's terminal")
+def test_no_stream_reads_what_the_job_opens(run, tmp_path):
+    """Standard input stays on its descriptor, whichever others the job's files get; programs find it empty too."""
+    file = tmp_path / "data.txt"
+    file.write_text("secret\n")
+
+    def use():
+        held = [file.open() for _ in range(20)]
+        read = sys.stdin.read(), sys.__stdin__.read(), sys.stdin.fileno()
+        for one in held:
+            one.close()
+        return (*read, subprocess.run(["cat"], capture_output=True, check=True).stdout, os.readlink("/proc/self/fd/0"))
+
+    assert run(use) == ("", "", 0, b"", os.devnull)
+
+
+@pytest.mark.not_promised(inline="it is the caller's debugger")
+def test_breakpoint_says_where_a_job_can_be_debugged(start, run, tmp_path, monkeypatch):
+    """It names the engine that runs in the notebook; a debugger that ``PYTHONBREAKPOINT`` names is called."""
+
+    def stop():
+        breakpoint()  # noqa: T100 -- what is tested
+        return "went on"
+
+    _, future = start(stop)
+    assert 'engine="inline"' in future.result(60).error_message
+    assert run(stop, env={"PYTHONBREAKPOINT": "0"}) == "went on"
+    (tmp_path / "remote_debugger.py").write_text("def stop(): print('listening')\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    folder, future = start(stop, env={"PYTHONBREAKPOINT": "remote_debugger.stop"})
+    future.result(60)
+    assert folder.tail(1) == ["listening"]
+
+
+def raise_in_child():
+    raise ValueError("of the child")
+
+
+def exit_in_child():
+    sys.exit(3)
+
+
+def exit_with_words_in_child():
+    sys.exit("words of the child")
+
+
+def return_in_child():
+    return "the child's"
+
+
+class LoadsInFork:
+    """Forks while it is loaded, and the child raises."""
+
+    def __setstate__(self, state):
+        self.__dict__ = state
+        self.pid = os.fork()
+        if self.pid == 0:
+            raise ValueError("of the child")
+
+    def run(self):
+        return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize(
+    ("act", "code", "said"),
+    [
+        (raise_in_child, 1, "ValueError: of the child"),
+        (exit_in_child, 3, "parent"),
+        (exit_with_words_in_child, 1, "words of the child"),
+        (return_in_child, 0, "parent"),
+    ],
+)
+def test_a_child_that_run_forks_does_not_speak_for_the_job(start, act, code, said):
+    """However it ends, it ends as a script's child would, and the job goes on to its own end, once."""
+
+    def fork():
+        pid = os.fork()
+        if pid == 0:
+            return act()
+        status = os.waitpid(pid, 0)[1]
+        print("parent", flush=True)
+        return os.waitstatus_to_exitcode(status)
+
+    folder, future = start(fork)
+    assert future.result(60).state is JobState.SUCCEEDED
+    assert read_result(folder.result_file)[0] == code
+    assert said in folder.tail(9)
+    assert [type(event) for event in folder.read_events()[0]] == [Started, Outcome]
+
+
+@pytest.mark.quick
+def test_a_child_forked_while_the_job_is_loaded_does_not_speak_for_it_either(start):
+    """The file's code runs in the job's process as well, before ``run()``."""
+    process = LoadsInFork()
+    process.pid = None
+    folder, future = start(process)
+    assert future.result(60).state is JobState.SUCCEEDED
+    assert read_result(folder.result_file)[0] == 1
+
+
+# --- coroutines -----------------------------------------------------------------------------------------------------
+
+
+class Awaits:
+    """Its ``run`` is a coroutine function."""
+
+    async def run(self):
+        import asyncio
+
+        first, second = await asyncio.gather(asyncio.sleep(0.01, "first"), asyncio.sleep(0, "second"))
+        return first, second
+
+
+@pytest.mark.quick
+def test_async_run_is_awaited(start, run):
+    """``async def run`` returns and raises as any other; so does a function that returns a coroutine."""
+
+    async def fail():
+        raise KeyError("no good")
+
+    def inner():
+        return asyncio.sleep(0, 42)
+
+    assert run(Awaits()) == ("first", "second")
+    assert run(inner) == 42
+    _, future = start(fail)
+    assert future.result(60).error_type == "KeyError"
+
+
+@pytest.mark.quick
+def test_async_run_is_awaited_where_an_event_loop_runs_already(run):
+    """As in a notebook, whose cells run in one: inline, too."""
+
+    async def cell():
+        return run(Awaits())
+
+    assert asyncio.run(cell()) == ("first", "second")
+
+
+@pytest.mark.quick
+@pytest.mark.not_promised(inline=SAME_PROCESS)
+def test_a_cancelled_coroutine_may_clean_up(start, engine, tmp_path):
+    """A stop reaches what it awaits: ``finally`` blocks run, with the loop still there."""
+    begun, cleaned = tmp_path / "begun", tmp_path / "cleaned"
+
+    async def wait():
+        import asyncio
+
+        begun.touch()
+        try:
+            await asyncio.sleep(1000)
+        finally:
+            await asyncio.sleep(0)
+            cleaned.touch()
+
+    folder, future = start(wait)
+    wait_for(begun.exists)
+    engine.cancel(folder.id)
+    assert future.result(30).state is JobState.CANCELLED
+    assert cleaned.exists()
 
 
 # --- output ---------------------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -66,7 +67,7 @@ def test_nothing_a_job_says_becomes_markup(field):
         "log": {"log": (f"\x1b[31m{SCRIPT}\x1b[0m", SCRIPT)},
         "error": {"outcome": outcome, "state": JobState.FAILED},
         "traceback": {"outcome": outcome, "state": JobState.FAILED, "traceback": SCRIPT},
-        "notes": {"notes": (SCRIPT,)},
+        "notes": {"outcome": replace(outcome, state=JobState.CANCELLED, reason=SCRIPT), "state": JobState.CANCELLED},
         "log_file": {"log": ("a",), "log_file": Path(SCRIPT)},
     }[field]
     told = {"id": '"><script>', "name": "Train", "state": JobState.RUNNING} | hostile

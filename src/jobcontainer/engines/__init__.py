@@ -20,21 +20,15 @@ if TYPE_CHECKING:
 
 
 class Engine(Protocol):
-    """Runs jobs from their folders.
-
-    Attributes:
-        slots: how many jobs run at the same time; whoever submits more at once waits in the engine's own order.
-    """
+    """Runs jobs from their folders."""
 
     @property
     def slots(self) -> int:
-        """How many jobs run at the same time."""
-        ...
+        """How many jobs run at the same time; whoever submits more at once waits in the engine's own order."""
 
     @property
     def threads(self) -> int | None:
         """How many BLAS and OpenMP threads a job gets where nobody said; None leaves them as they are."""
-        ...
 
     def submit(
         self,
@@ -58,18 +52,15 @@ class Engine(Protocol):
             A future that always ends, and never with an exception: a crash of whatever runs the job is an outcome
             too. Before it ends, the outcome stands in the folder's events.
         """
-        ...
 
     def cancel(self, job_id: str) -> None:
         """End a job, politely first; it returns at once, and the job's future completes when it has ended.
 
         A job that is not here, or has ended, is passed over.
         """
-        ...
 
     def close(self) -> None:
         """Cancel what runs, end every process, and return when nothing is left."""
-        ...
 
 
 @runtime_checkable
@@ -78,7 +69,6 @@ class Growing(Protocol):
 
     def on_growth(self, call: Callable[[], object]) -> None:
         """Have something called, from any thread, when there are more slots than there were."""
-        ...
 
 
 @runtime_checkable
@@ -87,14 +77,12 @@ class StartsInBackground(Protocol):
 
     def warm_up(self) -> None:
         """Start the first worker before there is a job, and return at once."""
-        ...
 
     def wait_until_started(self) -> None:
         """Return when the workers of the jobs that were submitted have been started, or could not be.
 
         A script may end when its jobs have been submitted, and no process can be started while the interpreter exits.
         """
-        ...
 
 
 def engine_named(name: str, max_workers: int | None, preload: Sequence[str] = ()) -> Engine:

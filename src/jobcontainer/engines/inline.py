@@ -12,14 +12,14 @@ import io
 import os
 import sys
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any, TextIO
 
 from jobcontainer.engines.attempt import Attempt
 from jobcontainer.events import Started, Usage
 from jobcontainer.jobfile.serializer import Serializer
 from jobcontainer.storage.ending import write_end
-from jobcontainer.storage.folder import LOG
-from jobcontainer.worker.order import Order
+from jobcontainer.worker.keeper_protocol import Order
 from jobcontainer.worker.outcome import ExitFacts, classify
 from jobcontainer.worker.run import run_process
 
@@ -34,12 +34,7 @@ if TYPE_CHECKING:
 
 
 class InlineEngine:
-    """Runs jobs in this process, one at a time.
-
-    Example:
-        >>> InlineEngine().slots
-        1
-    """
+    """Runs jobs in this process, one at a time."""
 
     @property
     def slots(self) -> int:
@@ -68,17 +63,14 @@ class InlineEngine:
         folder.append_event(Started(at=begun, pid=os.getpid(), attempt=attempt))
         reported: dict[str, Any] = {}
         log = folder.log_file.open("a", encoding="utf-8", errors="backslashreplace", buffering=1)
-        with log, _copied(log), contextlib.ExitStack() as place:
-            run_process(
-                folder,
-                lambda: place.enter_context(_place(options)),
-                reported.update,
-                load=Serializer.deserialize_from_file,
-            )
+        with log, contextlib.ExitStack() as place:
+            place.enter_context(contextlib.redirect_stdout(_Copy(sys.stdout, log)))
+            place.enter_context(contextlib.redirect_stderr(_Copy(sys.stderr, log)))
+            prepare = partial(place.enter_context, _place(options))
+            run_process(folder, prepare, reported.update, load=Serializer.deserialize_from_file)
         usage = Usage(wall=time.time() - begun, cpu=time.process_time() - cpu)
-        this.future.set_result(
-            write_end(folder, classify(ExitFacts(reported=reported, log=folder.file(LOG)), usage, attempt))
-        )
+        outcome = classify(ExitFacts(reported=reported, log=str(folder.log_file)), usage, attempt)
+        this.future.set_result(write_end(folder, outcome))
         return this.future
 
     def cancel(self, job_id: str) -> None:
@@ -91,29 +83,23 @@ class InlineEngine:
 class _Copy(io.TextIOBase):
     """A stream that writes to the terminal and to the log."""
 
-    def __init__(self, terminal: TextIO, log: TextIO) -> None:
+    def __init__(self, terminal: TextIO | None, log: TextIO) -> None:
         self._terminal, self._log = terminal, log
 
     def write(self, text: str) -> int:
         self._log.write(text)
-        return self._terminal.write(text)
+        return len(text) if self._terminal is None else self._terminal.write(text)
 
     def flush(self) -> None:
         self._log.flush()
-        self._terminal.flush()
+        if self._terminal is not None:  # as where it was closed when Python started
+            self._terminal.flush()
 
     def isatty(self) -> bool:
-        return self._terminal.isatty()
+        return self._terminal is not None and self._terminal.isatty()
 
     def fileno(self) -> int:
-        return self._terminal.fileno()
-
-
-@contextlib.contextmanager
-def _copied(log: TextIO) -> Iterator[None]:
-    out, err = _Copy(sys.stdout, log), _Copy(sys.stderr, log)
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        yield
+        return super().fileno() if self._terminal is None else self._terminal.fileno()
 
 
 @contextlib.contextmanager

@@ -78,11 +78,7 @@ def header_fields(obj: object, kind: str, *, by_value: bool, modules: Collection
 
 
 def packages_in(file: FileReader, header: Header) -> dict[str, Distribution]:
-    """Return the packages that a header names, with cloudpickle where there is code in the stream.
-
-    Raises:
-        CorruptFileError: they are not written as they should be.
-    """
+    """Return the packages that a header names, with cloudpickle where there is code in the stream."""
     fields = header.fields
     try:
         packages = {
@@ -96,11 +92,7 @@ def packages_in(file: FileReader, header: Header) -> dict[str, Distribution]:
 
 
 def read_info(file: FileReader) -> FileInfo:
-    """Return what a job file says of itself.
-
-    Raises:
-        CorruptFileError: its header is damaged.
-    """
+    """Return what a job file says of itself."""
     header = file.header()
     fields = header.fields
     signed = signing.is_signed(file.signed, file.signature)

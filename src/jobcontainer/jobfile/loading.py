@@ -7,22 +7,20 @@ receive the identity over a channel of the writer. Everybody else hashes it, onc
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
 from jobcontainer.errors import IncompatibleFileError, UntrustedFileError
 from jobcontainer.jobfile import info, signing
-from jobcontainer.jobfile.plain_pickle import check_plain, load_plain
+from jobcontainer.jobfile.plain_pickle import load_plain, signed_content
 from jobcontainer.jobfile.reader import FileReader
 from jobcontainer.pickling import package_versions, source_code
 from jobcontainer.pickling.unpickler import load
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Mapping
 
     from jobcontainer.jobfile.format import Header
     from jobcontainer.jobfile.identity import FileIdentity
-    from jobcontainer.pickling.package_versions import Distribution
 
 _REMEMBERED_FROM: Final = 2**20  # bytes; smaller files are hashed each time, in less than a millisecond
 _MOST_REMEMBERED: Final = 1000
@@ -30,44 +28,53 @@ _MOST_REMEMBERED: Final = 1000
 _whole: set[tuple[FileIdentity, bytes]] = set()  # identity and signature
 
 
-class _Content(NamedTuple):
-    """What a file holds, checked."""
-
-    stream: bytes | bytearray
-    sources: bytes | bytearray
-    buffers: list[memoryview]
-    packages: Mapping[str, Distribution]
-
-
-def load_file(file_path: str | os.PathLike[str], *, trusted: bool = False, identity: FileIdentity | None = None) -> Any:
+def load_file(
+    file_path: str | os.PathLike[str],
+    *,
+    trusted: bool = False,
+    identity: FileIdentity | None = None,
+    own_process: bool = False,
+) -> Any:
     """Load an object; see :meth:`jobcontainer.Serializer.deserialize_from_file`.
 
     Args:
         file_path: the file.
         trusted: load it although it is not signed by this user's key.
         identity: what the writer of the file vouches for; large buffers of a file that has it are not hashed.
+        own_process: whether this process is the job's own. There classes are made as they were when the file was
+            written, ``import`` finds the modules that travelled, tracebacks show their source, and
+            ``inspect.getsource`` finds classes.
     """
-    return _load(file_path, trusted=trusted, identity=identity, own_process=False)
+    with FileReader(file_path) as file:
+        if not file.is_job_file:
+            return load_plain(file, trusted=trusted)
+        if not trusted:
+            _check_signature(file)
+        header = file.header()
+        _check_python(file, header)
+        stream, sources, buffers = checked_content(file, header, identity)
+        packages = info.packages_in(file, header)
+    source_code.remember(sources, own_process=own_process)
+    try:
+        obj = load(stream, buffers, anew=own_process)
+    except Exception as error:
+        error.add_note(f"Raised while {file.path} was loaded, which is whole and signed.")
+        raise
+    package_versions.compare(file.path, packages)
+    return obj
 
 
 def load_in_job(file_path: str | os.PathLike[str], identity: FileIdentity | None = None) -> Any:
-    """Load a process in the process that is its own.
+    """Load a process in the process that is its own; see :func:`load_file`."""
+    return load_file(file_path, identity=identity, own_process=True)
 
-    Unlike :meth:`jobcontainer.Serializer.deserialize_from_file`, classes are made as they were when the file was
-    written, ``import`` finds the modules that travelled, tracebacks show their source, and ``inspect.getsource`` finds
-    classes.
+
+def check_file(file_path: str | os.PathLike[str], *, anew: bool = False) -> FileIdentity:
+    """Check that a file is whole and signed by this user's key, as a load does; nothing in it is run.
 
     Args:
         file_path: the file.
-        identity: what the writer of the file vouches for; large buffers of a file that has it are not hashed.
-    """
-    return _load(file_path, trusted=False, identity=identity, own_process=True)
-
-
-def check_file(file_path: str | os.PathLike[str]) -> FileIdentity:
-    """Check that a file is whole and signed by this user's key, as a load does; nothing in it is run.
-
-    Unlike :meth:`jobcontainer.Serializer.verify`, it does not hash large buffers again that this process has checked.
+        anew: whether large buffers are hashed although this process has checked them before.
 
     Returns:
         The identity of the file that was checked.
@@ -80,78 +87,49 @@ def check_file(file_path: str | os.PathLike[str]) -> FileIdentity:
     """
     with FileReader(file_path) as file:
         if file.is_job_file:
-            check_signature(file)
-            _read(file, file.header(), identity=None)
+            _check_signature(file)
+            checked_content(file, file.header(), anew=anew)
         else:
-            check_plain(file)
+            signed_content(file)
         return file.identity
 
 
-def check_signature(file: FileReader) -> None:
-    """Check that a job file is signed by this user's key.
+def checked_content(
+    file: FileReader, header: Header, identity: FileIdentity | None = None, *, anew: bool = False
+) -> tuple[bytes | bytearray, bytes | bytearray, list[memoryview]]:
+    """Read stream, sources and buffers of a job file, and check all but its signature.
 
-    Raises:
-        UntrustedFileError: it is not.
-    """
-    if not signing.is_signed(file.signed, file.signature):
-        raise UntrustedFileError(
-            f"{file.path} is not signed with your key {signing.key_file()}, or was altered, and loading it would run "
-            "code that is in it. If you trust who made it: deserialize_from_file(..., trusted=True), or once "
-            f"`jobcontainer trust {file.path}`."
-        )
-
-
-def check_content(file: FileReader) -> None:
-    """Check every byte of a job file but its signature.
+    Args:
+        file: the file.
+        header: its header.
+        identity: what the writer of the file vouches for.
+        anew: whether large buffers are hashed although somebody vouches for them.
 
     Raises:
         CorruptFileError: it was altered.
     """
-    header = file.header()
-    file.stream(header)
-    file.sources(header)
-    file.check_buffers(header, file.buffers(header))
+    stream, sources, buffers = file.stream(header), file.sources(header), file.buffers(header)
+    if anew or (file.identity != identity and (file.identity, file.signature) not in _whole):
+        file.check_buffers(header, buffers)
+        remember_whole(file.identity, file.signature)
+    return stream, sources, buffers
 
 
 def remember_whole(identity: FileIdentity, signature: bytes) -> None:
-    """Note that this process has written or checked every byte of a file.
-
-    Args:
-        identity: of the file.
-        signature: as it stands in the file; it covers the digests of all content.
-    """
+    """Note that this process has written or checked every byte of a file."""
     if identity.size >= _REMEMBERED_FROM:
         if len(_whole) >= _MOST_REMEMBERED:
             _whole.clear()
         _whole.add((identity, signature))
 
 
-def _load(file_path: str | os.PathLike[str], *, trusted: bool, identity: FileIdentity | None, own_process: bool) -> Any:
-    with FileReader(file_path) as file:
-        if not file.is_job_file:
-            return load_plain(file, trusted=trusted)
-        if not trusted:
-            check_signature(file)
-        header = file.header()
-        _check_python(file, header)
-        content = _read(file, header, identity)
-    source_code.remember(content.sources, own_process=own_process)
-    try:
-        obj = load(content.stream, content.buffers, anew=own_process)
-    except Exception as error:
-        error.add_note(f"Raised while {file.path} was loaded, which is whole and signed.")
-        raise
-    package_versions.compare(file.path, content.packages)
-    return obj
-
-
-def _read(file: FileReader, header: Header, identity: FileIdentity | None) -> _Content:
-    """Read and check the content of a file; buffers only if nobody has vouched for them."""
-    stream, sources, buffers = file.stream(header), file.sources(header), file.buffers(header)
-    if file.identity != identity and (file.identity, file.signature) not in _whole:
-        file.check_buffers(header, buffers)
-        remember_whole(file.identity, file.signature)
-    return _Content(stream, sources, buffers, info.packages_in(file, header))
+def _check_signature(file: FileReader) -> None:
+    if not signing.is_signed(file.signed, file.signature):
+        raise UntrustedFileError(
+            f"{file.path} is not signed with your key {signing.key_file()}, or was altered, and loading it would run "
+            "code that is in it. If you trust who made it: deserialize_from_file(..., trusted=True), or once "
+            f"`jobcontainer trust {file.path}`."
+        )
 
 
 def _check_python(file: FileReader, header: Header) -> None:

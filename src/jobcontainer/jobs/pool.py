@@ -1,18 +1,20 @@
-"""JobPool: the executor whose every call has a process of its own.
-
-A pool starts its first worker in the background. What writes jobs and queues them is loaded meanwhile, which is why
-functions import it here.
-"""
+"""JobPool: the executor whose every call has a process of its own."""
 
 from __future__ import annotations
 
+import shutil
 import threading
 import weakref
+from collections.abc import Mapping
 from concurrent.futures import Executor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 
-from jobcontainer.engines import StartsInBackground, engine_named
+from jobcontainer.engines import engine_named
+from jobcontainer.jobs.control import shared_control, start_scheduler
+from jobcontainer.jobs.detached.client import DetachedJobs
+from jobcontainer.jobs.group import JobGroup
+from jobcontainer.jobs.submission import as_process
 from jobcontainer.process import JobOptions
 from jobcontainer.storage.folder import store_folder
 
@@ -22,8 +24,6 @@ if TYPE_CHECKING:
 
     from jobcontainer.engines import Engine
     from jobcontainer.jobs.control import SchedulerControl
-    from jobcontainer.jobs.detached.client import DetachedJobs
-    from jobcontainer.jobs.group import JobGroup
     from jobcontainer.jobs.job import Job
     from jobcontainer.jobs.scheduler import Scheduler
     from jobcontainer.jobs.submission import Submission
@@ -69,16 +69,11 @@ class JobPool(Executor):
         preload: Sequence[str] = (),
         **options: Any,
     ) -> None:
-        """Make the store, and start the first worker in the background; the others start with their first jobs."""
         if max_workers is not None and (not isinstance(max_workers, int) or max_workers < 1):
             raise ValueError(f"max_workers={max_workers!r}: it takes a whole number from 1 up, or None for all CPUs.")
         self._options, folder = JobOptions().updated(**options), store_folder(store)
         folder.create()
         made = engine_named(engine, max_workers, preload) if isinstance(engine, str) else engine
-        if isinstance(made, StartsInBackground):
-            made.warm_up()
-        from jobcontainer.jobs.control import start_scheduler
-
         self._control = start_scheduler(made, folder)
         self._root = self  # what a view keeps alive
         self._may_detach = engine == "loky"
@@ -110,17 +105,15 @@ class JobPool(Executor):
             >>> pool.submit(pow, 2, 10).result()      # doctest: +SKIP
             1024
         """
-        from jobcontainer.jobs.submission import as_process
-
         process = as_process(work, args, kwargs)
         sender = self._sender()
         return sender.submit([sender.submitter.of_process(process, self._for_jobs())])[0]
 
-    def submit_all(self, processes: Iterable[Process[R]]) -> JobGroup[R]:
+    def submit_all(self, processes: Iterable[Process[R]] | Mapping[Any, Process[R]]) -> JobGroup[R]:
         """Send off several processes: all of them, or, where one can't go into a file, none.
 
         Args:
-            processes: objects with ``run()``.
+            processes: objects with ``run()``; the keys of a dict of them name the jobs.
 
         Returns:
             The jobs, in the same order.
@@ -128,17 +121,16 @@ class JobPool(Executor):
         Raises:
             SerializationError: one of them can't go into a file.
         """
-        from jobcontainer.jobs.group import JobGroup
-        from jobcontainer.jobs.submission import as_process
-
         sender, options = self._sender(), self._for_jobs()
         submissions: list[Submission] = []
         try:
             here = sender.submitter.here()
-            submissions.extend(sender.submitter.of_process(as_process(one, (), {}), options, here) for one in processes)
+            for key, one in processes.items() if isinstance(processes, Mapping) else ((None, one) for one in processes):
+                own = options if key is None else options.updated(name=str(key) or repr(key))
+                submissions.append(sender.submitter.of_process(as_process(one, (), {}), own, here))
         except BaseException:
             for submission in submissions:
-                sender.submitter.discard(submission)
+                shutil.rmtree(submission.folder.path)
             raise
         return JobGroup(sender.submit(submissions))
 
@@ -203,8 +195,6 @@ class JobPool(Executor):
             return self._control
         if not self._may_detach:
             raise ValueError("detach=True: detached jobs run on this machine, by the store's host; leave engine out.")
-        from jobcontainer.jobs.detached.client import DetachedJobs
-
         return DetachedJobs(self._control.store)
 
     def _for_jobs(self) -> JobOptions:
@@ -215,16 +205,14 @@ class JobPool(Executor):
 
 
 def warm_up() -> None:
-    """Load loky and start a worker in the background, for the first pool that is made; return at once."""
-    from jobcontainer.engines.local.worker_slots import start_spare_keeper
+    """Import loky, and start a worker in the background for the first pool that is made."""
+    from jobcontainer.engines.local.worker_slots import start_spare_keeper  # noqa: PLC0415 -- joblib takes its time
 
     start_spare_keeper()
 
 
 def shared_pool() -> JobPool:
     """Return this process's own pool for the default store; for jobs that come without a pool."""
-    from jobcontainer.jobs.control import shared_control
-
     return _view(shared_control(store_folder(None)), JobOptions())
 
 

@@ -19,16 +19,18 @@ from __future__ import annotations
 import contextlib
 import heapq
 import itertools
-import os
+import sys
 import threading
+import weakref
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from jobcontainer.engines import Growing, StartsInBackground
 from jobcontainer.events import JobState, Outcome
-from jobcontainer.jobs import at_exit
 from jobcontainer.storage.ending import cancelled_before_start, lost, may_be_retried, write_end
 from jobcontainer.storage.journal import Journal, JournalEntry
+from jobcontainer.worker.cpython_internals import call_at_exit
+from jobcontainer.worker.forked_child import BoundToProcess
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,6 +41,13 @@ if TYPE_CHECKING:
     from jobcontainer.jobs.submission import Submission, Submitter
 
 _ENDS_AT_ONCE = 200  # cancelled jobs whose ends go into the journal in one write
+
+_schedulers: weakref.WeakSet[Scheduler] = weakref.WeakSet()
+
+
+def schedulers_here() -> list[Scheduler]:
+    """Return the schedulers that this process made, not those of a parent that it was forked from."""
+    return [scheduler for scheduler in list(_schedulers) if not scheduler.is_inherited]
 
 
 @dataclass(slots=True, order=True)
@@ -52,22 +61,12 @@ class _Entry:
     attempt: int = field(default=1, compare=False)
     cancelled: bool = field(default=False, compare=False)
 
-    @property
-    def begun(self) -> int:
-        """The number of the attempt that waits; 0 where none was made yet."""
-        return self.attempt if self.attempt > 1 else 0
 
-
-class Scheduler:
-    """Hands queued jobs to an engine's free slots, oldest first among those of the highest priority.
-
-    Args:
-        engine: where jobs run; the scheduler owns it from here on, and closes it.
-        submitter: writes the job folders.
-    """
+class Scheduler(BoundToProcess):
+    """Hands queued jobs to an engine's free slots, oldest first among those of the highest priority."""
 
     def __init__(self, engine: Engine, submitter: Submitter) -> None:
-        """Start with an empty queue."""
+        super().__init__()
         self.engine = engine
         self.submitter = submitter
         self._lock = threading.Lock()
@@ -77,37 +76,21 @@ class Scheduler:
         self._journal = Journal(submitter.store)
         self._running: dict[str, _Entry] = {}
         self._numbers = itertools.count()
-        self._owner_pid = os.getpid()
-        self._shut = False
+        self.is_shut = False
         self._closing: threading.Thread | None = None
-        at_exit.add(self)
+        _schedulers.add(self)
         if isinstance(engine, Growing):
             engine.on_growth(self._dispatch)
         if isinstance(engine, StartsInBackground):
             engine.warm_up()
 
     @property
-    def idle(self) -> bool:
-        """Whether no job is queued or running."""
-        with self._lock:
-            return not self._waiting and not self._running
-
-    @property
     def has_waiting(self) -> bool:
         """Whether a job is queued."""
         return bool(self._waiting)
 
-    @property
-    def is_shut(self) -> bool:
-        """Whether it takes no more jobs."""
-        return self._shut
-
     def submit(self, jobs: Sequence[Job[Any]], submissions: Sequence[Submission]) -> None:
         """Queue jobs whose folders are ready.
-
-        Args:
-            jobs: their handles, which the scheduler moves from here on.
-            submissions: what each starts with, in the same order.
 
         Raises:
             RuntimeError: the scheduler was shut down.
@@ -133,6 +116,8 @@ class Scheduler:
         Returns:
             Whether any of them was queued or running here.
         """
+        if self.is_inherited:
+            return False
         with self._lock:
             queued = [entry for job in jobs if (entry := self._waiting.pop(job.id, None)) is not None]
             running = [entry for job in jobs if (entry := self._running.get(job.id)) is not None]
@@ -152,8 +137,10 @@ class Scheduler:
             wait: whether to return only then.
             cancel_queued: whether the jobs that have not started are cancelled.
         """
+        if self.is_inherited:
+            return
         with self._lock:
-            self._shut = True
+            self.is_shut = True
         if cancel_queued:
             self.cancel(self.waiting())
         self._close_if_done()
@@ -167,8 +154,10 @@ class Scheduler:
 
     def end(self) -> None:
         """Cancel every job and close the engine at once."""
+        if self.is_inherited:
+            return
         with self._lock:
-            self._shut = True
+            self.is_shut = True
         self.cancel(self.unfinished())
         self.engine.close()
         self.shutdown()
@@ -195,9 +184,8 @@ class Scheduler:
         Raises:
             RuntimeError: it was shut down, or this process was forked from the one that made it.
         """
-        if self._owner_pid != os.getpid():
-            raise RuntimeError("This process was forked from the one that made the pool: make a new JobPool here.")
-        if self._shut:
+        self.refuse_if_inherited()
+        if self.is_shut:
             raise RuntimeError("cannot submit after shutdown: make a new JobPool.")
 
     def _push(self, entry: _Entry) -> None:
@@ -243,7 +231,7 @@ class Scheduler:
             outcome = write_end(submission.folder, lost(submission.folder, reason, entry.attempt))
             self._settle([(entry.job, outcome)])
             raise
-        at_exit.finish_at_exit()
+        call_at_exit(_finish_at_exit)
         if entry.cancelled:  # between the queue and the engine, where neither could find it
             self.engine.cancel(entry.job.id)
         future.add_done_callback(lambda done: self._ended(entry, done))
@@ -266,9 +254,11 @@ class Scheduler:
 
     def _settle_unstarted(self, *entries: _Entry) -> None:
         """End jobs that were cancelled while they waited, as no engine knows of them."""
-        self._settle(
-            [(entry.job, write_end(entry.job.folder, cancelled_before_start(entry.begun))) for entry in entries]
-        )
+        ends = []
+        for entry in entries:
+            begun = entry.attempt if entry.attempt > 1 else 0
+            ends.append((entry.job, write_end(entry.job.folder, cancelled_before_start(begun))))
+        self._settle(ends)
 
     def _settle(self, ends: list[tuple[Job[Any], Outcome]]) -> None:
         self._journal.add_ended((job.folder, outcome.state) for job, outcome in ends)
@@ -277,9 +267,20 @@ class Scheduler:
 
     def _close_if_done(self) -> None:
         with self._lock:
-            if not self._shut or self._waiting or self._running or self._closing is not None:
+            if not self.is_shut or self._waiting or self._running or self._closing is not None:
                 return
             self._closing = threading.Thread(target=self.engine.close, name="jobcontainer-close")
             with contextlib.suppress(RuntimeError):  # at exit, from Python 3.12 on, no thread starts: who waits closes
                 self._closing.start()
             self._idle.notify_all()
+
+
+def _finish_at_exit() -> None:
+    """Wait for the jobs of a script, as the standard library's executors do; end those of an interactive session."""
+    interactive = hasattr(sys, "ps1")  # set by the plain prompt and by IPython, in a terminal or a kernel
+    for scheduler in schedulers_here():
+        try:
+            scheduler.end() if interactive else scheduler.shutdown()
+        except KeyboardInterrupt:
+            scheduler.end()
+            raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import shutil
 import time
 from dataclasses import dataclass, replace
@@ -12,9 +13,8 @@ from jobcontainer.jobfile.loading import check_file
 from jobcontainer.jobfile.serializer import Serializer, trust_file, write_file
 from jobcontainer.pickling.source_code import source_of
 from jobcontainer.process import Call, Environment, JobOptions
-from jobcontainer.storage.folder import PROCESS
-from jobcontainer.storage.owner import this_process
-from jobcontainer.storage.record import JobRecord
+from jobcontainer.storage.record import JobRecord, this_process
+from jobcontainer.worker import process_settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,6 +23,11 @@ if TYPE_CHECKING:
     from jobcontainer.jobfile.identity import FileIdentity
     from jobcontainer.process import Process
     from jobcontainer.storage.folder import JobFolder, StoreFolder
+
+_NO_DESCRIPTORS = {errno.EMFILE, errno.ENFILE}
+_TOO_MANY_FILES = (
+    "Too many files are open here to write a job: close some, or raise the limit before Python starts, `ulimit -n 4096`"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,14 +60,13 @@ class Submitter:
     """
 
     def __init__(self, store: StoreFolder, owner: dict[str, Any] | None = None) -> None:
-        """Name the store; it is made with the first job."""
         self.store = store
         self.owner = owner or this_process()
         self._environment: Environment | None = None
 
     def here(self) -> Environment:
         """Return the environment of this process; the last ones where nothing has changed since."""
-        self._environment = Environment.here(like=self._environment)
+        self._environment = Environment.here(like=self._environment, settings=process_settings.capture())
         return self._environment
 
     def of_process(
@@ -70,18 +74,13 @@ class Submitter:
     ) -> Submission:
         """Write the folder of a process.
 
-        Args:
-            process: the process.
-            options: its options.
-            environment: of this process, where several submissions share it; None for that of now.
-
         Raises:
             SerializationError: the process can't go into a file; no folder is left.
             OSError: the store can't be written to; no folder is left.
         """
         name = options.name or name_of(process)
         with self._new_folder(name) as folder:
-            identity = write_file(process, folder.file(PROCESS), kind="process")
+            identity = write_file(process, folder.process_file, kind="process")
             submission = self._recorded(folder, name, options, source_of(process), environment)
             return replace(submission, identity=identity)
 
@@ -106,12 +105,8 @@ class Submitter:
         record = folder.read_record()
         with self._new_folder(record.name) as new:
             _snapshot(folder.process_file, new.process_file)
-            here = replace(Environment.here(), cwd=record.cwd, sys_path=record.sys_path)
+            here = replace(self.here(), cwd=record.cwd, sys_path=record.sys_path)
             return self._recorded(new, record.name, JobOptions(**record.options), record.source, here)
-
-    def discard(self, submission: Submission) -> None:
-        """Remove a folder whose job was never queued."""
-        shutil.rmtree(submission.folder.path)
 
     @contextlib.contextmanager
     def _new_folder(self, name: str) -> Iterator[JobFolder]:
@@ -122,8 +117,10 @@ class Submitter:
             folder = self.store.new_job(name)
         try:
             yield folder
-        except BaseException:
+        except BaseException as error:
             shutil.rmtree(folder.path, ignore_errors=True)
+            if isinstance(error, OSError) and error.errno in _NO_DESCRIPTORS:
+                raise OSError(error.errno, _TOO_MANY_FILES) from error
             raise
 
     def _recorded(
@@ -146,11 +143,6 @@ class Submitter:
 
 def as_process(work: object, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Process[Any]:
     """Return what is to run as a process.
-
-    Args:
-        work: an object with ``run()``, or a function.
-        args: the function's arguments.
-        kwargs: the function's keyword arguments.
 
     Raises:
         TypeError: it is neither, or a process came with arguments; the message says what to do.

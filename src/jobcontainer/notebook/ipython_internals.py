@@ -7,12 +7,17 @@ each of them against the installed versions.
 from __future__ import annotations
 
 import ast
+import sys
+import sysconfig
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-    from types import CodeType
+    from collections.abc import Callable, Iterable
+    from types import CodeType, TracebackType
 
+_PACKAGE = str(Path(__file__).parents[1])
+_STANDARD_LIBRARY, _LIBRARIES = sysconfig.get_path("stdlib"), "site-packages"
 _RUN_CELL_MAGIC = "get_ipython().run_cell_magic("
 
 
@@ -25,9 +30,6 @@ class CellRequest:
     Relies on ``session``, ``pub_socket`` and ``topic`` of the shell's display publisher and on ``shell.get_parent``,
     which are undocumented. :func:`in_kernel` returns False where they are missing; there is no card then, but text.
 
-    Args:
-        shell: a kernel's shell.
-
     Attributes:
         cell_id: the id of the cell; empty where the front end sends none.
         request_id: the id of the request, different for each run of the cell.
@@ -35,7 +37,6 @@ class CellRequest:
     """
 
     def __init__(self, shell: Any) -> None:
-        """Remember the request."""
         publisher = shell.display_pub
         self._session, self._socket, self._topic = publisher.session, publisher.pub_socket, publisher.topic
         self._parent = shell.get_parent()
@@ -60,11 +61,6 @@ def parse_cell(shell: Any, text: str, raw: str) -> tuple[ast.Module, str]:
     Relies on methods of ``shell.compile`` and, for the number that tracebacks show, on ``displayhook.exec_result``, the
     result of the cell that runs: depending on IPython's version, ``shell.execution_count`` is this cell's number or the
     next one's. Without a result, that count is taken.
-
-    Args:
-        shell: IPython's shell.
-        text: the cell as IPython has transformed it.
-        raw: the cell as it was typed.
 
     Returns:
         The syntax tree, and the file name under which the lines are kept.
@@ -105,11 +101,6 @@ def await_cell_magic(shell: Any, name: str, lines: list[str]) -> list[str]:
     IPython decides before it runs a cell whether the cell needs the event loop, and sees only the call of the magic.
     Relies on the text of that call, ``get_ipython().run_cell_magic(name, line, cell)``, which converted notebooks hold
     too. Where it differs, such a cell runs without an event loop and an error says to await in a cell of its own.
-
-    Args:
-        shell: IPython's shell.
-        name: the magic.
-        lines: a cell as IPython has transformed it.
     """
     if lines and lines[0].startswith(f"{_RUN_CELL_MAGIC}{name!r},") and shell.autoawait:
         call: Any = ast.parse("".join(lines)).body[0]
@@ -143,15 +134,45 @@ def receive_while_busy(widget: Any) -> None:
         widget.comm._reply_subshell_for = lambda _data, default: default  # noqa: SLF001 -- the reason is above
 
 
+def stop_debugger_in_users_frame(shell: Any) -> Callable[[], None]:
+    """Have ``%pdb on`` and ``%debug`` stop where the user's code called this package, not inside of it.
+
+    Relies on ``shell.InteractiveTB.debugger``, which enters the last frame of the exception that was shown. Without it,
+    nothing is changed.
+
+    Returns:
+        What undoes it.
+    """
+    formatter = shell.InteractiveTB
+    enter = getattr(formatter, "debugger", None)
+    if enter is None:
+        return lambda: None
+
+    def debugger(force: bool = False) -> None:  # noqa: FBT001, FBT002 -- as IPython has it
+        error = getattr(sys, "last_value", None)
+        _cut_frames(error and error.__traceback__)
+        enter(force)
+
+    formatter.debugger = debugger
+    return lambda: vars(formatter).pop("debugger", None)
+
+
+def _cut_frames(frames: TracebackType | None) -> None:
+    """Let a traceback end where user code called this package, if it ends in there or in what that called."""
+    last = None
+    while frames is not None:
+        file = frames.tb_frame.f_code.co_filename
+        if not file.startswith(_PACKAGE) and (_LIBRARIES in file or not file.startswith(_STANDARD_LIBRARY)):
+            last = frames
+        frames = frames.tb_next
+    if last is not None and last.tb_next and last.tb_next.tb_frame.f_code.co_filename.startswith(_PACKAGE):
+        last.tb_next = None
+
+
 def remove_magics(shell: Any, magics: Any, names: Iterable[tuple[str, str]]) -> None:
     """Undo ``shell.register_magics``, for which IPython has no counterpart.
 
     Relies on the registries of the magics manager and on ``shell.configurables``. What is missing there is left alone.
-
-    Args:
-        shell: IPython's shell.
-        magics: what was registered.
-        names: "line" or "cell" and the name, for each magic.
     """
     manager = shell.magics_manager
     for kind, name in names:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 from jobcontainer.errors import Culprit, SerializationError
 from jobcontainer.pickling.definitions import Scope, without_needed
 from jobcontainer.pickling.hints import guess_for, hint_for, type_name
+from jobcontainer.pickling.notebook_syntax import NotebookSyntaxError
 from jobcontainer.pickling.object_graph import find_paths
 from jobcontainer.pickling.pickler import NullFile, Pickler, unfit_parts
 
@@ -26,10 +27,12 @@ if TYPE_CHECKING:
     from jobcontainer.pickling.object_graph import Part
 
 _LEAVE_OUT: Final = "Leave it out of what run() returns, or return what it is made of."
+_TOO_DEEP: Final = "It is nested too deeply for pickle: make it flatter, for example a list instead of a chain."
+_FLATTEN: Final = "It is nested too deeply for pickle: return something flatter, for example a list instead of a chain."
 _MOST_ROUNDS: Final = 20
 _MOST_SHOWN: Final = 10
 _LONGEST_PATH: Final = 200
-_SHORTEST_REDUCED, _LONGEST_REDUCED = 2, 6
+_REDUCED_LENGTHS: Final = range(2, 7)
 
 
 def diagnose(obj: object) -> list[Culprit]:
@@ -49,7 +52,30 @@ def diagnose(obj: object) -> list[Culprit]:
     return _culprits(obj, _name_of(obj))
 
 
-def _culprits(obj: object, name: str) -> list[Culprit]:
+def _culprits(obj: object, name: str, error: Exception | None = None) -> list[Culprit]:
+    """Find the culprits; where the search itself fails, at odd objects of user code, name what pickle said.
+
+    Args:
+        obj: the object.
+        name: what it is called.
+        error: what pickling it raised; None to find out.
+    """
+    try:
+        return _search(obj, name)
+    except Exception:  # noqa: BLE001 -- the error that the user waits for is that of pickle
+        error = error or _error_of(obj)
+    return [] if error is None else [Culprit(name, type_name(type(obj)), _hint_of(error))]
+
+
+def _error_of(obj: object) -> Exception | None:
+    try:
+        Pickler(NullFile()).dump(obj)
+    except Exception as error:  # noqa: BLE001 -- user code
+        return error
+    return None
+
+
+def _search(obj: object, name: str) -> list[Culprit]:
     probe, failures = _probed(obj, {})
     if failures and probe.travelling:
         probe, failures = _probed(obj, unfit_parts(probe.travelling))
@@ -68,19 +94,13 @@ def _name_of(obj: object) -> str:
 
 
 def explained(obj: object, error: Exception, *, is_result: bool) -> SerializationError:
-    """Return the error that says why an object can't go into a file.
-
-    Args:
-        obj: the object.
-        error: what pickling it raised.
-        is_result: whether it is what ``run()`` returned; then the advice is different.
-    """
-    culprits = _culprits(obj, "result" if is_result else _name_of(obj))
+    """Return the error that says why an object can't go into a file."""
+    culprits = _culprits(obj, "result" if is_result else _name_of(obj), error)
     if is_result:
-        culprits = [replace(culprit, hint=_LEAVE_OUT) for culprit in culprits]
+        culprits = [replace(one, hint=_FLATTEN if one.hint == _TOO_DEEP else _LEAVE_OUT) for one in culprits]
     name = type_name(type(obj))
     if not culprits:
-        return SerializationError(f"{name} can't go into a file: {type(error).__name__}: {error}")
+        return SerializationError(f"{name} can't go into a file: {type(error).__name__}: {_text_of(error)}")
     lines = [f"{name} can't go into a file, because of:", *(f"  {culprit}" for culprit in culprits[:_MOST_SHOWN])]
     if len(culprits) > _MOST_SHOWN:
         lines.append(f"  and {len(culprits) - _MOST_SHOWN} more: see the error's culprits")
@@ -100,7 +120,6 @@ class Probe(Pickler):
     """
 
     def __init__(self, left_out: Mapping[str, Mapping[str, str]], skipped: frozenset[int] = frozenset()) -> None:
-        """Make a probe."""
         super().__init__(NullFile(), left_out)
         self.failures: list[tuple[object, Exception]] = []
         self.last: object = None
@@ -137,7 +156,7 @@ class Probe(Pickler):
 
     def _asked(self, obj: Any) -> Any:
         value = super().reducer_override(obj)
-        if value is NotImplemented and not _goes_by_name(obj):
+        if value is NotImplemented and not isinstance(obj, (type, types.FunctionType)):  # those go by name
             special = self.dispatch_table.get(type(obj))
             value = special(obj) if special is not None else obj.__reduce_ex__(5)
         # pickle itself checks the name that a string is.
@@ -161,16 +180,11 @@ def _probed(obj: object, left_out: Mapping[str, Mapping[str, str]]) -> tuple[Pro
     return probe, found + probe.failures
 
 
-def _goes_by_name(obj: object) -> bool:
-    """Return whether pickle writes only a name for what the pickler leaves to it: a class or function."""
-    return isinstance(obj, (type, types.FunctionType))
-
-
 def _with_lists(value: Any) -> tuple[Any, ...]:
     """Check a reduce value as pickle does, and turn the iterators of items in it into lists."""
     if (
         not isinstance(value, tuple)
-        or not _SHORTEST_REDUCED <= len(value) <= _LONGEST_REDUCED
+        or len(value) not in _REDUCED_LENGTHS
         or not callable(value[0])
         or not isinstance(value[1], tuple)
     ):
@@ -184,27 +198,29 @@ def _stand_in() -> None:
 
 def _culprit(path: list[Part], error: Exception) -> Culprit:
     """Name the first well-known object of the path, or else its end."""
-    for words, part in path:
-        hint = hint_for(type(part))
-        if hint is not None:
-            return Culprit(_shortened(words), type_name(type(part)), hint)
-    words, part = path[-1]
-    return Culprit(_shortened(words), type_name(type(part)), _hint(part, error))
+    known = ((words, part, hint) for words, part in path if (hint := hint_for(type(part))) is not None)
+    words, part, hint = next(known, (*path[-1], None))
+    hint = hint or guess_for(type(part)) or _hint_of(error)
+    return Culprit(_shortened(words), type_name(type(part)), hint)
 
 
-def _hint(part: object, error: Exception) -> str:
-    guess = guess_for(type(part))
-    if guess is not None:
-        return guess
+def _hint_of(error: Exception) -> str:
     if isinstance(error.__cause__ or error, RecursionError):
-        return "It is nested too deeply for pickle: make it flatter, for example a list instead of a chain."
+        return _TOO_DEEP
+    if isinstance(error, NotebookSyntaxError):
+        return str(error)
     if isinstance(error, (TypeError, pickle.PicklingError)):
-        return f"Pickle says: {error}. Make it inside run(), or leave it out in __getstate__()."
-    return f"Pickling it raised {type(error).__name__}: {error}. Make it inside run(), or put that right."
+        return f"Pickle says: {_text_of(error)}. Make it inside run(), or leave it out in __getstate__()."
+    return f"Pickling it raised {type(error).__name__}: {_text_of(error)}. Make it inside run(), or put that right."
+
+
+def _text_of(error: Exception) -> str:
+    try:
+        return str(error)
+    except Exception:  # noqa: BLE001 -- user code
+        return "an error that can't be shown"
 
 
 def _shortened(words: str) -> str:
-    if len(words) <= _LONGEST_PATH:
-        return words
     half = _LONGEST_PATH // 2
-    return f"{words[:half]} ... {words[-half:]}"
+    return words if len(words) <= _LONGEST_PATH else f"{words[:half]} ... {words[-half:]}"

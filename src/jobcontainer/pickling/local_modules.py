@@ -34,7 +34,6 @@ class Namespace:
     __slots__ = ("module",)
 
     def __init__(self, module: types.ModuleType) -> None:
-        """Keep the module."""
         self.module = module
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -101,7 +100,6 @@ class Unavailable:
     """
 
     def __init__(self, module: str, names: dict[str, str], own: Any = None) -> None:
-        """Keep what the message is made of."""
         self._module, self._names, self._own = module, names, own
 
     def __call__(self, name: str) -> Any:

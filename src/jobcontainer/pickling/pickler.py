@@ -39,7 +39,9 @@ from jobcontainer.pickling.local_modules import (
     namespace_of,
 )
 from jobcontainer.pickling.module_origin import MAIN, travels
+from jobcontainer.pickling.notebook_syntax import refuse_notebook_syntax
 from jobcontainer.pickling.reducers import DEFINITIONS, DESCRIPTORS, REDUCERS, descriptor_by_value
+from jobcontainer.pickling.standard_streams import is_stream_type, reduce_stream, standard_streams
 from jobcontainer.pickling.unpickler import set_function, set_module, travelled_module
 
 if TYPE_CHECKING:
@@ -100,6 +102,7 @@ class Pickler(cloudpickle_internals.BasePickler):
         self._empty_modules = empty_modules
         self._new_with_module: dict[int, object] = {}
         self._cells: dict[int, _Cell] = {}
+        self._streams = standard_streams()
         self._definitions = Definitions(self._subclasses)
         self._subclasses_are_asked_for = False
         self._reducers = dict(self._of_types)
@@ -119,6 +122,9 @@ class Pickler(cloudpickle_internals.BasePickler):
     def _instance(self, obj: Any) -> Any:
         """Leave an object to pickle, but for one whose class is not filled yet."""
         return self._after_needed(obj, NotImplemented) if self._definitions.waiting else NotImplemented
+
+    def _stream(self, obj: Any) -> Any:
+        return self._after_needed(obj, reduce_stream(obj, self._streams))
 
     def _member(self, member: enum.Enum) -> Any:
         return self._after_needed(member, member_by_value(member))
@@ -141,6 +147,7 @@ class Pickler(cloudpickle_internals.BasePickler):
         owner = _owner_of(function)
         if owner is not None:
             return method_function, (owner, function.__name__)
+        refuse_notebook_syntax(function)
         self.by_value = True
         self.files[function.__code__.co_filename] = None
         home = namespace_of(function)
@@ -243,7 +250,9 @@ class Pickler(cloudpickle_internals.BasePickler):
         for base, reduce in self._of_subclasses.items():
             if issubclass(kind, base):
                 return reduce
-        return self._of_others[issubclass(kind, enum.Enum) and _class_travels(kind)]
+        if issubclass(kind, enum.Enum) and _class_travels(kind):
+            return self._of_members
+        return self._of_streams if is_stream_type(kind) else self._of_instances
 
     _of_types: ClassVar[dict[type, Callable[[Pickler, Any], Any]]] = {
         **{kind: _without_pickler(reduce) for kind, reduce in REDUCERS.items()},
@@ -254,7 +263,7 @@ class Pickler(cloudpickle_internals.BasePickler):
         Step: lambda _, step: (definitions.fill, (step.take(),)),
         Scope: lambda _, scope: (list, (), None, scope.steps()),
     }
-    _of_others = _instance, _member
+    _of_members, _of_streams, _of_instances = staticmethod(_member), staticmethod(_stream), staticmethod(_instance)
     _of_subclasses: ClassVar[dict[type, Callable[[Pickler, Any], Any]]] = {
         type: _class,
         types.ModuleType: _module,

@@ -28,13 +28,7 @@ _warned: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
 def warn_if_large(obj: object, size: int, left_out: Mapping[str, Mapping[str, str]]) -> None:
-    """Warn, once for each class, of a process file over 10 MB, and name its largest parts.
-
-    Args:
-        obj: the process.
-        size: of its file in bytes.
-        left_out: as for :class:`~jobcontainer.pickling.pickler.Pickler`.
-    """
+    """Warn, once for each class, of a process whose file has over 10 MB, and name its largest parts."""
     definition = definition_of(obj)
     if size <= _LARGE or definition in _warned:
         return
@@ -50,12 +44,7 @@ def largest_parts(obj: object, name: str, left_out: Mapping[str, Mapping[str, st
     """Find the three largest parts of an object: words and bytes, the largest first.
 
     An object that is large only because of a few of its parts is replaced by them, so that ``process.data['train']`` is
-    named and not ``process``.
-
-    Args:
-        obj: the object.
-        name: what it is called.
-        left_out: as for :class:`~jobcontainer.pickling.pickler.Pickler`.
+    named and not ``process``. The last argument is as for :class:`~jobcontainer.pickling.pickler.Pickler`.
     """
     total = _size_of(obj, left_out)
     open_parts = [(total, name, obj)]

@@ -43,13 +43,7 @@ class _Place(NamedTuple):
 
 
 def source_of(obj: object) -> str:
-    """Return the source of an object's class, or of a function, as it was in its cell.
-
-    Args:
-        obj: as :func:`definition_of` takes it.
-
-    Returns:
-        The text with its decorators; empty where it is not known.
+    """Return the source of what defines an object, with its decorators, as it was in its cell; empty if not known.
 
     Example:
         >>> source_of(source_of).splitlines()[0]
@@ -68,23 +62,14 @@ def source_of(obj: object) -> str:
 
 
 def definition_of(obj: object) -> type | Callable[..., Any]:
-    """Return what defines an object: its class, or the function that it calls.
-
-    Args:
-        obj: an instance, a class, a function, a bound method, a partial or a :class:`~jobcontainer.process.Call`.
-    """
+    """Return what defines an object: its class, or the function that a partial or a Call calls."""
     while isinstance(obj, (functools.partial, Call)):
         obj = obj.func if isinstance(obj, functools.partial) else obj.function
     return obj if isinstance(obj, _DEFINED) else type(obj)
 
 
 def definition_in(sources: bytes | bytearray, qualified_name: str) -> str:
-    """Return the definition of a class or function from the sources of a file; empty where it is not in them.
-
-    Args:
-        sources: what :func:`carried_sources` returned.
-        qualified_name: its ``__qualname__``.
-    """
+    """Return the definition of a class or function from what :func:`carried_sources` returned; empty for none."""
     for text in json.loads(sources).values() if sources else ():
         for name, first, last in reversed(_definitions(text)):
             if name == qualified_name:

@@ -1,6 +1,6 @@
 """The progress of a job: its bars as they stood at the last update, in a small file that is always readable.
 
-Layout of the file: two slots of 16 KiB. A slot holds a header (sequence number, length and CRC-32 of the content, in
+Layout of the file: two slots of 16 KiB. A slot holds a header (CRC-32, sequence number and length of the content, in
 little-endian order) and the bars as JSON.
 
 Design: one writer, any number of readers, and no lock between them. An update is one ``pwrite`` over the older of the
@@ -26,8 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 _SLOT: Final = 16 * 1024
-_HEADER: Final = struct.Struct("<QII")  # sequence number, length, CRC-32 of these two and the content
-_CHECKED: Final = struct.Struct("<QI")
+_HEADER: Final = struct.Struct("<IQI")  # CRC-32 of all that follows, sequence number, length of the content
 _LABEL, _MESSAGE = 96, 180  # bytes of a text that are kept
 _READS: Final = 10
 _ENCODER: Final = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
@@ -41,36 +40,19 @@ class ProgressFile:
 
     Raises:
         OSError: the file can't be written.
-
-    Example:
-        >>> import tempfile
-        >>> path = Path(tempfile.mkdtemp(), "progress")
-        >>> file = ProgressFile(path)
-        >>> file.write([Bar(label="epochs", done=1, total=3)])
-        >>> file.close()
-        >>> [(bar.label, bar.done, bar.total) for bar in read_bars(path)]
-        [('epochs', 1.0, 3.0)]
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        """Make an empty file."""
         write_whole(Path(path), b"")
         self._descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
         self._sequence = 0
 
     def write(self, bars: Iterable[Bar]) -> None:
-        """Replace the bars; one writer at a time.
-
-        Args:
-            bars: in the order they are shown, each as :func:`presentable` returns it.
-
-        Raises:
-            OSError: they can't be written.
-        """
+        """Replace the bars, each as :func:`presentable` returns it; one writer at a time."""
         content = _ENCODER.encode([[getattr(bar, name) for name in Bar.__slots__] for bar in bars]).encode()
         self._sequence += 1
-        checked = _CHECKED.pack(self._sequence, len(content))
-        record = checked + struct.pack("<I", crc32(content, crc32(checked))) + content
+        record = _HEADER.pack(0, self._sequence, len(content)) + content
+        record = _HEADER.pack(crc32(record[4:]), self._sequence, len(content)) + content
         os.pwrite(self._descriptor, record, self._sequence % 2 * _SLOT)
 
     def close(self) -> None:
@@ -79,18 +61,7 @@ class ProgressFile:
 
 
 def read_bars(path: str | os.PathLike[str]) -> tuple[Bar, ...]:
-    """Read the bars as they stood at the last update; cheap enough to poll.
-
-    Args:
-        path: the file of a :class:`ProgressFile`, whose writer may be alive or dead.
-
-    Returns:
-        The bars in the order they are shown; none where the file is missing, damaged or no such file.
-
-    Example:
-        >>> read_bars("no such file")
-        ()
-    """
+    """Read the bars as they stood at the last update; none where the file is missing, damaged or no such file."""
     try:
         with open(path, "rb", buffering=0, opener=_without_waiting) as file:
             for _ in range(_READS):
@@ -130,12 +101,9 @@ def _read_slot(data: bytes, offset: int) -> tuple[int, bytes] | None:
     """Return sequence number and content of a slot; None where it is not whole."""
     if len(data) < offset + _HEADER.size:
         return None
-    sequence, length, digest = _HEADER.unpack_from(data, offset)
-    start = offset + _HEADER.size
-    content = data[start : start + length]
-    if not sequence or crc32(content, crc32(data[offset : offset + _CHECKED.size])) != digest:
-        return None
-    return sequence, content
+    digest, sequence, length = _HEADER.unpack_from(data, offset)
+    record = data[offset : offset + _HEADER.size + length]
+    return (sequence, record[_HEADER.size :]) if sequence and crc32(record[4:]) == digest else None
 
 
 def _without_waiting(path: str, flags: int) -> int:

@@ -39,33 +39,34 @@ def job_html(job: JobView) -> str:
 def group_html(jobs: Sequence[JobView]) -> str:
     """Return several jobs as static HTML, dated where they have not all ended."""
     now = time.time()
-    return card_html(_group_card(jobs, now), now)
+    return card_html(GroupSummary(jobs).card(now, snapshot_of), now)
 
 
 class Listing:
-    """Jobs as a table, for ``%jobs`` and ``jobcontainer list``.
+    """Jobs as a table, for ``%jobs`` and ``jobcontainer list``, with the path of their store where it is given."""
 
-    Args:
-        jobs: the jobs, in the order in which they are listed.
-    """
-
-    def __init__(self, jobs: Sequence[JobView]) -> None:
-        """Keep the jobs; they are read when the table is shown."""
+    def __init__(self, jobs: Sequence[JobView], store: object = None) -> None:
         self.jobs = jobs
+        self._store = store
 
     def __repr__(self) -> str:
         """Show a line for each job in columns, whole ids first."""
         rows = [_COLUMNS, *self._rows()]
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
-        return "\n".join(lines) if self.jobs else "There are no jobs."
+        if self.jobs:
+            return "\n".join([*lines, f"Store: {self._store}"] if self._store is not None else lines)
+        return "There are no jobs." if self._store is None else f"There are no jobs in {self._store}."
 
     def _repr_html_(self) -> str:
         """Show a table."""
         rows = ("".join(f"<td>{escape(text)}</td>" for text in row) for row in self._rows())
         body = "".join(f"<tr>{row}</tr>" for row in rows)
         titles = "".join(f"<th>{title}</th>" for title in _COLUMNS)
-        return f"<table><thead><tr>{titles}</tr></thead><tbody>{body}</tbody></table>" if body else escape(repr(self))
+        if not body:
+            return escape(repr(self))
+        caption = "" if self._store is None else f"<caption>Store: {escape(str(self._store))}</caption>"
+        return f"<table>{caption}<thead><tr>{titles}</tr></thead><tbody>{body}</tbody></table>"
 
     def _rows(self) -> list[tuple[str, ...]]:
         return [
@@ -89,7 +90,8 @@ def card_text(card: Card) -> str:
         >>> card_text(Card(id="1", state=JobState.LOST, icon="?", words="lost", name="Train", error="Its keeper died."))
         '? Train lost\n  Its keeper died.'
     """
-    lines = [headline(card)]
+    clock = (units.seconds(card.clock),) if card.clock is not None else ()
+    lines = [" · ".join((f"{card.icon} {card.name} {card.words}", *clock, *card.facts))]
     lines += [
         f"{'  ' * bar.level}{bar.label:<12} {_text_bar(bar.fraction)} {'  '.join(bar.facts)}" for bar in card.bars
     ]
@@ -100,12 +102,6 @@ def card_text(card: Card) -> str:
         lines.append(f"{card.log_title}, {card.log_file}:" if card.log_file else f"{card.log_title}:")
         lines += ["  " + "".join(text for _, text in line) for line in card.log[-_LINES_IN_TEXT:]]
     return "\n".join([lines[0], *(f"  {line}".rstrip() for line in lines[1:])])
-
-
-def headline(card: Card) -> str:
-    """Return the first line of a card: icon, name, state and facts."""
-    clock = (units.seconds(card.clock),) if card.clock is not None else ()
-    return " · ".join((f"{card.icon} {card.name} {card.words}", *clock, *card.facts))
 
 
 def card_html(card: Card, now: float, card_id: str = "") -> str:
@@ -144,10 +140,6 @@ def card_html(card: Card, now: float, card_id: str = "") -> str:
 def style() -> str:
     """Return the style sheet of every card, static or live."""
     return Path(__file__).with_name("card.css").read_text("utf-8")
-
-
-def _group_card(jobs: Sequence[JobView], now: float) -> Card:
-    return GroupSummary(jobs).card(now, snapshot_of)
 
 
 def _head(card: Card) -> str:

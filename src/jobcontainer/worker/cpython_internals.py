@@ -27,24 +27,26 @@ def call_at_exit(call: Callable[[], object], *, last: bool = False) -> None:
     """Have something called when this process exits, before its threads are joined; once, however often it is asked.
 
     Functions of :mod:`atexit` are called too late: the interpreter has joined loky's threads by then, which last as
-    long as keepers do. A forked child does not make the calls of its parent.
-
-    Args:
-        call: what to call.
-        last: whether it comes after the other calls, rather than before them.
+    long as keepers do. A forked child does not make the calls of its parent. The last call comes after the others.
     """
     if (os.getpid(), call) not in _exit_calls:
         _exit_calls.insert(len(_exit_calls) if last else 0, (os.getpid(), call))
         come_first_at_exit()
 
 
-def come_first_at_exit() -> None:
+def come_first_at_exit() -> bool:
     """Have the calls of :func:`call_at_exit` made before what others have registered so far.
 
     What was registered last is called first, and loky registers its own function anew with every executor.
+
+    Returns:
+        False where it is too late for that, as the interpreter exits already.
     """
-    with contextlib.suppress(RuntimeError):  # the interpreter exits already
+    try:
         getattr(threading, "_register_atexit", atexit.register)(_make_exit_calls)
+    except RuntimeError:
+        return False
+    return True
 
 
 def _make_exit_calls() -> None:

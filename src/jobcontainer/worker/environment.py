@@ -8,53 +8,60 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from typing import TYPE_CHECKING
+import time
+from typing import TYPE_CHECKING, Any
 
 from jobcontainer.errors import UntrustedFileError
 from jobcontainer.jobfile import signing
-from jobcontainer.worker import MARK, limits
+from jobcontainer.worker import MARK, limits, process_settings
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from jobcontainer.process import Environment
 
-_variables_of: tuple[str, int | None] | None = None  # digest and threads of those that are set
 
-
-def take_over(environment: Environment, threads: int | None, *, anew: bool = False) -> None:
-    """Make this process look like the one that submitted the job.
-
-    Args:
-        environment: of that process.
-        threads: of numerical libraries; None leaves them as they are.
-        anew: whether user code may have changed the variables since they were set.
+def take_over(environment: Environment, threads: int | None) -> None:
+    """Make this process look like the one that submitted the job; None leaves the threads of libraries as they are.
 
     Raises:
         UntrustedFileError: there is no usable key.
         OSError: the working directory is not there.
     """
-    global _variables_of  # noqa: PLW0603 -- the process has one environment
-    if anew or _variables_of != (environment.digest, threads):
-        _variables_of = None
-        mark = os.environ.get(MARK, "")
-        os.environ.clear()
-        os.environ.update(environment.environ)
-        os.environ[MARK] = mark
-        if threads is not None:
-            limits.announce_cap(threads)
-        signing.hold_key()  # a job that sets HOME shall not sign its result with another key
-        _variables_of = environment.digest, threads
+    mark = os.environ.get(MARK, "")
+    os.environ.clear()
+    os.environ.update(environment.environ)
+    os.environ[MARK] = mark
+    if threads is not None:
+        limits.announce_cap(threads)
+    signing.hold_key()  # a job that sets HOME shall not sign its result with another key
     sys.path[:] = environment.sys_path
-    root = logging.getLogger()
-    if root.level != environment.log_level:
-        root.setLevel(environment.log_level)
+    logging.getLogger().setLevel(environment.log_level)
     if logging.lastResort is not None:  # what prints while user code has set no handler
         logging.lastResort.setLevel(environment.log_level)
     os.chdir(environment.cwd)
 
 
-def take_over_early(environment: Environment, threads: int | None) -> None:
-    """Do the same in a keeper; where it can't be done, the job itself will fail and say why."""
+def set_for_job(variables: Mapping[str, str], settings: Mapping[str, Any]) -> None:
+    """Set what holds for one job alone, in its own process: the variables of ``env=``, and the notebook's settings.
+
+    Variables that Python reads when it starts have had their effect already, but for ``PYTHONPATH``; the warning
+    filters are what ``PYTHONWARNINGS`` says where it is given.
+    """
+    os.environ.update(variables)
+    if "TZ" in variables:
+        time.tzset()
+    given = [entry for entry in variables.get("PYTHONPATH", "").split(os.pathsep) if entry]
+    sys.path[1:1] = [os.path.abspath(entry) for entry in given]  # noqa: PTH100 -- Path.resolve would follow links
+    process_settings.apply(
+        {name: content for name, content in settings.items() if name != "warnings" or "PYTHONWARNINGS" not in variables}
+    )
+
+
+def take_over_early(environment: Environment, threads: int | None) -> bool:
+    """Do the same in a keeper, and return whether it worked; else the job itself will fail and say why."""
     try:
         take_over(environment, threads)
     except (OSError, UntrustedFileError):
-        return
+        return False
+    return True

@@ -12,9 +12,12 @@ import ctypes
 import gc
 import multiprocessing
 import os
+import random
+import secrets
 import signal
 import sys
 import types
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jobcontainer.worker.cpython_internals import become_main_process
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import ModuleType
 
+_breakpoint = sys.breakpointhook
 _LINUX = sys.platform == "linux"
 _SIGINT = {signal.SIGINT}
 _prctl: Any = ctypes.CDLL(None).prctl if _LINUX else None
@@ -51,12 +55,9 @@ def adopt_orphans() -> None:
 
 
 def die_with(parent: int) -> None:
-    """Have the kernel kill this process when its parent dies (Linux).
+    """Have the kernel kill this process when its parent dies, also one that died before the kernel was asked (Linux).
 
     It must be a child of the parent's main thread: the kernel takes the end of that thread for the parent's.
-
-    Args:
-        parent: the parent's process id, to notice a parent that died before the kernel was asked.
     """
     if _LINUX:
         _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
@@ -71,7 +72,8 @@ def settle_in() -> None:
     null = os.open(os.devnull, os.O_RDWR)
     os.dup2(null, 0)
     os.dup2(null, 1)  # standard error stays, for what Python says of a keeper that fails
-    os.close(null)
+    if null > 1:  # else standard input or output was closed, and this is it now
+        os.close(null)
     sys.modules["__main__"] = types.ModuleType("__main__")  # a new interpreter would load loky's
     multiprocessing.set_start_method(None, force=True)  # a new interpreter does not know loky's own
 
@@ -79,10 +81,8 @@ def settle_in() -> None:
 def take_out_joblib() -> dict[str, ModuleType]:
     """Take joblib out of the modules of a keeper, so that what its jobs import was never part of a loky worker.
 
-    A worker's loky refuses to nest deeply, and uses the resource tracker of the process that started it.
-
-    Returns:
-        The modules, for :data:`sys.modules` once more before the keeper ends as loky's worker.
+    A worker's loky refuses to nest deeply, and uses the resource tracker of the process that started it. The modules
+    are returned, for :data:`sys.modules` once more before the keeper ends as loky's worker.
     """
     names = [name for name in sys.modules if name.partition(".")[0] == "joblib"]
     return {name: sys.modules.pop(name) for name in names}
@@ -91,14 +91,8 @@ def take_out_joblib() -> dict[str, ModuleType]:
 def become_clean(keeper: int, channel: int) -> int:
     """Make this process one that has never been anything but a job's; it was made by a keeper that settled in.
 
-    SIGINT is blocked, so that a stop that comes early is not lost; :func:`accept_stop` lets it in.
-
-    Args:
-        keeper: the process id of its keeper.
-        channel: the descriptor of its channel to the keeper.
-
-    Returns:
-        The channel's new descriptor.
+    SIGINT is blocked, so that a stop that comes early is not lost; :func:`accept_stop` lets it in. The channel's new
+    descriptor is returned.
     """
     leave_session()
     die_with(keeper)
@@ -111,6 +105,7 @@ def become_clean(keeper: int, channel: int) -> int:
         os.closerange(_CHANNEL_NUMBER + 1, _MOST_DESCRIPTORS)
     become_main_process()
     teach_multiprocessing()
+    sys.breakpointhook = _refuse_breakpoint
     sys.dont_write_bytecode = True  # an edit of the same size within a second would go unnoticed by the next job
     reseed()
     gc.enable()
@@ -124,15 +119,37 @@ def accept_stop(handler: Callable[..., object]) -> None:
 
 
 def reseed() -> None:
-    """Give the global random generators a seed that no other process has; Python's own does it after a fork."""
-    numpy_random = sys.modules.get("numpy.random")
-    if numpy_random is not None:
-        numpy_random.seed()
+    """Give every global random generator that is loaded a seed that no other process has.
+
+    Each of them is a copy of the keeper's, or was used by the job before.
+    """
+    random.seed()
+    for name, seed in _SEEDS.items():
+        module = sys.modules.get(name)
+        if module is not None:
+            with contextlib.suppress(Exception):  # a library that is half imported, or of another version
+                seed(module)
+
+
+_SEEDS: dict[str, Callable[[Any], object]] = {
+    "numpy.random": lambda module: module.seed(),
+    "torch": lambda module: module.seed(),  # of the CPU, and of GPUs once they are used
+    "tensorflow": lambda module: module.random.set_seed(secrets.randbits(63)),
+}
+"""How each library seeds its generators, by the module that shows that it is loaded."""
+
+
+def _refuse_breakpoint(*arguments: Any, **named: Any) -> Any:
+    """Say how to debug a job, whose standard input is empty; a debugger that a variable names is called."""
+    if os.environ.get("PYTHONBREAKPOINT"):
+        return _breakpoint(*arguments, **named)
+    raise RuntimeError(
+        "breakpoint(): a job has no terminal. Run it in the notebook's own process to debug it: "
+        '%%jobcontainer --engine inline, or JobPool(engine="inline").'
+    )
 
 
 def prefer_as_oom_victim(pid: int) -> None:
     """Raise the ``oom_score_adj`` of a job, so that the kernel's OOM killer picks it before its keeper."""
     with contextlib.suppress(OSError):  # not on Linux, not permitted, or it has ended
-        score = os.open(f"/proc/{pid}/oom_score_adj", os.O_WRONLY)
-        os.write(score, b"800")
-        os.close(score)
+        Path(f"/proc/{pid}/oom_score_adj").write_text("800")

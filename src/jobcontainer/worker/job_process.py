@@ -25,11 +25,11 @@ from jobcontainer.worker.reporting import log
 from jobcontainer.worker.run import serve
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator, Mapping
     from multiprocessing.process import BaseProcess
 
     from jobcontainer.process import Environment
-    from jobcontainer.worker.order import Order
+    from jobcontainer.worker.keeper_protocol import Order
 
 
 READY = b"{}"
@@ -37,32 +37,29 @@ READY = b"{}"
 
 
 class JobProcess:
-    """A job's process, as its keeper sees it.
-
-    Args:
-        pid: its process id.
-        channel: the keeper's end of the channel.
-        handle: what :mod:`multiprocessing` holds of it, if that started it.
+    """A job's process, as its keeper sees it; with the handle of :mod:`multiprocessing`, if that started it.
 
     Attributes:
+        inherited: the environment, and the number of threads, that it has from its keeper; None where it has none.
         exited: becomes readable when the process has ended.
         starting: whether it has yet to say that it is ready.
     """
 
-    def __init__(self, pid: int, channel: Connection, handle: BaseProcess | None = None) -> None:
-        """Watch for its end."""
-        self.pid, self.channel = pid, channel
+    def __init__(
+        self,
+        pid: int,
+        channel: Connection,
+        handle: BaseProcess | None = None,
+        inherited: tuple[Environment, int | None] | None = None,
+    ) -> None:
+        self.pid, self.channel, self.inherited = pid, channel, inherited
         self._handle = handle
         self.starting = handle is not None
         self._watches = handle is None or hasattr(os, "pidfd_open")
         self.exited: int = os.pidfd_open(pid) if self._watches else handle.sentinel  # type: ignore[union-attr]
 
     def send(self, order: Order) -> None:
-        """Send it an order.
-
-        Raises:
-            OSError: it has ended.
-        """
+        """Send it an order; an OSError if it has ended."""
         self.channel.send(order)
 
     def interrupt(self) -> None:
@@ -84,11 +81,7 @@ class JobProcess:
             os.kill(self.pid, signal.SIGKILL)
 
     def reap(self) -> int | None:
-        """Wait for its end, and let go of everything that was held for it.
-
-        Returns:
-            Its exit code; negative for a signal.
-        """
+        """Wait for its end, let go of everything that was held for it, and return its exit code, as subprocess does."""
         self.channel.close()
         if self._watches:
             os.close(self.exited)
@@ -100,31 +93,41 @@ class JobProcess:
         return code
 
 
-def fork() -> JobProcess:
-    """Fork a process that waits for an order."""
+def fork(inherited: tuple[Environment, int | None] | None = None) -> JobProcess:
+    """Fork a process that waits for an order, and has the environment and threads that its keeper took over."""
     ours, theirs = (end.detach() for end in socket.socketpair())
     keeper, pid = os.getpid(), os.fork()
     if pid == 0:
         _live_clean(keeper, theirs)
     os.close(theirs)
     isolation.prefer_as_oom_victim(pid)
-    return JobProcess(pid, Connection(ours))
+    return JobProcess(pid, Connection(ours), inherited=inherited)
 
 
-def start(environment: Environment | None, preload: Iterable[str]) -> JobProcess:
-    """Start a new interpreter that waits for an order.
-
-    Args:
-        environment: that of the order, most likely.
-        preload: the modules that it imports meanwhile.
-    """
+def start(
+    environment: Environment | None, preload: Iterable[str], variables: Mapping[str, str] | None = None
+) -> JobProcess:
+    """Start a new interpreter that waits for an order, which most likely has this environment."""
     ours, theirs = multiprocessing.Pipe()
     arguments = (os.getpid(), theirs, environment, tuple(preload))
     process = multiprocessing.get_context("spawn").Process(target=_begin, args=arguments)
-    process.start()
+    with _variables_set(variables or {}):
+        process.start()
     theirs.close()
     isolation.prefer_as_oom_victim(process.pid or 0)
     return JobProcess(process.pid or 0, ours, process)
+
+
+@contextlib.contextmanager
+def _variables_set(variables: Mapping[str, str]) -> Iterator[None]:
+    """Set environment variables meanwhile, for a process that is started."""
+    before = dict(os.environ)
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
 
 
 def preload_for_jobs(preload: Iterable[str]) -> None:

@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING, NoReturn
 from jobcontainer.events import JobState, Outcome, Started
 from jobcontainer.storage.ending import write_end
 from jobcontainer.storage.folder import JobFolder
-from jobcontainer.storage.owner import host_name
+from jobcontainer.storage.record import host_name
 from jobcontainer.worker import isolation, job_process, limits, process_tree
 from jobcontainer.worker.environment import take_over_early
 from jobcontainer.worker.keeper_protocol import CancelJob, EndKeeper, JobEnded, KeeperEnded, RunJob, SetEnvironment
@@ -46,8 +46,7 @@ if TYPE_CHECKING:
 
     from jobcontainer.process import Environment
     from jobcontainer.worker.job_process import JobProcess
-    from jobcontainer.worker.keeper_protocol import ToKeeper
-    from jobcontainer.worker.order import Order
+    from jobcontainer.worker.keeper_protocol import Order, ToKeeper
 
 _here: Keeper | None = None
 
@@ -75,21 +74,15 @@ def serve() -> None:
 
 
 class Keeper:
-    """Makes processes, gives them their orders, has them supervised, and reports.
-
-    Args:
-        lifeline: to the engine.
-        preload: names of modules that jobs will need; a process that is forked has them already.
-        forks: whether processes are forked, or are new interpreters.
-    """
+    """Makes processes, gives them their orders, has them supervised, and reports over the lifeline."""
 
     def __init__(self, lifeline: Connection, preload: Sequence[str], *, forks: bool) -> None:
-        """Watch the lifeline, and do no more: the worker is not ready before its first call comes."""
         self._lifeline, self._preload, self._forks = lifeline, tuple(preload), forks
         self._order: Order | None = None  # the next one
         self._cancelled: set[int] = set()
         self._is_to_end = False
         self._environment: Environment | None = None  # of the orders that come
+        self._inherited: tuple[Environment, int | None] | None = None  # environment and threads that forks have already
         self._spare: JobProcess | None = None
         self._reused: JobProcess | None = None
         self._host = host_name()
@@ -138,8 +131,7 @@ class Keeper:
     def run(self, order: Order) -> Outcome:
         """Run one job to its end; whatever goes wrong is an outcome, and stands in the job's events."""
         try:
-            if self._forks and order.environment is not None:  # which spares its jobs the work
-                take_over_early(order.environment, order.options["threads"])
+            self._take_over_for_forks(order)
             if order.number not in self._cancelled:
                 return self._run(order)
             state, reason = JobState.CANCELLED, "It was cancelled before it started."
@@ -158,23 +150,34 @@ class Keeper:
         process = self._process_for(order)
         if self._spare is None:
             self._spare = self._make()  # while the job runs
-        supervisor = Supervisor(process, order, self._watched, self._is_cancelled, self._base)
+        base = 0 if process.starting else self._base
+        supervisor = Supervisor(process, order, self._watched, self._is_cancelled, base)
         spared = {other.pid for other in (self._spare, self._reused) if other is not None and other is not process}
         outcome, kept = supervisor.see_through(spared)
         self._reused = process if kept else None if process is self._reused else self._reused
         return outcome
 
+    def _take_over_for_forks(self, order: Order) -> None:
+        """Take over an environment when it changes, so that processes which are forked later have it already."""
+        wanted = order.environment, order.options["threads"]
+        if self._forks and order.environment is not None and wanted != self._inherited:
+            self._inherited = (order.environment, wanted[1]) if take_over_early(order.environment, wanted[1]) else None
+
     def _process_for(self, order: Order) -> JobProcess:
         """Send the order to a process, and write down that the job has started."""
         while True:
-            process = (self._reused if order.reuses else None) or self._spare or self._make()
+            if order.needs_interpreter:
+                process = job_process.start(order.environment, self._preload, order.options["env"])
+            else:
+                process = (self._reused if order.reuses else None) or self._spare or self._make()
             if process is self._spare:
                 self._spare = None
             started = Started(at=time.time(), pid=process.pid, attempt=order.attempt, host=self._host)
             with contextlib.suppress(OSError):
                 JobFolder(order.folder).append_event(started)
+            has_it = not order.reuses and process.inherited == (order.environment, order.options["threads"])
             try:
-                process.send(order)
+                process.send(_without_environment(order) if has_it else order)
             except OSError:  # it was killed while it waited
                 process.reap()
                 self._reused = None if process is self._reused else self._reused
@@ -183,7 +186,7 @@ class Keeper:
 
     def _make(self) -> JobProcess:
         if self._forks:
-            return job_process.fork()
+            return job_process.fork(self._inherited)
         return job_process.start(self._environment, self._preload)
 
     def _is_cancelled(self, number: int) -> bool:
@@ -191,11 +194,7 @@ class Keeper:
         return number in self._cancelled
 
     def _read_lifeline(self, *, wait: bool = False) -> None:
-        """Note what the engine wants; exit if its process is dead.
-
-        Args:
-            wait: whether to wait until there is something.
-        """
+        """Note what the engine wants, or (``wait``) wait until it wants something; exit if its process is dead."""
         try:
             while wait or self._messages.poll(0):
                 self._note(self._lifeline.recv())
@@ -225,6 +224,11 @@ class Keeper:
     def _exit_if_lifeline_ended(self, _number: int = 0, _frame: FrameType | None = None) -> None:
         if not self._lifeline.closed and _has_ended(self._lifeline.fileno()):
             _exit()
+
+
+def _without_environment(order: Order) -> Order:
+    """Return an order for a process that has inherited the environment, but for the settings, which are made there."""
+    return order._replace(environment=None, settings=order.environment.settings if order.environment else None)
 
 
 def _has_ended(descriptor: int) -> bool:

@@ -1,17 +1,44 @@
-"""The messages between an engine and its keepers; both ends import them from here.
+"""The order of a job, and the messages between an engine and its keepers; both ends import them from here.
 
-They go over the lifeline, a pair of sockets, with :meth:`multiprocessing.connection.Connection.send`. An order names no
-environment: it means the one that was sent last, so that each is sent once.
+Messages go over the lifeline, a pair of sockets, with :meth:`multiprocessing.connection.Connection.send`. An order
+names no environment: it means the one that was sent last, so that each is sent once.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from jobcontainer.events import Outcome
+    from jobcontainer.jobfile.identity import FileIdentity
     from jobcontainer.process import Environment
-    from jobcontainer.worker.order import Order
+
+_READ_AT_START = ("PYTHON", "LD_", "DYLD_", "MALLOC_", "GLIBC_", "LC_", "LANG")
+_READ_LATER = {"PYTHONPATH", "PYTHONBREAKPOINT", "PYTHONSTARTUP", "LANGUAGE"}  # or set by the job itself
+
+
+class Order(NamedTuple):
+    """What a job's process is to do; plain data, so that it goes through any pipe."""
+
+    folder: str
+    options: dict[str, Any]  # as JobOptions.to_json returns them
+    environment: Environment | None  # of the process that submitted the job; None to a keeper that has it already
+    attempt: int = 1
+    number: int = 0  # by which a cancel, and the message of the job's end, name it
+    identity: FileIdentity | None = None  # of the process file, from the process that wrote it, where that is known
+    settings: Mapping[str, Any] | None = None  # where the environment, which has them, is None
+
+    @property
+    def reuses(self) -> bool:
+        """Whether the process runs other jobs before and after this one."""
+        return bool(self.options["isolation"] == "reuse") and not self.needs_interpreter
+
+    @property
+    def needs_interpreter(self) -> bool:
+        """Whether ``env=`` has a variable that Python or the dynamic linker reads only when a process starts."""
+        return any(name.startswith(_READ_AT_START) and name not in _READ_LATER for name in self.options["env"])
 
 
 class SetEnvironment(NamedTuple):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import time
-from pathlib import Path
 from typing import Any
 
 from jobcontainer.worker import process_tree
@@ -31,20 +30,9 @@ _loaded: list[tuple[Any, int]] = []
 
 def find_thread_pools() -> None:
     """Look once, in the keeper, which of the loaded libraries have threads; its jobs inherit the list."""
-    if not _may_have_loaded_some():
-        return
     from threadpoolctl import ThreadpoolController  # noqa: PLC0415 -- it takes longer than a short job
 
     _loaded[:] = [(library, library.num_threads) for library in ThreadpoolController().lib_controllers]
-
-
-def _may_have_loaded_some() -> bool:
-    """Whether any loaded file has a name that those libraries have; asking costs a fifth of a millisecond."""
-    try:
-        files = Path("/proc/self/maps").read_bytes()
-    except OSError:  # not on Linux
-        return True
-    return any(name in files for name in (b"blas", b"mkl", b"blis", b"omp"))
 
 
 def announce_cap(threads: int) -> None:
@@ -53,11 +41,7 @@ def announce_cap(threads: int) -> None:
 
 
 def cap_threads(threads: int) -> None:
-    """Bound the threads of numerical libraries, of those that are loaded and those that will be.
-
-    Args:
-        threads: how many each may use.
-    """
+    """Bound the threads of numerical libraries, of those that are loaded and those that will be."""
     announce_cap(threads)
     for index, (library, number) in enumerate(_loaded):
         if number != threads:  # to set it starts the threads
@@ -66,15 +50,10 @@ def cap_threads(threads: int) -> None:
 
 
 class MemoryGauge:
-    """Measures a job's process tree now and then.
+    """Measures a job's process tree now and then, less what a forked process maps of its keeper untouched.
 
     A look adds up what the processes hold, which counts what a process shares with its forked children several times,
     but is cheap. Where that matters, an exact look decides.
-
-    Args:
-        pid: the job's process.
-        limit: bytes that the tree may hold; None for no limit.
-        base: bytes of the keeper's that a forked process maps without having touched them.
 
     Attributes:
         peak: the most that was seen, in bytes.
@@ -82,7 +61,6 @@ class MemoryGauge:
     """
 
     def __init__(self, pid: int, limit: int | None, base: int) -> None:
-        """Plan the first look."""
         self.peak = 0
         self._pid, self._limit, self._base = pid, limit, base
         self._pause = _FIRST_SECONDS if limit is None else FIRST_LOOK_SECONDS

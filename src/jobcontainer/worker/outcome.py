@@ -15,30 +15,29 @@ if TYPE_CHECKING:
 DECIDED = frozenset({JobState.SUCCEEDED, JobState.FAILED})
 """The ends that are final once the job's result file is complete."""
 
+EXITED_WITHOUT_ERROR = (
+    "run() called sys.exit(0), as a command line interface does when it is done, and so returned nothing. Have it "
+    "return instead: with click and typer, call the command with standalone_mode=False."
+)
+"""Why a job failed that did what it had to."""
+
 
 @dataclass(slots=True)
 class ExitFacts:
     """What is known of a job that has ended.
 
-    Attributes:
-        reported: what its process reported before it ended; empty where it could not. ``state`` is always there;
-            ``error_type`` and ``error_message`` for an exception; ``exit_code`` and ``exit_argument`` for ``sys.exit``;
-            ``stopped`` where it was interrupted; ``result_identity`` for a result.
-        stopped: why the keeper stopped it; None where it did not.
-        exit_code: of its process; negative for a signal.
-        result: the kind of its result file, ``result`` or ``error``; empty where there is none.
-        oom_killed: whether the kernel's OOM killer was active meanwhile.
-        limit: the limit that it exceeded: "timeout=5 s", "memory=2 GB, and it held 2.1 GB".
-        log: the path of its log.
+    What its process reported is empty where it could not. ``state`` is always there; ``error_type`` and
+    ``error_message`` for an exception; ``exit_code`` and ``exit_argument`` for ``sys.exit``; ``stopped`` where it was
+    interrupted; ``result_identity`` for a result.
     """
 
     reported: dict[str, Any] = field(default_factory=dict)
-    stopped: JobState | None = None
-    exit_code: int | None = None
-    result: str = ""
-    oom_killed: bool = False
-    limit: str = ""
-    log: str = ""
+    stopped: JobState | None = None  # why the keeper stopped it
+    exit_code: int | None = None  # of its process; negative for a signal
+    result: JobState | None = None  # the end that its result file decides; None where there is no complete one
+    oom_killed: bool = False  # whether the kernel's OOM killer was active meanwhile
+    limit: str = ""  # that it exceeded: "timeout=5 s", "memory=2 GB, and it held 2.1 GB"
+    log: str = ""  # the path
 
 
 def classify(facts: ExitFacts, usage: Usage, attempt: int) -> Outcome:
@@ -46,11 +45,6 @@ def classify(facts: ExitFacts, usage: Usage, attempt: int) -> Outcome:
 
     A complete result file decides. Without one, a stop by the keeper counts; and where the keeper did not stop the job,
     its process ended without having been asked to.
-
-    Args:
-        facts: what is known of the end.
-        usage: what the attempt used.
-        attempt: 1 for the first.
 
     Example:
         >>> from jobcontainer.events import Usage
@@ -73,8 +67,7 @@ def classify(facts: ExitFacts, usage: Usage, attempt: int) -> Outcome:
 
 
 def _state(facts: ExitFacts) -> JobState:
-    by_file = {"result": JobState.SUCCEEDED, "error": JobState.FAILED}.get(facts.result)
-    reported = facts.reported.get("state", by_file)
+    reported = facts.reported.get("state", facts.result)
     if reported in DECIDED and not (facts.stopped and facts.reported.get("stopped")):
         return JobState(reported)
     if facts.stopped:
@@ -102,6 +95,8 @@ def _reason(state: JobState, facts: ExitFacts) -> str:
 
 def _why_failed(facts: ExitFacts) -> str:
     name = facts.reported.get("error_type")
+    if "exit_argument" in facts.reported:
+        return EXITED_WITHOUT_ERROR
     if name:
         return f"run() raised {name}. The traceback is in its log: {facts.log}"
     if facts.reported:

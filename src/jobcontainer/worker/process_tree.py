@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator
+    from collections.abc import Collection, Iterable
 
 _TRACKER_SECONDS = 0.1
 _PROC = Path("/proc")
@@ -34,10 +34,10 @@ def children_of(pid: int) -> list[int]:
         return _children_by_ps(pid)
     found: list[int] = []
     try:
-        for task in os.listdir(f"/proc/{pid}/task"):  # noqa: PTH208 -- a list of names is all that is needed
-            found += map(int, _read(f"/proc/{pid}/task/{task}/children").split())
-    except OSError:
-        return found if _lists_children() else _children_by_ps(pid)
+        for task in (_PROC / str(pid) / "task").iterdir():
+            found += map(int, (task / "children").read_bytes().split())
+    except OSError:  # it has ended, or the kernel was built without these files
+        return found if (_PROC / "thread-self" / "children").exists() else _children_by_ps(pid)
     return found
 
 
@@ -62,7 +62,7 @@ def cpu_of(pids: Iterable[int]) -> float:
     ticks = 0
     for pid in pids if _LINUX else ():
         with contextlib.suppress(OSError):
-            ticks += sum(map(int, _read(f"/proc/{pid}/stat").rpartition(b") ")[2].split()[11:15]))  # proc(5): 14 to 17
+            ticks += sum(map(int, _read(pid, "stat").rpartition(b") ")[2].split()[11:15]))  # proc(5): 14 to 17
     return ticks / os.sysconf("SC_CLK_TCK")
 
 
@@ -81,7 +81,7 @@ def peak_memory() -> int:
     anonymous memory.
     """
     with contextlib.suppress(OSError):  # not on Linux
-        peak, files = (int(size) for size in _PEAK_AND_FILES.findall(_read("/proc/self/status")))
+        peak, files = (int(size) for size in _PEAK_AND_FILES.findall(_read(os.getpid(), "status")))
         return max(peak - files, 0) * 1024
     return 0
 
@@ -97,11 +97,8 @@ def end_children(spared: Collection[int] = (), *, within: float = 1.0) -> None:
     """Kill and reap every child of this process, and every process below, until none is left.
 
     Resource trackers get a tenth of a second to remove the semaphores and files of those that were killed; they end
-    by themselves when nobody is left to serve.
-
-    Args:
-        spared: children that are left alone.
-        within: seconds after which a process that can't be killed (it hangs in the kernel) is given up.
+    by themselves when nobody is left to serve. A process that can't be killed within so many seconds, as it hangs in
+    the kernel, is given up.
     """
     begun = time.monotonic()
     while children := [pid for pid in children_of(os.getpid()) if pid not in spared]:
@@ -128,7 +125,7 @@ def marked_with(mark: str) -> list[int]:
     It finds what no chain of parents leads to any more.
     """
     found = []
-    for entry in _numbered(_PROC) if _LINUX else ():
+    for entry in _PROC.glob("[0-9]*") if _LINUX else ():
         with contextlib.suppress(OSError):
             if mark.encode() in (entry / "environ").read_bytes():
                 found.append(int(entry.name))
@@ -138,7 +135,7 @@ def marked_with(mark: str) -> list[int]:
 def oom_kills() -> int:
     """Return how many processes the kernel's OOM killer has killed since the machine started; 0 where unknown."""
     with contextlib.suppress(OSError):
-        for line in _read("/proc/vmstat").splitlines():
+        for line in (_PROC / "vmstat").read_bytes().splitlines():
             if line.startswith(b"oom_kill "):
                 return int(line.split()[1])
     return 0
@@ -171,35 +168,25 @@ def _memory(pid: int, table: str, pattern: re.Pattern[bytes]) -> int:
     if not _LINUX:
         return _table().get(pid, (0, 0))[1] * 1024
     with contextlib.suppress(OSError):
-        return sum(map(int, pattern.findall(_read(f"/proc/{pid}/{table}")))) * 1024
+        return sum(map(int, pattern.findall(_read(pid, table)))) * 1024
     return 0
 
 
 def _state_of(pid: int) -> str:
     """Return the letter of a process's state; empty where there is none such."""
     with contextlib.suppress(OSError):
-        return chr(_read(f"/proc/{pid}/stat").rpartition(b") ")[2][0])
+        return chr(_read(pid, "stat").rpartition(b") ")[2][0])
     return ""
 
 
 def _is_tracker(pid: int) -> bool:
     with contextlib.suppress(OSError):
-        return b"resource_tracker" in _read(f"/proc/{pid}/cmdline")
+        return b"resource_tracker" in _read(pid, "cmdline")
     return False
 
 
-def _read(path: str) -> bytes:
-    with open(path, "rb", buffering=0) as file:  # noqa: PTH123 -- half the time, and it is read fifty times a second
-        return file.read()
-
-
-def _numbered(folder: Path) -> Iterator[Path]:
-    return (entry for entry in folder.iterdir() if entry.name.isdigit())
-
-
-def _lists_children() -> bool:
-    """Whether the kernel was built with ``/proc/PID/task/TID/children``."""
-    return Path(f"/proc/self/task/{os.getpid()}/children").exists()
+def _read(pid: int, name: str) -> bytes:
+    return (_PROC / str(pid) / name).read_bytes()
 
 
 def _children_by_ps(pid: int) -> list[int]:

@@ -13,16 +13,16 @@ from __future__ import annotations
 
 import builtins
 import contextlib
+import decimal
 import gc
 import logging
 import os
-import random
 import signal
 import socket
 import sys
 import types
 import warnings
-from typing import Any, Final
+from typing import Final
 
 from jobcontainer.worker import isolation, limits, process_tree
 
@@ -30,23 +30,16 @@ _TIMERS: Final = tuple(
     getattr(signal, name) for name in ("ITIMER_REAL", "ITIMER_VIRTUAL", "ITIMER_PROF") if hasattr(signal, name)
 )
 
-_SYS_NAMES = ("stdin", "stdout", "stderr", "excepthook", "displayhook", "unraisablehook", "dont_write_bytecode")
-
-
-def end_children() -> None:
-    """Kill and reap what a job has started and not waited for."""
-    with contextlib.suppress(ChildProcessError):  # there is nothing
-        os.waitpid(-1, os.WNOHANG)
-        process_tree.end_children()
+_SYS_NAMES = (
+    *("stdin", "stdout", "stderr", "excepthook", "displayhook", "unraisablehook", "breakpointhook"),
+    "dont_write_bytecode",
+)
 
 
 class State:
     """The state of a process before its first job."""
 
     def __init__(self) -> None:
-        """Remember it, before anything is done to it for one of them."""
-        import decimal  # noqa: PLC0415 -- a fresh process has no use for it
-
         self._sys = {name: getattr(sys, name) for name in _SYS_NAMES}
         self._argv = list(sys.argv)
         self._builtins = dict(vars(builtins))
@@ -57,30 +50,31 @@ class State:
         self._umask = os.umask(0o077)
         os.umask(self._umask)
         self._timeout = socket.getdefaulttimeout()
-        self._set_decimal, self._decimal = decimal.setcontext, decimal.getcontext().copy()
+        self._decimal = decimal.getcontext().copy()
         self._gc = gc.get_threshold()
         self._recursion = sys.getrecursionlimit()
         self._modules = len(sys.modules)
 
     def restore(self) -> None:
         """Put it back; the rest follows from the next order."""
-        end_children()
+        process_tree.end_children()
         for name, value in self._sys.items():
             setattr(sys, name, value)
         sys.argv[:] = self._argv
         sys.modules["__main__"] = types.ModuleType("__main__")
-        _put_back(vars(builtins), self._builtins)
+        for name in vars(builtins).keys() - self._builtins.keys():
+            delattr(builtins, name)
+        vars(builtins).update(self._builtins)
         self._restore_signals()
         warnings.resetwarnings()  # which also has each of them decided anew
         warnings.filters[:] = self._filters  # type: ignore[index] # it is a list
         self._root.handlers[:] = self._handlers
         os.umask(self._umask)
         socket.setdefaulttimeout(self._timeout)
-        self._set_decimal(self._decimal.copy())
+        decimal.setcontext(self._decimal.copy())
         gc.set_threshold(*self._gc)
         gc.enable()
         sys.setrecursionlimit(self._recursion)
-        random.seed()
         isolation.reseed()
         if len(sys.modules) != self._modules:  # the libraries that came with them are bounded in the next job
             self._modules = len(sys.modules)
@@ -94,10 +88,3 @@ class State:
             if handler is not None and signal.getsignal(number) is not handler:
                 with contextlib.suppress(OSError, ValueError):  # SIGKILL, SIGSTOP
                     signal.signal(number, handler)
-
-
-def _put_back(names: dict[str, Any], before: dict[str, Any]) -> None:
-    if names != before:
-        for name in names.keys() - before.keys():
-            del names[name]
-        names.update(before)

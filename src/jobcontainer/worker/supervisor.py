@@ -24,7 +24,7 @@ from jobcontainer.events import JobState, Outcome, Usage
 from jobcontainer.process import memory_text
 from jobcontainer.storage.ending import write_end
 from jobcontainer.storage.folder import JobFolder
-from jobcontainer.storage.result import kind_of
+from jobcontainer.storage.result import decided_state
 from jobcontainer.worker import process_tree
 from jobcontainer.worker.limits import MemoryGauge
 from jobcontainer.worker.outcome import DECIDED, ExitFacts, classify
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from multiprocessing.connection import Connection
 
     from jobcontainer.worker.job_process import JobProcess
-    from jobcontainer.worker.order import Order
+    from jobcontainer.worker.keeper_protocol import Order
 
 _TRACE_SECONDS = 0.06  # for the traceback before a kill
 _START_SECONDS = 30.0  # for a new interpreter, on top of the job's timeout, which is not for that
@@ -46,21 +46,14 @@ class Supervisor:
 
     Args:
         process: the job's process; it has its order.
-        order: what it is to do.
         watched: what the keeper watches, its lifeline.
         is_cancelled: reads what came over the lifeline, and returns whether the job of that number is cancelled.
         base: bytes of memory that the process shares with its keeper.
     """
 
     def __init__(
-        self,
-        process: JobProcess,
-        order: Order,
-        watched: select.poll,
-        is_cancelled: Callable[[int], bool],
-        base: int,
+        self, process: JobProcess, order: Order, watched: select.poll, is_cancelled: Callable[[int], bool], base: int
     ) -> None:
-        """Start the clocks."""
         self._process, self._order = process, order
         self._watched, self._is_cancelled = watched, is_cancelled
         self._folder = JobFolder(order.folder)
@@ -74,13 +67,10 @@ class Supervisor:
         self._cpu_before = _cpu_of_children()
 
     def see_through(self, spared: set[int]) -> tuple[Outcome, bool]:
-        """Supervise until nothing is left to supervise, and write down how it ended.
-
-        Args:
-            spared: children of the keeper that are not this job's.
+        """Supervise until nothing is left to supervise, but for the children of the keeper that are not this job's.
 
         Returns:
-            The outcome, and whether the process is there for another job.
+            The outcome, which is written down, and whether the process is there for another job.
         """
         kept = self._watch()
         if not kept:
@@ -93,11 +83,7 @@ class Supervisor:
         return write_end(self._folder, self._outcome()), kept
 
     def _watch(self) -> bool:
-        """Wait for what comes, until the process has ended or may be kept.
-
-        Returns:
-            Whether it may be kept for another job.
-        """
+        """Wait for what comes, until the process has ended or may be kept; return whether it may."""
         exited, channel = self._process.exited, self._process.channel.fileno()
         self._watched.register(exited, select.POLLIN)
         self._watched.register(channel, select.POLLIN)
@@ -219,8 +205,7 @@ class Supervisor:
         if facts.exit_code == -signal.SIGKILL and facts.stopped is None and self._oom_kills is not None:
             facts.oom_killed = process_tree.oom_kills() > self._oom_kills
         if not facts.reported:
-            with contextlib.suppress(OSError):  # FileNotFoundError: there is no result
-                facts.result = kind_of(self._folder.result_file)
+            facts.result = decided_state(self._folder.result_file)
         wall = time.monotonic() - self._begun
         outcome = classify(facts, Usage(wall=wall, cpu=cpu, peak_memory=peak), self._order.attempt)
         if outcome.state not in DECIDED:

@@ -21,7 +21,7 @@ from jobcontainer.errors import JobFileError
 from jobcontainer.events import JobState, Outcome
 from jobcontainer.jobfile.serializer import packages_of
 from jobcontainer.storage.ending import write_end
-from jobcontainer.storage.owner import host_name
+from jobcontainer.storage.record import host_name
 
 if TYPE_CHECKING:
     from jobcontainer.engines.dask.cluster import Cluster, Worker
@@ -34,29 +34,17 @@ _CANCEL_FILE_SECONDS = 0.5  # between two looks for the cancel file of a job who
 
 @dataclass(eq=False)
 class ClusterAttempt(Attempt):
-    """An attempt on a cluster.
+    """An attempt on a cluster."""
 
-    Attributes:
-        key: of its Dask task; empty while it has none.
-        worker: where the task is; None while it has none.
-        running: completes with the task.
-    """
-
-    key: str = ""
-    worker: Worker | None = None
-    running: asyncio.Future[Outcome | str] | None = None
+    key: str = ""  # of its Dask task; empty while it has none
+    worker: Worker | None = None  # where the task is
+    running: asyncio.Future[Outcome | str] | None = None  # completes with the task
 
 
 class Attempts:
-    """Runs attempts on the workers of a cluster.
-
-    Args:
-        cluster: the workers.
-        preload: names of modules that keepers import before any job.
-    """
+    """Runs attempts on the workers of a cluster, whose keepers preload some modules."""
 
     def __init__(self, cluster: Cluster, preload: tuple[str, ...]) -> None:
-        """Run nothing yet."""
         self._cluster, self._preload = cluster, preload
         self._host = host_name()
 

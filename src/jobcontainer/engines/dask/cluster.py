@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, cast
 from jobcontainer.engines.dask import worker_side
 from jobcontainer.errors import warn
 from jobcontainer.jobfile import signing
+from jobcontainer.process import memory_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -31,33 +32,19 @@ _ANSWER_SECONDS = 30.0  # in which a new worker imports this package
 
 @dataclass(eq=False)
 class Worker:
-    """A worker that can run jobs.
-
-    Attributes:
-        address: of the worker.
-        instance: its process; another may get the same address later.
-        slots: how many jobs it runs at the same time.
-        host: its machine.
-        cpus: how many CPUs it may use there.
-        memory: bytes that it may use; 0 for no limit.
-        taken: how many of the slots are in use.
-        tasks: what waits for its tasks; cancelled when it is gone.
-        is_gone: whether it is gone.
-        inaccessible: stores that it has no access to.
-        compared: distributions whose versions were compared.
-    """
+    """A worker that can run jobs."""
 
     address: str
-    instance: str
-    slots: int
+    instance: str  # its process; another may get the same address later
+    slots: int  # jobs that it runs at the same time
     host: str
-    cpus: int
-    memory: int
-    taken: int = 0
-    tasks: set[asyncio.Future[Any]] = field(default_factory=set)
+    cpus: int  # that it may use
+    memory: int  # bytes that it may use; 0 for no limit
+    taken: int = 0  # slots in use
+    tasks: set[asyncio.Future[Any]] = field(default_factory=set)  # those who wait; cancelled when the worker is gone
     is_gone: bool = False
-    inaccessible: set[str] = field(default_factory=set)
-    compared: set[str] = field(default_factory=set)
+    inaccessible: set[str] = field(default_factory=set)  # stores
+    compared: set[str] = field(default_factory=set)  # distributions whose versions were compared
 
     def has_memory_for(self, memory: int | None) -> bool:
         """Whether a job with that memory limit can run there."""
@@ -74,7 +61,6 @@ class Cluster:
     """
 
     def __init__(self, client: Any, watch: type[Any], on_change: Callable[[], object]) -> None:
-        """Know no worker yet."""
         self._client, self._watch, self._on_change = client, watch, on_change
         self._fit: dict[str, Worker] = {}
         self._unfit: dict[str, str] = {}
@@ -85,11 +71,6 @@ class Cluster:
     def slots(self) -> int:
         """How many jobs run at the same time on all fit workers."""
         return sum(worker.slots for worker in self._fit.values())
-
-    @property
-    def is_unfit(self) -> bool:
-        """Whether there are workers, and none of them can run jobs."""
-        return bool(self._unfit and not self._fit)
 
     @property
     def is_lost(self) -> bool:
@@ -105,11 +86,7 @@ class Cluster:
         return min((max(1, worker.cpus // slots[worker.host]) for worker in self._fit.values()), default=None)
 
     async def call(self, address: str, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """Call a function in a worker's event loop.
-
-        Raises:
-            Exception: what it raised; an OSError if the worker can't be reached.
-        """
+        """Call a function in a worker's event loop; what it raised is raised, or an OSError if it can't be reached."""
         answers = await self._client.run(function, *args, workers=[address], **kwargs)
         return answers[address]
 
@@ -131,11 +108,7 @@ class Cluster:
             future.release()
 
     async def refresh(self) -> str:
-        """Look which workers there are.
-
-        Returns:
-            Why new ones get no jobs, a line for each that is unfit.
-        """
+        """Look which workers there are, and return why new ones get no jobs, a line for each that is unfit."""
         known = set(self._unfit)
         try:
             threads = await self._client.nthreads() if self._client.status == "running" else {}
@@ -164,14 +137,11 @@ class Cluster:
                 warn(reasons)
 
     async def acquire(self, memory: int | None, is_cancelled: Callable[[], bool]) -> Worker | None:
-        """Wait for a free slot of a fit worker, and take it.
+        """Wait for a free slot of a fit worker, and take it; return None when cancelled, or if the cluster is lost.
 
         Args:
             memory: the job's limit in bytes; None for no limit.
             is_cancelled: whether to stop waiting; asked after each :meth:`wake`.
-
-        Returns:
-            The worker; None if it was cancelled, or the cluster is lost.
 
         Raises:
             MemoryError: no worker has that much memory.
@@ -180,8 +150,10 @@ class Cluster:
             while not is_cancelled() and not self.is_lost:
                 able = [worker for worker in self._fit.values() if worker.has_memory_for(memory)]
                 if self._fit and not able:
-                    most = max(worker.memory for worker in self._fit.values())
-                    raise MemoryError(f"memory={memory} bytes, and the largest worker of the cluster has {most}.")
+                    most = memory_text(max(worker.memory for worker in self._fit.values()))
+                    raise MemoryError(
+                        f"memory={memory_text(memory or 0)}: the largest worker of the cluster has {most}."
+                    )
                 worker = max(able, key=lambda one: one.slots - one.taken, default=None)
                 if worker is not None and worker.taken < worker.slots:
                     worker.taken += 1
@@ -239,12 +211,7 @@ class Cluster:
 
 
 def why_unfit(known: Mapping[str, Any], challenge: bytes) -> str:
-    """Return why jobs can't be sent to a worker; empty where they can.
-
-    Args:
-        known: what :func:`jobcontainer.engines.dask.worker_side.introduce` returned there.
-        challenge: what it had to sign.
-    """
+    """Return why a worker that introduced itself, and signed a challenge, can't run jobs; empty where it can."""
     here = worker_side.versions()
     relevant = {"python": 2, "jobcontainer": 2, "cloudpickle": 1}
     for name, length in relevant.items():

@@ -34,7 +34,7 @@ from jobcontainer.engines.dask import worker_side
 from jobcontainer.engines.dask.attempts import Attempts, ClusterAttempt
 from jobcontainer.engines.dask.cluster import Cluster
 from jobcontainer.errors import JobContainerError, warn
-from jobcontainer.worker.order import Order
+from jobcontainer.worker.keeper_protocol import Order
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
@@ -70,7 +70,6 @@ class DaskEngine:
     def __init__(
         self, client: distributed.Client | str | None = None, *, preload: Sequence[str] = (), most: int | None = None
     ) -> None:
-        """Connect, and look which workers there are."""
         address, security = _scheduler_of(client)
         self._most = most
         self._attempts: dict[str, ClusterAttempt] = {}
@@ -103,7 +102,7 @@ class DaskEngine:
         return self._cluster.threads
 
     def on_growth(self, call: Callable[[], object]) -> None:
-        """Have something called, from any thread, when there are more slots than there were."""
+        """See :class:`jobcontainer.engines.Growing`."""
         self._call_on_growth = call
 
     def submit(
@@ -115,11 +114,7 @@ class DaskEngine:
         attempt: int = 1,
         identity: FileIdentity | None = None,  # noqa: ARG002 -- it may be another machine's file
     ) -> Future[Outcome]:
-        """Run the process of a folder; see :class:`jobcontainer.engines.Engine`.
-
-        Raises:
-            RuntimeError: the engine was closed.
-        """
+        """See :class:`jobcontainer.engines.Engine`; a RuntimeError where the engine was closed."""
         order = Order(os.fspath(folder), options.to_json(), environment, attempt)
         with self._lock:
             if self._closed:
@@ -130,7 +125,7 @@ class DaskEngine:
         return one.future
 
     def cancel(self, job_id: str) -> None:
-        """End a job, politely first; it returns at once, and the job's future completes when it has ended."""
+        """See :class:`jobcontainer.engines.Engine`."""
         with self._lock:
             attempt = self._attempts.get(job_id)
         if attempt is not None:
@@ -171,7 +166,7 @@ class DaskEngine:
         self._cluster = Cluster(self._client, TaskWatch, self._count)
         self._runner = Attempts(self._cluster, preload)
         reasons = await self._cluster.refresh()
-        if self._cluster.is_unfit:
+        if reasons and not self._cluster.slots:
             raise JobContainerError(reasons)
         return reasons
 
@@ -222,7 +217,6 @@ class TaskWatch(distributed.WorkerPlugin):
     name = "jobcontainer"
 
     def __init__(self) -> None:
-        """See no task yet."""
         self._executing: set[str] = set()
 
     def transition(self, key: Any, start: str, finish: str, **_: Any) -> None:

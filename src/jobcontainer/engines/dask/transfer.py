@@ -38,28 +38,16 @@ folders: dict[str, JobFolder] = {}
 
 
 class News(NamedTuple):
-    """What a job has written, from given positions on.
-
-    Attributes:
-        log: what it printed.
-        events: its events, as plain data.
-        position: where the next events will begin.
-        progress: content of the progress file.
-    """
+    """What a job has written, from given positions on."""
 
     log: bytes
-    events: list[dict[str, Any]]
-    position: int
-    progress: bytes
+    events: list[dict[str, Any]]  # as plain data
+    position: int  # where the next events will begin
+    progress: bytes  # content of the progress file
 
 
 def create(job_id: str, dask_worker: Any) -> None:
-    """Make an empty folder for an attempt.
-
-    Args:
-        job_id: the job; the folder has the same name, so that the job can be cancelled by it.
-        dask_worker: this worker, passed by Dask.
-    """
+    """Make an empty folder for an attempt, named for its job, which can be cancelled by it; Dask passes its worker."""
     remove(job_id)  # of an earlier attempt
     parent = tempfile.mkdtemp(prefix="jobcontainer-", dir=dask_worker.local_directory)
     folder = folders[job_id] = JobFolder(Path(parent, job_id))
@@ -72,17 +60,9 @@ def write_process(job_id: str, piece: bytes) -> None:
 
 
 async def read_news(job_id: str, log_position: int, position: int, progress: bytes, *, patient: bool) -> News | None:
-    """Read what a job has written since the last call.
+    """Read what a job has written beyond what is known: positions in its log and its events, and its progress.
 
-    Args:
-        job_id: the job.
-        log_position: where its log goes on.
-        position: where its events go on.
-        progress: the progress that is known.
-        patient: whether to wait up to ten seconds until there is something.
-
-    Returns:
-        The news; None if there are none.
+    If there is nothing, None is returned; where the caller is ``patient``, after ten seconds.
     """
     until = time.monotonic() + (_QUIET_SECONDS if patient else 0.0)
     while folder := folders.get(job_id):  # it may be removed while a request waits
@@ -117,15 +97,9 @@ def remove(job_id: str) -> str:
 
 
 class Transfer:
-    """Copies the files of one attempt, in the client.
-
-    Args:
-        folder: the job's folder.
-        call: calls a function on the worker; raises an OSError if it can't be reached.
-    """
+    """Copies the files of one attempt, in the client; ``call`` calls a function on the worker."""
 
     def __init__(self, folder: JobFolder, call: Callable[..., Awaitable[Any]]) -> None:
-        """Copy nothing yet."""
         self._folder, self._call = folder, call
         self._log_position = self._position = 0
         self._progress = b""
@@ -145,14 +119,7 @@ class Transfer:
                 await asyncio.sleep(_PAUSE_SECONDS)
 
     async def finish(self, outcome: Outcome) -> Outcome:
-        """Copy the rest, remove the copy, and write the outcome.
-
-        Args:
-            outcome: how the job ended on the worker.
-
-        Returns:
-            The outcome, with the job's own folder in its words.
-        """
+        """Copy the rest, remove the copy, and write the outcome, with the job's own folder in its reason."""
         while await self._copy_news(patient=False):
             pass
         await self._copy_result()

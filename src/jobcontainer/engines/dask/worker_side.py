@@ -31,14 +31,14 @@ from jobcontainer.pickling import cloudpickle_internals, package_versions
 from jobcontainer.pickling.package_versions import Distribution
 from jobcontainer.process import Environment, JobOptions
 from jobcontainer.storage.folder import JobFolder
-from jobcontainer.storage.owner import host_name
+from jobcontainer.storage.record import host_name
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from concurrent.futures import Future
 
     from jobcontainer.events import Outcome
-    from jobcontainer.worker.order import Order
+    from jobcontainer.worker.keeper_protocol import Order
 
 INSTANCE: Final = secrets.token_hex(8)
 """Distinguishes this process from a later one with the same address."""
@@ -58,24 +58,14 @@ _cancelled: set[str] = set()  # keys of tasks that are not to begin
 
 @dataclass(frozen=True, slots=True)
 class JobTask:
-    """What the Dask task of one attempt runs.
-
-    Attributes:
-        key: of the task.
-        instance: the worker process that it is meant for.
-        host: the client's machine.
-        slots: how many jobs may run on the worker at the same time.
-        preload: modules that keepers import before any job.
-        is_remote: whether the worker has no access to the job's folder, and uses a copy of it.
-        order: what to run.
-    """
+    """What the Dask task of one attempt runs."""
 
     key: str
-    instance: str
-    host: str
-    slots: int
-    preload: tuple[str, ...]
-    is_remote: bool
+    instance: str  # the worker process that it is meant for
+    host: str  # the client's machine
+    slots: int  # jobs that may run on the worker at the same time
+    preload: tuple[str, ...]  # modules that keepers import before any job
+    is_remote: bool  # whether the worker has no access to the job's folder, and uses a copy of it
     order: Order
 
 
@@ -147,11 +137,7 @@ def run(data: bytes) -> Outcome | str:
 
 
 def cancel(key: str) -> bool:
-    """Cancel the job of a task.
-
-    Returns:
-        Whether it has not begun, and never will. Otherwise the task ends as its job does.
-    """
+    """Cancel the job of a task; return whether it has not begun, and never will. Else the task ends as its job does."""
     with _lock:
         begun = _begun.get(key)
         if begun is None:
@@ -181,10 +167,7 @@ async def leave() -> None:
 
 
 def _environment(task: JobTask, folder: JobFolder) -> Environment:
-    """Return the environment of a job here.
-
-    On the client's machine it is the client's. Elsewhere it is this worker's, with what only the client has added.
-    """
+    """Return the client's environment on its own machine; elsewhere this worker's, with what only the client has."""
     theirs = task.order.environment
     if theirs is None or not (task.is_remote or task.host != host_name()):
         return theirs or Environment.here()
@@ -198,4 +181,5 @@ def _environment(task: JobTask, folder: JobFolder) -> Environment:
         sys_path=(*here.sys_path, *added),
         environ={**portable, **here.environ},
         log_level=theirs.log_level,
+        settings=theirs.settings,
     )

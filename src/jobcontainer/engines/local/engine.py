@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from jobcontainer.engines.attempt import Attempt
 from jobcontainer.engines.local.worker_slots import FORKS, WorkerSlots
-from jobcontainer.worker.order import Order
+from jobcontainer.worker.keeper_protocol import Order
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,14 +34,9 @@ class LokyEngine:
 
     Raises:
         ValueError: ``slots`` is not a whole number from 1 up.
-
-    Example:
-        >>> LokyEngine(2).slots
-        2
     """
 
     def __init__(self, slots: int | None = None, *, preload: Sequence[str] = (), forks: bool | None = None) -> None:
-        """Prepare the slots; the first jobs start their keepers."""
         if slots is not None and (not isinstance(slots, int) or isinstance(slots, bool) or slots < 1):
             raise ValueError(f"slots={slots!r}: it takes a whole number from 1 up, or None.")
         self._worker_slots = WorkerSlots(slots, preload, forks=FORKS if forks is None else forks)
@@ -58,7 +53,7 @@ class LokyEngine:
         return self._worker_slots.threads
 
     def warm_up(self) -> None:
-        """Start the first keeper in the background, and return at once."""
+        """See :class:`jobcontainer.engines.StartsInBackground`."""
         self._worker_slots.warm_up()
 
     def submit(
@@ -70,11 +65,7 @@ class LokyEngine:
         attempt: int = 1,
         identity: FileIdentity | None = None,
     ) -> Future[Outcome]:
-        """Run the process of a folder; see :class:`jobcontainer.engines.Engine`.
-
-        Raises:
-            RuntimeError: the engine was closed, or this process was forked from the one that made it.
-        """
+        """See :class:`jobcontainer.engines.Engine`; a RuntimeError if it was closed, or made before a fork."""
         if attempt > 1:  # the result of this attempt is known by being there
             with contextlib.suppress(OSError):
                 folder.result_file.unlink(missing_ok=True)
@@ -82,13 +73,13 @@ class LokyEngine:
         return self._worker_slots.submit(Attempt(folder, order))
 
     def wait_until_started(self) -> None:
-        """Return when the keepers of the jobs that were submitted have been started, or could not be."""
+        """See :class:`jobcontainer.engines.StartsInBackground`."""
         self._worker_slots.wait_until_started()
 
     def cancel(self, job_id: str) -> None:
-        """End a job, politely first; it returns at once, and the job's future completes when it has ended."""
+        """See :class:`jobcontainer.engines.Engine`."""
         self._worker_slots.cancel(job_id)
 
     def close(self) -> None:
-        """Cancel what runs, end every process, and return when nothing is left."""
+        """See :class:`jobcontainer.engines.Engine`."""
         self._worker_slots.close()

@@ -4,10 +4,10 @@ A keeper is the one worker of a private loky executor, never of the reusable one
 only call, :func:`jobcontainer.worker.keeper.serve`, lasts as long as it does. Orders, and how they ended, go over its
 lifeline, a pair of sockets, in a tenth of the time that loky's queues and their threads take.
 
-States: *starting*, while joblib is imported and the worker's process is made; *serving*; *ending*, while the executor
-shuts down; *ended*. Each keeper has one thread here, which takes it through all of them: it starts the executor,
-receives what the keeper sends, shuts the executor down and reports the end. An interrupt, which Python raises in the
-main thread, so can't cut a start in two. The other methods are called from any thread.
+States: *starting*, while the worker's process is made; *serving*; *ending*, while the executor shuts down; *ended*.
+Each keeper has one thread here, which takes it through all of them: it starts the executor, receives what the keeper
+sends, shuts the executor down and reports the end. An interrupt, which Python raises in the main thread, so can't cut a
+start in two. The other methods are called from any thread.
 
 Who ends what: :meth:`KeeperProcess.end` asks the keeper to end; :meth:`KeeperProcess.kill` ends the lifeline, on which
 the keeper kills all below it and exits, and has loky kill the keeper in case it does not. A child that user code forks
@@ -22,8 +22,10 @@ import os
 import secrets
 import signal
 import socket
+import sys
 import threading
 from multiprocessing import resource_tracker
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from jobcontainer.worker import MARK, keeper, limits, process_tree
@@ -36,9 +38,9 @@ if TYPE_CHECKING:
     from multiprocessing.connection import Connection
 
     from jobcontainer.events import Outcome
-    from jobcontainer.worker.keeper_protocol import ToKeeper
-    from jobcontainer.worker.order import Order
+    from jobcontainer.worker.keeper_protocol import Order, ToKeeper
 
+_STANDARD_ERROR: Final = 2  # the last of the standard descriptors
 _REASON_SECONDS: Final = 5.0  # until loky knows how a keeper died whose lifeline has ended
 
 _lifelines: set[Connection] = set()
@@ -46,15 +48,21 @@ _lifelines_lock = threading.RLock()
 
 
 def available_cpus() -> int:
-    """Return how many CPUs this process may really use: by its affinity, its cgroup, and ``LOKY_MAX_CPU_COUNT``.
+    """Return how many CPUs this process may really use: by its affinity, its cgroup, and ``LOKY_MAX_CPU_COUNT``."""
+    return int(_loky().cpu_count())
 
-    Example:
-        >>> available_cpus() >= 1
-        True
+
+def _loky() -> Any:
+    """Import loky; first in the thread that wants a keeper, not in the keeper's own.
+
+    Were joblib imported in the background, user code that imports a submodule of it or of numpy meanwhile could find
+    that half made: Python locks a submodule that is imported first before its package, and a package before the
+    submodules that it imports.
     """
-    from joblib.externals.loky import cpu_count  # noqa: PLC0415 -- takes a quarter of a second, and numpy with it
+    import joblib  # noqa: F401, PLC0415 -- takes a quarter of a second, and numpy with it; before its submodule
+    from joblib.externals import loky  # noqa: PLC0415 -- as above
 
-    return int(cpu_count())
+    return loky
 
 
 class KeeperListener(Protocol):
@@ -62,25 +70,17 @@ class KeeperListener(Protocol):
 
     def job_ended(self, keeper: KeeperProcess, number: int, outcome: Outcome) -> None:
         """Take the end of the job whose order has this number."""
-        ...
 
     def keeper_ended(self, keeper: KeeperProcess, reason: str) -> None:
         """Take the end of a keeper, whatever it came from; the reason is for a person whose job it ran."""
-        ...
 
 
 class KeeperProcess:
     """One keeper: its executor, its lifeline, and the thread that serves both.
 
-    Args:
-        preload: names of modules that the keeper imports before any job.
-        forks: whether the keeper forks the jobs' processes, or starts new interpreters.
-        threads: returns how many threads the numerical libraries that it loads may have; it may import loky.
-
     Attributes:
         has_started: set when the keeper's process was made, or could not be.
         was_made: whether it was.
-        owner: the process that it serves.
     """
 
     def __init__(self, preload: Sequence[str], *, forks: bool, threads: Callable[[], int]) -> None:
@@ -89,10 +89,10 @@ class KeeperProcess:
         Raises:
             OSError: there are no free descriptors.
         """
-        self._preload, self._forks, self._threads = tuple(preload), forks, threads
+        self._preload, self._forks = tuple(preload), forks
+        self._threads = threads  # of the numerical libraries that it loads; to ask may import loky
         self._mark = secrets.token_hex(8)
         self.was_made = self._has_run_jobs = self._is_killed = False
-        self.owner = os.getpid()
         self._sending = threading.Lock()
         self._environment = ""  # the digest of the one that was sent last
         self._listener: KeeperListener | None = None
@@ -100,20 +100,19 @@ class KeeperProcess:
         self._has_ended = False
         self.has_started = threading.Event()
         with _lifelines_lock:
+            _open_standard_descriptors()
             self._lifeline, self._keeper_end = multiprocessing.Pipe()
             _lifelines.update((self._lifeline, self._keeper_end))
         self._thread = threading.Thread(target=self._live, name="jobcontainer-keeper", daemon=True)
 
     def start(self, at_exit: Callable[[], object]) -> None:
-        """Start it, and return at once.
+        """Import loky, start it, and return; a RuntimeError where the interpreter exits and starts no thread any more.
 
         Args:
-            at_exit: what ends the keeper when the interpreter exits, before loky joins its threads, which would wait
-                for jobs.
-
-        Raises:
-            RuntimeError: no thread can be started, as the interpreter exits.
+            at_exit: ends the keeper when the interpreter exits, before loky joins its threads, and waits for jobs.
         """
+        with contextlib.suppress(Exception):  # the thread fails for it too, and reports it
+            _loky()
         call_at_exit(at_exit, last=True)
         try:
             self._thread.start()
@@ -122,11 +121,7 @@ class KeeperProcess:
             raise
 
     def report_to(self, listener: KeeperListener) -> bool:
-        """Set who receives what happens, before the first order.
-
-        Returns:
-            Whether the keeper can be used; else it has ended, and nothing will be reported.
-        """
+        """Set who receives what happens, before the first order; return whether the keeper has not ended already."""
         with self._lock:
             self._listener = listener
             return not self._has_ended
@@ -162,11 +157,7 @@ class KeeperProcess:
                     ended.detach()
 
     def join(self, timeout: float | None = None) -> bool:
-        """Wait until the keeper has ended and its end was reported; never in the keeper's own thread.
-
-        Returns:
-            Whether that is so.
-        """
+        """Wait until the keeper has ended and its end was reported, and return whether; never in its own thread."""
         if self._thread is not threading.current_thread():
             self._thread.join(timeout)
         return not self._thread.is_alive()
@@ -207,9 +198,7 @@ class KeeperProcess:
             self._listener.keeper_ended(self, reason)
 
     def _executor(self) -> Any:
-        from joblib.externals.loky import ProcessPoolExecutor  # noqa: PLC0415 -- as in available_cpus
-
-        return ProcessPoolExecutor(
+        return _loky().ProcessPoolExecutor(
             max_workers=1,
             initializer=keeper.begin,
             initargs=(self._keeper_end, self._preload, self._forks),
@@ -223,12 +212,13 @@ class KeeperProcess:
         left the notebook's session. The tracker, which unblocks SIGINT when it starts, must be there before.
         """
         resource_tracker.ensure_running()
-        with _sigint_blocked(), children_allowed():
+        with _sigint_blocked(), children_allowed(), _standard_streams_open():
             if self._is_killed:
                 raise RuntimeError("the engine was closed")
             call: Future[None] = executor.submit(keeper.serve)
         self.was_made = True
-        come_first_at_exit()
+        if not come_first_at_exit():  # loky is joining its threads, and nobody else will end the keeper before that
+            self.kill()
         return call
 
     def _receive(self) -> bool:
@@ -277,6 +267,31 @@ def _sigint_blocked() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _open_standard_descriptors() -> None:
+    """Open those from 0 to 2 that are closed, as where this process was started with ``<&-``, on nothing.
+
+    In a new process they are the standard three, whatever has got their numbers here in the meantime.
+    """
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= _STANDARD_ERROR:
+        os.set_inheritable(descriptor, True)  # noqa: FBT003 -- it takes no names
+    os.close(descriptor)
+
+
+@contextlib.contextmanager
+def _standard_streams_open() -> Iterator[None]:
+    """Put something in the place of a stream that can't be flushed, as loky does before it starts a process."""
+    closed = {name: stream for name in ("stdout", "stderr") if not _is_open(stream := getattr(sys, name))}
+    with contextlib.ExitStack() as stack:
+        for name, stream in closed.items():
+            setattr(sys, name, stack.enter_context(Path(os.devnull).open("w")))
+            stack.callback(setattr, sys, name, stream)
+        yield
+
+
+def _is_open(stream: Any) -> bool:
+    return stream is not None and not getattr(stream, "closed", False)
 
 
 def _give_up_lifelines() -> None:

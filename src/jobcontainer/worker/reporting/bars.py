@@ -37,7 +37,6 @@ class _Shown:
     bar: Bar
     thread: int
     is_open: bool = True
-    moved: tuple[float, float] | None = None  # to where and when, since the bar was written
 
 
 class Bars:
@@ -50,12 +49,11 @@ class Bars:
     Every change is written at once, except in a loop that moves its bar tens of thousands of times at more than a
     thousand a second: then every thousandth of a second, and when the bar is complete or ends.
 
-    Args:
-        folder: the job's folder. What an earlier attempt left is removed.
+    Attributes:
+        live: whether what is shown is still written: not after the end, nor in a forked child.
     """
 
     def __init__(self, folder: JobFolder) -> None:
-        """Show nothing yet."""
         self._folder = folder
         self._lock = threading.RLock()
         self._file: ProgressFile | None = None
@@ -65,59 +63,26 @@ class Bars:
         self._writes_left, self._refilled = _BURST, time.monotonic()
         self._pending = False  # whether anything is shown that is not written yet
         self._reported = Bar()
-        self._live = True
+        self.live = True
         with contextlib.suppress(FileNotFoundError):
             folder.progress_file.unlink()
 
-    @property
-    def live(self) -> bool:
-        """Whether what is shown is still written: not after the end, nor in a forked child."""
-        return self._live
-
     def show(self, key: Hashable, bar: Bar, *, nested: bool = True) -> None:
-        """Show a bar as it is now, or open it.
-
-        Args:
-            key: identifies the bar.
-            bar: its present values; its level is set here.
-            nested: whether it lies within the bars that its thread has open.
-        """
-        if not self._live:
+        """Show a bar as it is now, or open it: at a level of its own, or within the bars that its thread has open."""
+        if not self.live:
             return
         with self._lock:
-            known = key in self._open
-            shown = self._open[key] if known else self._opened(key, bar.label, nested=nested)
+            shown = self._open.get(key) or self._opened(key, bar.label, nested=nested)
             if shown is None:
                 return
-            before, shown.bar = shown.bar, presentable(replace(bar, level=shown.bar.level))
-            shown.moved = None
-            only_moved = known and _description(before) == _description(shown.bar)
-            self._pending = True
-            if not only_moved or shown.bar.done == shown.bar.total or self._may_write():
+            before, now = shown.bar, presentable(replace(bar, level=shown.bar.level))
+            shown.bar, self._pending = now, True
+            only_moved = (before.label, before.total, before.message) == (now.label, now.total, now.message)
+            if not only_moved or now.done == now.total or self._may_write():
                 self._write()
-
-    def move(self, key: Hashable, done: float) -> bool:
-        """Move a bar that is shown already, and leave the rest of it as it is.
-
-        Returns:
-            Whether it is shown; if not, :meth:`show` finds it a place.
-        """
-        if not self._live:
-            return True
-        with self._lock:
-            shown = self._open.get(key)
-            if shown is None:
-                return False
-            shown.moved = done, time.time()
-            self._pending = True
-            if done == shown.bar.total or self._may_write():
-                self._write()
-            return True
 
     def report(self, done: float, total: float | None, message: str | None) -> None:
         """Move the bar of :func:`~jobcontainer.worker.reporting.progress.report`."""
-        if message is None and total in {None, self._reported.total} and self.move(_REPORT, done):
-            return
         now, before = time.time(), self._reported
         self._reported = Bar(
             done=done,
@@ -129,13 +94,8 @@ class Bars:
         self.show(_REPORT, self._reported, nested=False)
 
     def end(self, key: Hashable, *, leave: bool = True) -> None:
-        """Mark a bar as ended.
-
-        Args:
-            key: identifies the bar.
-            leave: whether it stays visible.
-        """
-        if not self._live:
+        """Mark a bar as ended; with ``leave``, it stays visible."""
+        if not self.live:
             return
         with self._lock:
             shown = self._open.pop(key, None)
@@ -155,17 +115,17 @@ class Bars:
         """
         with self._lock:
             if self._file is not None:
-                if self._live:
+                if self.live:
                     self._write()
                 self._file.close()
-                if self._live:
-                    self._live = False
+                if self.live:
+                    self.live = False
                     self._folder.append_event(self._event())
-            self._live = False
+            self.live = False
 
     def forget(self) -> None:
         """Write nothing more; for a forked child, where a thread that does not exist there may hold the lock."""
-        self._live = False
+        self.live = False
 
     def _opened(self, key: Hashable, label: str, *, nested: bool) -> _Shown | None:
         """Add a new bar; None while six are open."""
@@ -195,10 +155,6 @@ class Bars:
     def _write(self) -> None:
         """Write all bars, and an event where the last one is long ago; if that fails, end the progress, not the job."""
         self._pending = False
-        for shown in self._shown:
-            if shown.moved is not None:
-                done, updated = shown.moved
-                shown.bar, shown.moved = presentable(replace(shown.bar, done=done, updated=updated)), None
         try:
             self._file = self._file or ProgressFile(self._folder.progress_file)
             self._file.write([shown.bar for shown in self._shown])
@@ -206,12 +162,8 @@ class Bars:
                 self._next_event = time.time() + _EVENT_SECONDS
                 self._folder.append_event(self._event())
         except OSError as error:
-            self._live = False
+            self.live = False
             note(f"no more progress, it can't be written: {error}")
 
     def _event(self) -> Progress:
         return Progress(at=time.time(), bars=tuple(shown.bar for shown in self._shown))
-
-
-def _description(bar: Bar) -> tuple[str, float | None, str]:
-    return bar.label, bar.total, bar.message

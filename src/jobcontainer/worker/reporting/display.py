@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import builtins
 import contextlib
-import functools
 import os
 import sys
 import time
@@ -102,11 +101,7 @@ def publish_display_data(data: dict[str, Any], metadata: dict[str, Any] | None =
 
 
 def clear_output(wait: bool = False) -> None:  # noqa: FBT001, FBT002 -- IPython's own signature
-    """Take away what was displayed so far; the log stays.
-
-    Args:
-        wait: whether to do so only when there is something to show instead, so that nothing flickers.
-    """
+    """Take away what was displayed so far; with ``wait``, only when there is something to show instead."""
     if _outputs is not None:
         _outputs.clear(wait=wait)
 
@@ -115,7 +110,6 @@ def install(folder: JobFolder) -> None:
     """Begin to record the rich outputs of a job; called in its process before user code."""
     global _outputs  # noqa: PLW0603 -- one job at a time in a process
     _outputs = OutputQuota(folder)
-    _renew_lock_in_forked_children()
     _hooks.replace(builtins, "display", display)
     _hooks.when_imported("IPython.core.display_functions", _patch_ipython)
     ipython = sys.modules.get("IPython")
@@ -189,12 +183,9 @@ def _patch_plotly(module: Any) -> None:
         module.renderers.default = "plotly_mimetype+jobcontainer"
 
 
-@functools.cache  # once in a process: what is registered stays
-def _renew_lock_in_forked_children() -> None:
-    if hasattr(os, "register_at_fork"):
-        os.register_at_fork(after_in_child=_renew_lock)
-
-
 def _renew_lock() -> None:
     if _outputs is not None:
         _outputs.renew_lock()
+
+
+os.register_at_fork(after_in_child=_renew_lock)

@@ -23,33 +23,18 @@ _MISSING = object()
 
 
 class Hooks:
-    """The changes that one part of the worker makes.
-
-    Example:
-        >>> import decimal
-        >>> hooks = Hooks()
-        >>> hooks.when_imported("decimal", lambda module: hooks.replace(module, "ROUND_UP", "no"))
-        >>> decimal.ROUND_UP
-        'no'
-        >>> hooks.undo()
-        >>> decimal.ROUND_UP
-        'ROUND_UP'
-    """
+    """The changes that one part of the worker makes."""
 
     def __init__(self) -> None:
-        """Change nothing yet."""
         self._patches: dict[str, tuple[Callable[[Any], None], Callable[[Any], None] | None]] = {}
         self._undo = ExitStack()
 
     def when_imported(
         self, name: str, patch: Callable[[Any], None], *, before: Callable[[Any], None] | None = None
     ) -> None:
-        """Call ``patch`` with a module as soon as it is loaded.
+        """Call ``patch`` with a module as soon as it is loaded, and ``before`` with one whose code has yet to run.
 
-        Args:
-            name: the module's full name.
-            patch: changes it. If it raises, the traceback goes to stderr and the import goes on.
-            before: called with the module before its code runs, where it is not loaded yet.
+        If ``patch`` raises, the traceback goes to stderr and the import goes on.
         """
         self._patches[name] = patch, before
         if self not in sys.meta_path:

@@ -29,7 +29,12 @@ _TRACE_NUMBER = 50  # where a program that closes 0 to 2 does not hit it
 
 
 def prepare_streams() -> None:
-    """Make Python's and C's streams hold nothing back; once in a keeper, its jobs inherit it."""
+    """Make Python's streams those of the descriptors 0 to 2, and let output hold nothing back; once in a keeper.
+
+    Its jobs inherit them. What multiprocessing opens as standard input has another descriptor, which they close.
+    """
+    sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115 -- a descriptor, for good
+    sys.__stdin__ = sys.stdin  # type: ignore[misc]  # as the next two
     for number, name in ((1, "stdout"), (2, "stderr")):
         raw = io.FileIO(number, "w", closefd=False)
         raw.name = f"<{name}>"
@@ -46,15 +51,10 @@ def prepare_streams() -> None:
             _LIBC.setvbuf(ctypes.c_void_p.in_dll(_LIBC, name), None, _LINE_BUFFERED, 0)
 
 
-def redirect(log: str, *, attempt: int = 1) -> None:
-    """Send standard output and error of this process, and the traceback of a crash, into a log.
+def redirect(log: str | os.PathLike[str], *, attempt: int = 1) -> None:
+    """Send standard output and error of this process, and the traceback of a crash, to the end of a log.
 
-    Args:
-        log: the file, which is made or appended to.
-        attempt: from the second on, a line marks where it begins.
-
-    Raises:
-        OSError: the log can't be written.
+    From the second attempt on, a line marks where it begins.
     """
     descriptor = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
     os.dup2(descriptor, 1)

@@ -33,26 +33,12 @@ _LIVE: Final = "application/vnd.jupyter.widget-view+json"  # names a widget of t
 def forms_of(
     obj: object, include: Collection[str] | None = None, exclude: Collection[str] | None = None
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the forms of an object, and their metadata; none where it has displayed itself.
+    """Return the forms of an object, those wanted and not excluded; none where it has displayed itself.
 
     A form whose method raises is left out, and its traceback goes to stderr.
 
-    Args:
-        obj: anything.
-        include: the MIME types wanted; None for all.
-        exclude: MIME types not wanted.
-
     Returns:
         MIME type to content that JSON can hold (bytes as base64), and MIME type to metadata.
-
-    Example:
-        >>> class Bold:
-        ...     def __repr__(self):
-        ...         return "bold"
-        ...     def _repr_html_(self):
-        ...         return "<b>bold</b>"
-        >>> forms_of(Bold())
-        ({'text/plain': 'bold', 'text/html': '<b>bold</b>'}, {})
     """
     data: Any = {}
     metadata: Any = {}

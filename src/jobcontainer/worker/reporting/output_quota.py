@@ -34,14 +34,9 @@ _SAVE = "Save the rest to files in run()."
 
 
 class OutputQuota:
-    """Writes the outputs of one job, as far as its limits allow.
-
-    Args:
-        folder: the job's folder.
-    """
+    """Writes the outputs of one job, as far as its limits allow."""
 
     def __init__(self, folder: JobFolder) -> None:
-        """Show nothing yet."""
         self._folder = folder
         self._lock = threading.RLock()
         self._visible = 0  # outputs
@@ -76,8 +71,14 @@ class OutputQuota:
             if not (output.update or output.clear) and not self.admits_more():
                 return
             self._visible = (0 if output.clear else self._visible) + (not output.update)
-            self._hold(_fitted(output))
-            if time.monotonic() >= self._next or not any(held.update or held.clear for held in self._held):
+            if output.clear:
+                self._held = []
+            elif output.update:  # instead of what it replaces among those held
+                name = output.display_id
+                self._held = [held for held in self._held if not (held.update and held.display_id == name)]
+            self._held.append(_fitted(output))
+            waits = time.monotonic() < self._next and any(held.update or held.clear for held in self._held)
+            if not waits or sum(map(_size, self._held)) > MAX_BYTES:
                 self._write_held()
 
     def finish(self) -> None:
@@ -91,20 +92,6 @@ class OutputQuota:
         """Take another lock; for a forked child, where a thread that does not exist there may hold this one."""
         self._lock = threading.RLock()
 
-    def _hold(self, output: Display) -> None:
-        """Keep an output until it may be written, instead of what it replaces among those held."""
-        if output.clear:
-            self._held = []
-        elif output.update:
-            name = output.display_id
-            self._held = [held for held in self._held if not (held.update and held.display_id == name)]
-        if sum(map(_size, self._held)) + _size(output) > MAX_BYTES:
-            if math.isinf(self._next):
-                self._note_full()
-                return
-            self._write_held()
-        self._held.append(output)
-
     def _write_held(self) -> None:
         """Write what is held, up to the total; what replaces others stays held then."""
         while self._held:
@@ -114,6 +101,8 @@ class OutputQuota:
                 self._note_full()
                 if not self._held[0].clear:
                     self._held = [output for output in self._held if output.update]
+                while sum(map(_size, self._held)) > MAX_BYTES:
+                    self._held.pop()
                 return
             output = self._held.pop(0)
             self._append(output)

@@ -11,7 +11,6 @@ child, so that its loops pass through and its tqdm prints into the log as it doe
 
 from __future__ import annotations
 
-import functools
 import os
 import time
 from collections.abc import Sized
@@ -68,8 +67,7 @@ def progress(iterable: Iterable[T], total: float | None = None, desc: str | None
             yield item
             done += 1
             if clock() >= due:
-                if not bars.move(key, done):
-                    bars.show(key, replace(bar, done=done, updated=time.time()))
+                bars.show(key, replace(bar, done=done, updated=time.time()))
                 due = clock() + _MOVE_SECONDS
     finally:
         bars.show(key, replace(bar, done=done, updated=time.time()))
@@ -102,7 +100,6 @@ def install(folder: JobFolder) -> None:
     _bars = Bars(folder)
     tqdm_bars.install(_hooks, _bars)
     rich_bars.install(_hooks, _bars)
-    _end_in_forked_children()
 
 
 def finish() -> None:
@@ -118,14 +115,11 @@ def finish() -> None:
         bars.finish()
 
 
-@functools.cache  # once in a process: what is registered stays
-def _end_in_forked_children() -> None:
-    if hasattr(os, "register_at_fork"):
-        os.register_at_fork(after_in_child=_forget)
-
-
 def _forget() -> None:
     global _bars  # noqa: PLW0603 -- see install
     if _bars is not None:
         _bars.forget()
         _bars = None
+
+
+os.register_at_fork(after_in_child=_forget)

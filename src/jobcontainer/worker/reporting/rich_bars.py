@@ -70,7 +70,6 @@ def _show(bars: Bars, progress: Any, number: int, task: Any) -> None:
         bars.show((id(progress), number), bar, nested=False)
 
 
-@functools.lru_cache(maxsize=64)
 def _label(description: str) -> str:
     try:
         return str(sys.modules["rich.text"].Text.from_markup(description).plain)
