@@ -24,6 +24,12 @@ def standard_streams() -> dict[int, str]:
     return found
 
 
+def is_stream_type(kind: type) -> bool:
+    """Return whether :func:`reduce_stream` is to be asked for the objects of a type."""
+    standard = {type(getattr(sys, form.format(name))) for name in _NAMES for form in ("{}", "__{}__")}
+    return kind in standard or _is_kernel_stream(kind) or issubclass(kind, (logging.StreamHandler, io.TextIOWrapper))
+
+
 def reduce_stream(obj: Any, streams: dict[int, str]) -> Any:
     """Reduce a standard stream, or a handler of :mod:`logging` that writes to one; ``NotImplemented`` for all else.
 
@@ -65,6 +71,10 @@ def set_handler(handler: logging.Handler, state: dict[str, Any]) -> None:
 
 def _stream_name(obj: Any, streams: dict[int, str]) -> str | None:
     name = streams.get(id(obj))
-    if name is None and (type(obj).__module__, type(obj).__name__) == _KERNEL_STREAM:
+    if name is None and _is_kernel_stream(type(obj)):
         name = obj.name  # one of a kernel's that is redirected just now
     return name if name in _NAMES else None
+
+
+def _is_kernel_stream(kind: type) -> bool:
+    return (kind.__module__, kind.__name__) == _KERNEL_STREAM
