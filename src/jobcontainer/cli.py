@@ -22,7 +22,7 @@ from jobcontainer.jobs.container import JobContainer, LogCopy, interrupt_cancels
 from jobcontainer.jobs.group import JobGroup
 from jobcontainer.jobs.option_flags import add_option_flags, add_prune_flags, options_given, prune
 from jobcontainer.jobs.store import JobStore
-from jobcontainer.views.render import Listing
+from jobcontainer.views.render import MOST_LISTED, Listing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -105,7 +105,8 @@ def _list(given: argparse.Namespace) -> int:
     if given.json:
         print(json.dumps([_facts(job) for job in jobs]))
     else:
-        print(Listing(jobs))
+        most = len(jobs) if given.all else MOST_LISTED
+        print(Listing(jobs, most=most, how_to_see_all="`jobcontainer list --all`"))
         if advice := store.advice():
             print(advice, file=sys.stderr)
     return 0
@@ -186,8 +187,10 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--trusted", action="store_true", help="load it though it is not signed by a key of yours")
     add_option_flags(run)
     command("rerun", _rerun, "Run a job's process again, as a new job.", "id")
+    jobs = command("list", _list, f"List the newest {MOST_LISTED} jobs, oldest first.")
+    jobs.add_argument("--all", action="store_true", help="list every job")
     for listing in (
-        command("list", _list, "List the jobs, oldest first."),
+        jobs,
         command("show", _show, "Show what is known of a job.", "id"),
         command("inspect", _inspect, "Show what a file says of itself, without running anything in it.", "file"),
     ):

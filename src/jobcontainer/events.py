@@ -5,12 +5,14 @@ Everything here is plain data that goes through JSON and back; nothing here know
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeAlias, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
+
+T = TypeVar("T")
 
 
 class JobState(StrEnum):
@@ -41,6 +43,21 @@ class JobState(StrEnum):
         """The state as a person would say it, for example ``out of memory``."""
         return self.value.replace("_", " ")
 
+
+_SLOWEST: Final = 1e-9  # steps per second
+_LARGEST: Final = 2**63
+_LATEST: Final = 1e11  # seconds since the epoch; the local time of a much later moment can't be computed
+_TIMES: Final = {"at", "submitted", "started", "updated"}
+_TYPES: Final[dict[Any, set[type]]] = {  # by the annotation of a field
+    "str": {str},
+    "int": {int},
+    "float": {float, int},
+    "bool": {bool},
+    "str | None": {str, type(None)},
+    "int | None": {int, type(None)},
+    "float | None": {float, int, type(None)},
+    "dict[str, Any]": {dict},
+}
 
 RETRIED = frozenset({JobState.CRASHED, JobState.FAILED, JobState.LOST})
 """The ends after which a job is tried again, if it may be; never a cancel, nor a limit that it would hit again."""
@@ -110,9 +127,10 @@ class Bar:
 
     @property
     def rate(self) -> float | None:
-        """Steps per second so far; None before the first."""
+        """Steps per second so far; None before the first, and where it is slower than any work."""
         seconds, steps = self.updated - self.started, self.done - self.initial
-        return steps / seconds if seconds > 0 and steps > 0 else None
+        rate = steps / seconds if seconds > 0 and steps > 0 else 0.0
+        return rate if rate > _SLOWEST else None
 
     @property
     def seconds_left(self) -> float | None:
@@ -224,27 +242,75 @@ def event_to_json(event: Event) -> dict[str, Any]:
     return data
 
 
-def event_from_json(data: dict[str, Any]) -> Event | None:
+def event_from_json(data: Mapping[str, Any]) -> Event | None:
     """Return the event that ``data`` holds; None for one of a kind or a shape that this version does not know.
 
+    Anybody may have written it: a newer version, whose fields that are not known here are passed over, or the job
+    itself. An end of a kind that a newer version has is an end, the only one that is known to have no other.
+
     Example:
-        >>> event_from_json(event_to_json(Started(at=1.0, pid=7)))
+        >>> event_from_json(event_to_json(Started(at=1.0, pid=7)) | {"new": "in a later version"})
         Started(at=1.0, pid=7, attempt=1, host='')
-        >>> event_from_json({"event": "started"}) is None
+        >>> event_from_json({"event": "started", "at": "noon", "pid": 7}) is None
         True
     """
-    values = dict(data)
     try:
-        match values.pop("event", None):
+        match data.get("event"):
             case "started":
-                return Started(**values)
+                return checked(Started, data)
             case "progress":
-                return Progress(at=values["at"], bars=tuple(Bar(**bar) for bar in values["bars"]))
+                return replace(checked(Progress, data), bars=tuple(checked(Bar, bar) for bar in data["bars"]))
             case "display":
-                return Display(**values)
+                display = checked(Display, data)
+                return replace(display, data={kind: form for kind, form in display.data.items() if _fits(kind, form)})
             case "ended":
-                usage = Usage(**values.pop("usage"))
-                return Outcome(**values | {"state": JobState(values["state"]), "usage": usage})
-    except (TypeError, KeyError, ValueError):  # a job can write into its own events
+                return _outcome_from_json(data)
+    except (TypeError, KeyError, ValueError, AttributeError):
         return None
     return None
+
+
+def checked(kind: type[T], data: Mapping[str, Any], **made: Any) -> T:
+    """Make an object of a dataclass from plain data that anybody may have written, and fields that are made already.
+
+    Fields of the data that the class does not have are passed over, and so are those of the class that never come from
+    plain data. Numbers are finite, and times lie in a few thousand years of now, so that views can show them.
+
+    Raises:
+        TypeError: a field is missing.
+        ValueError: one has another type, or is out of range.
+
+    Example:
+        >>> checked(Usage, {"cpu": 1.5, "gpu": 7})
+        Usage(wall=0.0, cpu=1.5, peak_memory=0)
+    """
+    values = {}
+    for one in fields(kind):  # type: ignore[arg-type]  # a dataclass, which has no name as a type
+        if one.name in data and one.type in _TYPES:
+            value, allowed = data[one.name], _TYPES[one.type]
+            if type(value) not in allowed:
+                raise ValueError(f"{one.name} is a {type(value).__name__}")
+            most = _LATEST if one.name in _TIMES else _LARGEST
+            if isinstance(value, int | float) and not -most <= value <= most:  # nor is it no number at all
+                raise ValueError(f"{one.name} is out of range")
+            values[one.name] = value
+    return kind(**values | made)
+
+
+def _outcome_from_json(data: Mapping[str, Any]) -> Outcome:
+    """Return an end; of a state that only a newer version knows, the one that says as little."""
+    try:
+        state, unknown = JobState(data["state"]), ""
+    except ValueError:
+        state, unknown = JobState.LOST, data["state"]
+    if not state.ended or not isinstance(unknown, str):
+        raise ValueError("no end")
+    outcome = checked(Outcome, data, state=state, usage=checked(Usage, data.get("usage", {})))
+    if not unknown:
+        return outcome
+    return replace(outcome, reason=f"It ended as {unknown[:40]!r}, which a newer jobcontainer knows: upgrade this one.")
+
+
+def _fits(kind: str, form: object) -> bool:
+    """Return whether this may be the content of a MIME type: a text, or where the type says so, any JSON."""
+    return isinstance(form, str) or kind.endswith("json")

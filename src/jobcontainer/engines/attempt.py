@@ -6,10 +6,10 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from jobcontainer.events import Outcome, Started
 from jobcontainer.storage.ending import cancelled_before_start, lost, write_end
 
 if TYPE_CHECKING:
+    from jobcontainer.events import Outcome
     from jobcontainer.storage.folder import JobFolder
     from jobcontainer.worker.keeper_protocol import Order
 
@@ -22,6 +22,11 @@ class Attempt:
     order: Order
     future: Future[Outcome] = field(default_factory=Future)  # never completes with an exception
     cancelled: bool = False  # whether its end was asked for
+    events_before: int = field(init=False)  # bytes of the job's events that earlier attempts have written
+
+    def __post_init__(self) -> None:
+        """Note where the events of this attempt begin."""
+        self.events_before = self.folder.events_size()
 
     @property
     def number(self) -> int:
@@ -30,9 +35,7 @@ class Attempt:
 
     def has_started(self) -> bool:
         """Whether a process has begun with this attempt."""
-        return any(
-            isinstance(event, Started) and event.attempt == self.number for event in self.folder.read_events()[0]
-        )
+        return any(start.attempt == self.number for start in self.folder.starts(self.events_before))
 
     def end_unstarted(self) -> Outcome:
         """Write the end of an attempt that was cancelled before a process began with it."""

@@ -19,6 +19,7 @@ from jobcontainer.engines.attempt import Attempt
 from jobcontainer.events import Started, Usage
 from jobcontainer.jobfile.serializer import Serializer
 from jobcontainer.storage.ending import write_end
+from jobcontainer.storage.regular_file import open_regular
 from jobcontainer.worker.keeper_protocol import Order
 from jobcontainer.worker.outcome import ExitFacts, classify
 from jobcontainer.worker.run import run_process
@@ -62,7 +63,8 @@ class InlineEngine:
         folder.result_file.unlink(missing_ok=True)
         folder.append_event(Started(at=begun, pid=os.getpid(), attempt=attempt))
         reported: dict[str, Any] = {}
-        log = folder.log_file.open("a", encoding="utf-8", errors="backslashreplace", buffering=1)
+        descriptor = open_regular(folder.log_file, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+        log = os.fdopen(descriptor, "a", encoding="utf-8", errors="backslashreplace", buffering=1)
         with log, contextlib.ExitStack() as place:
             place.enter_context(contextlib.redirect_stdout(_Copy(sys.stdout, log)))
             place.enter_context(contextlib.redirect_stderr(_Copy(sys.stderr, log)))

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from jobcontainer.jobs.job import Job
 
 _COPY_SECONDS = 0.05
+_COPIED_AT_ONCE = 2**20  # bytes
 
 
 class JobContainer:
@@ -94,11 +95,11 @@ class LogCopy:
 
     def step(self) -> None:
         """Copy what has come since the last step."""
-        data = self._job.folder.read_log(self._position)
-        self._position += len(data)
-        if sys.stdout is not None:  # it was not closed when Python started
-            sys.stdout.write(self._decoder.decode(data))
-            sys.stdout.flush()
+        while data := self._job.folder.read_log(self._position, _COPIED_AT_ONCE):
+            self._position += len(data)
+            if sys.stdout is not None:  # it was not closed when Python started
+                sys.stdout.write(self._decoder.decode(data))
+                sys.stdout.flush()
 
     def follow(self) -> None:
         """Copy until the job has ended."""

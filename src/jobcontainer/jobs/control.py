@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from jobcontainer.engines import engine_named
 from jobcontainer.jobs.job import Job
 from jobcontainer.jobs.scheduler import Scheduler, schedulers_here
+from jobcontainer.jobs.stored_jobs import StoredJobs
 from jobcontainer.jobs.submission import Submitter
 from jobcontainer.jobs.watcher import Watcher
 from jobcontainer.storage.folder import JobFolder, StoreFolder
-from jobcontainer.storage.journal import Journal
+from jobcontainer.storage.journal import Journal, entry_from_folder
 from jobcontainer.worker.forked_child import renew_in_forked_child
 
 if TYPE_CHECKING:
@@ -27,8 +28,11 @@ if TYPE_CHECKING:
 
     from jobcontainer.engines import Engine
     from jobcontainer.jobs.submission import Submission
+    from jobcontainer.storage.journal import JournalEntry
 
 R = TypeVar("R")
+
+_FEW = 200  # jobs whose folders are read sooner than the journal of their store
 
 _watchers: weakref.WeakValueDictionary[Path, Watcher] = weakref.WeakValueDictionary()
 _shared: dict[Path, SchedulerControl] = {}
@@ -84,9 +88,36 @@ class StoreControl:
         """Run the process file of a job, of this store or another, again as a new job with the same options."""
         return shared_control(self.store).rerun(job)
 
-    def jobs(self) -> list[Job[Any]]:
-        """Return every job of the store, oldest first."""
-        entries, live = self._journal.entries(), self._live_jobs()
+    def jobs(self) -> StoredJobs:
+        """Return every job of the store, oldest first; what is known of one is read when it is asked for."""
+        return StoredJobs(self.store.job_ids(), self._listed)
+
+    def open(self, folder: JobFolder) -> Job[Any]:
+        """Return the handle of one job.
+
+        Raises:
+            KeyError: there is no such job.
+        """
+        if folder.record_stamp() is None:
+            raise KeyError(f"There is no job {folder.id!r} in {self.store.path}.")
+        return self._handles([entry_from_folder(folder)])[0]
+
+    def _listed(self, ids: Sequence[str]) -> list[Job[Any]]:
+        """Return the handles of jobs in a listing; a few are read from their folders sooner than by the journal."""
+        folders = [self.store.job(one) for one in ids]
+        if len(folders) <= _FEW:
+            return self._handles([entry_from_folder(folder) for folder in folders])
+        entries = self._journal.entries(folders)
+        jobs = self._handles(entries)
+        found = zip(entries, jobs, strict=True)
+        self._journal.add_ended(
+            (job.folder, job.state) for one, job in found if not one.state and one.owner and job.done()
+        )
+        return jobs
+
+    def _handles(self, entries: Sequence[JournalEntry]) -> list[Job[Any]]:
+        """Return handles that are up to date, and watched where their jobs have not ended."""
+        live = self._live_jobs()
         found, unknown = [], []
         for entry in entries:
             job = live.get(entry.folder.id)
@@ -98,24 +129,7 @@ class StoreControl:
                     job._settle_as(entry.state)
             found.append(job)
         self._watcher.add_jobs(unknown)
-        self._journal.add_ended((job.folder, job.state) for job, _ in unknown if job.done())
         return found
-
-    def open(self, folder: JobFolder) -> Job[Any]:
-        """Return the handle of one job.
-
-        Raises:
-            KeyError: there is no such job.
-        """
-        if (live := self._live_jobs().get(folder.id)) is not None:
-            return live
-        try:
-            record = folder.read_record()
-        except FileNotFoundError:
-            raise KeyError(f"There is no job {folder.id!r} in {self.store.path}.") from None
-        job: Job[Any] = Job(folder, name=record.name, submitted=record.submitted, control=self)
-        self._watcher.add_jobs([(job, record.owner)])
-        return job
 
     def _live_jobs(self) -> dict[str, Job[Any]]:
         """Return the jobs of the store that are queued or running in this process, by id."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, overload
 
 from jobcontainer.events import JobState
 from jobcontainer.jobs.job import Job
+from jobcontainer.jobs.stored_jobs import StoredJobs
 from jobcontainer.views.render import group_html
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ class JobGroup(Sequence[Job[R]], Generic[R]):
     """
 
     def __init__(self, jobs: Iterable[Job[R]]) -> None:
-        self._jobs = tuple(jobs)
+        self._jobs: Sequence[Job[R]] = jobs if isinstance(jobs, StoredJobs) else tuple(jobs)
 
     @overload
     def __getitem__(self, index: int) -> Job[R]: ...
@@ -42,6 +43,10 @@ class JobGroup(Sequence[Job[R]], Generic[R]):
     def __len__(self) -> int:
         """Return how many jobs there are."""
         return len(self._jobs)
+
+    def __iter__(self) -> Iterator[Job[R]]:
+        """Go through the jobs."""
+        return iter(self._jobs)
 
     def __repr__(self) -> str:
         """Show how many jobs are in which state."""

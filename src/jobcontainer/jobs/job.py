@@ -11,15 +11,18 @@ scheduler that owns the job or, where another process runs it, the watcher. They
 from __future__ import annotations
 
 import contextlib
+import math
+import os
 import time
 from concurrent.futures import CancelledError, Future
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from jobcontainer.errors import JobError
-from jobcontainer.events import Display, JobState, Outcome, Started, Usage, folded
+from jobcontainer.events import Display, JobState, Outcome, Usage, folded
 from jobcontainer.jobfile.identity import FileIdentity
 from jobcontainer.jobfile.serializer import Serializer
 from jobcontainer.storage.ending import error_of
+from jobcontainer.storage.event_reader import EventReader
 from jobcontainer.storage.progress_file import read_bars
 from jobcontainer.storage.result import read_result
 from jobcontainer.views.render import job_html
@@ -110,8 +113,8 @@ class Job(Future[R], Generic[R]):
     @property
     def started(self) -> float | None:
         """When the last attempt started, in seconds since the epoch; None where none did."""
-        starts = [event.at for event in self.folder.read_events()[0] if isinstance(event, Started)]
-        return starts[-1] if starts else None
+        turns = self.folder.turns()
+        return None if turns.started is None else turns.started.at
 
     @property
     def progress(self) -> tuple[Bar, ...]:
@@ -126,7 +129,7 @@ class Job(Future[R], Generic[R]):
     @property
     def outputs(self) -> list[Display]:
         """The rich outputs of the last attempt, updated and cleared as the job did."""
-        return folded(self.folder.read_events()[0])
+        return folded(EventReader(self.folder, most=math.inf).read_all())
 
     @property
     def record(self) -> JobRecord:
@@ -231,7 +234,7 @@ class Job(Future[R], Generic[R]):
             outcome = self.outcome
             assert outcome is not None, "only an ended job is loaded"  # noqa: S101 -- callers have waited
             if outcome.state is JobState.SUCCEEDED or (
-                outcome.state is JobState.FAILED and self.folder.result_file.exists()
+                outcome.state is JobState.FAILED and os.path.lexists(self.folder.result_file)
             ):
                 identity = outcome.result_identity
                 self._loaded = read_result(self.folder.result_file, identity and FileIdentity(*identity))
@@ -269,9 +272,9 @@ class Job(Future[R], Generic[R]):
         self._changed()
 
     def _read_outcome(self) -> Outcome:
-        outcomes = [event for event in self.folder.read_events()[0] if isinstance(event, Outcome)]
+        ended = self.folder.turns().ended
         unknown = Outcome(state=self._phase, at=self.submitted, reason="Its folder says no more.")
-        return outcomes[-1] if outcomes and outcomes[-1].state is self._phase else unknown
+        return ended if ended is not None and ended.state is self._phase else unknown
 
     def _changed(self) -> None:
         for call in tuple(self._on_change):

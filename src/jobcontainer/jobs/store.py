@@ -25,6 +25,7 @@ LARGE = 5_000_000_000
 """Bytes on disk from which on a listing advises to prune the store."""
 
 _NAMES_IN_ERRORS = 5
+_SAMPLE = 1000  # jobs
 
 
 class JobStore:
@@ -58,7 +59,7 @@ class JobStore:
         return f"JobStore({str(self.path)!r})"
 
     def jobs(self) -> JobGroup[Any]:
-        """Return every job of the store, oldest first.
+        """Return every job of the store, oldest first; each is read when it is first looked at.
 
         Jobs that another live process runs are watched; those whose process is gone are shown as lost.
         """
@@ -74,7 +75,7 @@ class JobStore:
             KeyError: there is no such job, or several; the message lists some that there are.
         """
         folder = self._folder.job(job_id)
-        if os.sep in job_id or not folder.record_file.exists():
+        if os.sep in job_id or folder.record_stamp() is None:
             folder = self._by_prefix(job_id)
         return self._control.open(folder)
 
@@ -119,9 +120,9 @@ class JobStore:
         ]
         for folder in gone:
             shutil.rmtree(folder.path, ignore_errors=True)
-        ids = [folder.id for folder in gone]
+        ids = [folder.id for folder in gone if not os.path.lexists(folder)]
         if ids:
-            Journal(self._folder).forget(set(ids))
+            Journal(self._folder).shrink()
         return ids
 
     def size(self) -> int:
@@ -129,21 +130,25 @@ class JobStore:
         return sum(folder.size() for folder in self._folder.job_folders())
 
     def advice(self) -> str:
-        """Return a sentence on how to prune the store once it has grown large; empty before."""
-        size = self.size()
+        """Return a sentence on how to prune the store once it has grown large; empty before.
+
+        Of many jobs a sample is looked at, so that it takes no longer than of a thousand.
+        """
+        ids = self._folder.job_ids()
+        sample = ids[:: -(-len(ids) // _SAMPLE) or 1]
+        size = sum(self._folder.job(job_id).size() for job_id in sample) * len(ids) / max(1, len(sample))
         if size < LARGE:
             return ""
         return (
-            f"The jobs in {self.path} take {memory_text(size)} on disk. Nothing is deleted unasked: "
+            f"The jobs in {self.path} take about {memory_text(size)} on disk. Nothing is deleted unasked: "
             "`jobcontainer prune --older-than 7`, or JobStore().prune(keep=100), deletes old ones."
         )
 
     def _by_prefix(self, prefix: str) -> JobFolder:
-        folders = list(self._folder.job_folders())
-        matching = [folder for folder in folders if folder.id.startswith(prefix)]
+        matching = self._folder.job_ids(prefix)
         if len(matching) == 1:
-            return matching[0]
-        some = ", ".join(folder.id for folder in (matching or folders)[-_NAMES_IN_ERRORS:])
+            return self._folder.job(matching[0])
+        some = ", ".join((matching or self._folder.job_ids())[-_NAMES_IN_ERRORS:])
         if matching:
             raise KeyError(f"{len(matching)} jobs begin with {prefix!r}; give more of the id: {some}")
         raise KeyError(f"There is no job {prefix!r} in {self.path}. " + (f"The newest are: {some}" if some else ""))

@@ -4,20 +4,26 @@ One daemon thread for each store looks at both a few times a second. It starts w
 runs, or that waits in a queue of this one, and ends with the last. It holds the handles of other processes' jobs weakly
 and is the only one that moves them. It owns no process and kills none. It writes into a folder only when the job's
 owner is gone and has left no end, and cancels a queued job through the queue that holds it.
+
+Each job is looked at by itself: what can't be read of one at the moment, because too many files are open, say, is
+looked at again, and keeps no other waiting.
 """
 
 from __future__ import annotations
 
 import contextlib
+import logging
 import threading
 import time
 import weakref
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from jobcontainer.errors import CorruptFileError
 from jobcontainer.events import Outcome, Started
 from jobcontainer.storage.ending import lost, may_be_retried, write_end
 from jobcontainer.storage.record import is_alive
+from jobcontainer.storage.turns import TurnReader
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -31,15 +37,19 @@ _REQUESTS_SECONDS = 1.0  # for so long after the last request queues are looked 
 _PAUSE = 4  # times as long as a look took, so that ten thousand jobs never take a whole CPU
 _DELETED = "Its folder was deleted."
 _OWNER_GONE = "The kernel or script that ran it is gone; job.rerun() runs it again."
+_OWNER_UNKNOWN = "Its job.json was written over, so that nobody knows who runs it, and its events tell no end."
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
 class _Watched:
-    """What is known of another process's job; its events are read again only when their file has changed."""
+    """What is known of another process's job; its events are read on only when their file has changed."""
 
-    owner: dict[str, Any]
-    stamp: str | None = None
-    last: Started | Outcome | None = None
+    owner: dict[str, Any]  # empty where it is not known
+    turns: TurnReader
+    stamp: str | None = field(default=None, init=False)
+    is_reported: bool = field(default=False, init=False)  # whether an error of a look at it was logged
 
 
 class Watcher:
@@ -63,7 +73,7 @@ class Watcher:
 
     def add_jobs(self, jobs: Iterable[tuple[Job[Any], dict[str, Any]]]) -> None:
         """Bring new handles, each with its job's owner, up to date, and watch those that have not ended."""
-        found = {job: _Watched(owner) for job, owner in jobs}
+        found = {job: _Watched(owner, TurnReader(job.folder.events_file)) for job, owner in jobs}
         self._look_at(found)
         if pending := {job: watched for job, watched in found.items() if not job.done()}:
             with self._lock:
@@ -88,37 +98,55 @@ class Watcher:
     def _run(self) -> None:
         while True:
             begun = time.monotonic()
-            self._look_at(dict(self._jobs.items()))
-            for job in [job for job in list(self._jobs) if job.done()]:
-                self._jobs.pop(job, None)
-            self._look_at_queues()
+            self._look_at(self._unfinished())
+            try:
+                self._look_at_queues()
+            except Exception:  # noqa: BLE001 -- a queue that can't cancel must not cost the jobs their ends
+                _log.exception("Requests to cancel jobs could not be looked at; they are again.")
             with self._lock:
-                if not self._jobs and not self._queues:
+                if all(job.done() for job in self._jobs) and not self._queues:
                     self._thread = None
                     return
             time.sleep(max(_LOOK_SECONDS, _PAUSE * (time.monotonic() - begun)))
+
+    def _unfinished(self) -> dict[Job[Any], _Watched]:
+        """Return what is watched and has not ended, and forget the rest."""
+        with self._lock:
+            for job in [job for job in self._jobs if job.done()]:
+                del self._jobs[job]
+            return dict(self._jobs.items())
 
     def _look_at(self, jobs: dict[Job[Any], _Watched]) -> None:
         alive: dict[str, bool] = {}  # asked once for all jobs of an owner
         for job, watched in jobs.items():
             owner = repr(watched.owner)
-            if owner not in alive:
-                alive[owner] = is_alive(watched.owner)
-            self._look(job, watched, alive=alive[owner])
+            try:
+                if owner not in alive:
+                    alive[owner] = is_alive(watched.owner)
+                self._look(job, watched, alive=alive[owner])
+            except Exception as error:  # noqa: BLE001 -- one job must not cost the others their ends
+                watched.stamp = None  # it is looked at again
+                if not (isinstance(error, OSError) or watched.is_reported):
+                    watched.is_reported = True
+                    _log.exception("The job %s could not be looked at; the others are.", job.id)
 
     @staticmethod
     def _look(job: Job[Any], watched: _Watched, *, alive: bool) -> None:
         """Bring a handle up to date. Its owner was looked at first: what a dead one wrote is all there."""
         stamp = job.folder.events_stamp()
         if stamp != watched.stamp:
-            watched.stamp, watched.last = stamp, job.folder.last_turn()
-        last = watched.last
+            watched.turns.look()
+            watched.stamp = stamp
+        last = watched.turns.last
         deleted = stamp is None and job.folder.record_stamp() is None
         if isinstance(last, Outcome) and not (alive and may_be_retried(last, _retries(job))):
             job._settle(last)
         elif deleted or not alive:
             attempt = last.attempt if isinstance(last, Started) else 0
-            job._settle(write_end(job.folder, lost(job.folder, _DELETED if deleted else _OWNER_GONE, attempt)))
+            reason = _DELETED if deleted else _OWNER_GONE if watched.owner else _OWNER_UNKNOWN
+            outcome = lost(job.folder, reason, attempt)
+            # Of a job that is nobody's, the end is not written: somebody may run it, and will write the true one.
+            job._settle(write_end(job.folder, outcome) if watched.owner else outcome)
         elif isinstance(last, Started) and last.attempt > job._attempt:
             job._dispatched(last.attempt)
 
@@ -141,5 +169,5 @@ def _retries(job: Job[Any]) -> int:
     """Return how often a job may be tried again; never where its record was overwritten."""
     try:
         return int(job.record.options["retries"])
-    except (OSError, ValueError, TypeError, KeyError):
+    except (OSError, CorruptFileError, ValueError, TypeError, KeyError):
         return 0

@@ -40,7 +40,7 @@ def manage(given: argparse.Namespace, store: JobStore) -> Job[Any] | Listing | N
             ) from None
         return None
     if given.action not in JOB_ACTIONS:
-        return Listing(store.jobs(), store.path)
+        return Listing(store.jobs(), store.path, how_to_see_all="JobStore().jobs() has them all")
     if given.id is None:
         raise ArgumentsError(f"%jobs {given.action} takes the id of a job; %jobs lists them.")
     try:

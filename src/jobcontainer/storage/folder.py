@@ -3,31 +3,39 @@
 The folder is the only channel between a job and whoever looks at it. The job's side writes; the handle, the card, the
 command line and a restarted kernel read the same files. What is written once appears whole or not at all (a temporary
 file in the same folder, then a rename); what grows (``events.jsonl``, ``log.txt``, ``journal.jsonl``) grows by single
-appends of whole lines, and a reader passes over a torn last line.
+appends of whole lines, and a reader passes over a torn last line. What a job has put in the place of a file of its own,
+a pipe or a link, is no file to a reader (:mod:`jobcontainer.storage.regular_file`).
 """
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
 import os
-import stat
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from jobcontainer.events import Outcome, Started, event_from_json, event_to_json
+from jobcontainer.errors import CorruptFileError
+from jobcontainer.events import event_from_json, event_to_json
 from jobcontainer.jobfile.atomic import write_whole
 from jobcontainer.process import working_directory
 from jobcontainer.storage.jsonl import append_lines, read_lines
 from jobcontainer.storage.record import JobRecord, new_job_id
+from jobcontainer.storage.regular_file import read_part, size_of, status_of
+from jobcontainer.storage.turns import TurnReader, starts_from
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from jobcontainer.events import Event
+    from jobcontainer.events import Event, Outcome, Started
 
-_TAIL_BLOCK = 64 * 1024
-
+_LONGEST_RECORD: Final = 16 * 2**20  # bytes
+_TAIL: Final = 64 * 2**10  # bytes of the end of a log that are read for its last lines, at least
+_LINE: Final = 2**10  # and for each of them
+_CONTINUATION: Final = bytes(range(0x80, 0xC0))  # of a character in UTF-8, all but its first byte
+_RECORD: Final = "job.json"
 _CANCEL: Final = "cancel"
 
 
@@ -70,7 +78,7 @@ class JobFolder:
     @property
     def record_file(self) -> Path:
         """The facts of the job, written once."""
-        return self.path / "job.json"
+        return self.path / _RECORD
 
     @property
     def log_file(self) -> Path:
@@ -98,14 +106,23 @@ class JobFolder:
 
     def is_asked_to_cancel(self) -> bool:
         """Return whether another process asked for the job's end."""
-        return self.cancel_file.exists()
+        return os.path.lexists(self.cancel_file)  # raises nothing where the job has locked its folder
 
     def size(self) -> int:
         """Return the bytes that the job's files take on disk; files shared by hard links count in each folder."""
+        size = 0
+        with contextlib.suppress(OSError), os.scandir(self.path) as entries:  # deleted, or locked by its job
+            for entry in entries:
+                with contextlib.suppress(FileNotFoundError):
+                    size += entry.stat(follow_symlinks=False).st_blocks * 512
+        return size
+
+    def modified(self) -> float:
+        """Return when a file was last added or removed, in seconds since the epoch; 0 where there is no folder."""
         try:
-            return sum(entry.stat(follow_symlinks=False).st_blocks * 512 for entry in os.scandir(self.path))
-        except FileNotFoundError:
-            return 0
+            return self.path.stat().st_mtime
+        except OSError:
+            return 0.0
 
     def create(self) -> None:
         """Make the folder, for its owner alone.
@@ -125,15 +142,29 @@ class JobFolder:
 
         Raises:
             FileNotFoundError: there is no such job.
+            CorruptFileError: the job has written over it.
+            OSError: it can't be read at the moment.
         """
-        return JobRecord.from_json(json.loads(self.record_file.read_bytes()))
+        if status_of(self.record_file) is None:
+            raise FileNotFoundError(errno.ENOENT, "There is no such job", str(self.record_file))
+        try:
+            return JobRecord.from_json(json.loads(read_part(self.record_file, 0, _LONGEST_RECORD).decode()))
+        except (ValueError, RecursionError) as error:
+            raise CorruptFileError(
+                f"{self.record_file} is damaged: {error}. Most likely its own job has written over it. Its options and "
+                "source are gone: submit it again."
+            ) from error
 
     def append_event(self, event: Event) -> None:
         """Add one line to ``events.jsonl``."""
         append_lines(self.events_file, [event_to_json(event)])
 
     def read_events(self, offset: int = 0) -> tuple[list[Event], int]:
-        """Read the events from a byte offset on; return them, and the offset at which the next call goes on."""
+        """Read the next events from a byte offset on, 4 MiB of them at the most.
+
+        Returns:
+            The events, and the offset at which the next call goes on: the same where there are no more.
+        """
         lines, offset = read_lines(self.events_file, offset)
         events = (event_from_json(line) for line in lines)
         return [event for event in events if event is not None], offset
@@ -148,38 +179,47 @@ class JobFolder:
 
     def last_turn(self) -> Started | Outcome | None:
         """Return the last event that is the start or the end of an attempt; None where none began."""
-        turns = [event for event in self.read_events()[0] if isinstance(event, Started | Outcome)]
-        return turns[-1] if turns else None
+        return self.turns().last
+
+    def turns(self) -> TurnReader:
+        """Return a reader of the starts and ends of attempts, which has looked once."""
+        turns = TurnReader(self.events_file)
+        turns.look()
+        return turns
+
+    def starts(self, offset: int) -> list[Started]:
+        """Return the starts of attempts among the first events from a byte offset on."""
+        return starts_from(self.events_file, offset)
+
+    def events_size(self) -> int:
+        """Return the bytes of the events; 0 where there are none yet."""
+        return size_of(self.events_file)
+
+    def log_size(self) -> int:
+        """Return the bytes of the log; 0 where there is none yet."""
+        return size_of(self.log_file)
 
     def read_log(self, offset: int = 0, size: int = -1) -> bytes:
         """Read the log from a byte offset on, so many bytes at the most; empty where there is nothing yet."""
-        try:
-            with self.log_file.open("rb") as log:
-                log.seek(offset)
-                return log.read(size)
-        except FileNotFoundError:
-            return b""
+        return read_part(self.log_file, offset, size if size >= 0 else max(0, self.log_size() - offset))
 
     def tail(self, lines: int) -> list[str]:
-        """Read the last lines of the log, so many at the most, without reading all of it.
+        """Return the last lines of the log, so many at the most, whatever the size of the log.
 
-        Bytes that are not UTF-8 are shown as replacement characters.
+        Only the end of it is read: 64 KiB, or 1 KiB for each line where that is more. What does not fit is left out,
+        and of a line that is longer there is the end. Bytes that are not UTF-8 are shown as replacement characters.
         """
-        try:
-            with self.log_file.open("rb") as log:
-                log.seek(0, os.SEEK_END)
-                position, data = log.tell(), b""
-                while position > 0 and data.count(b"\n") <= lines:
-                    step = min(_TAIL_BLOCK, position)
-                    position -= step
-                    log.seek(position)
-                    data = log.read(step) + data
-        except FileNotFoundError:
+        if lines <= 0:
             return []
+        room = max(_TAIL, lines * _LINE)
+        start = max(0, self.log_size() - room)
+        data = read_part(self.log_file, start, room)
+        if start:
+            data = data[:3].lstrip(_CONTINUATION) + data[3:]  # without what is left of a character that was cut
         kept = data.decode("utf-8", "replace").split("\n")
         if kept[-1] == "":
             kept.pop()
-        return kept[-lines:] if lines > 0 else []
+        return kept[-lines:]
 
 
 class StoreFolder:
@@ -250,15 +290,28 @@ class StoreFolder:
 
     def job_folders(self) -> Iterator[JobFolder]:
         """Go through the folders of jobs, oldest first."""
-        return (folder for folder in self.folders() if folder.record_stamp() is not None)
+        return map(self.job, self.job_ids())
 
-    def folders(self) -> Iterator[JobFolder]:
-        """Go through all folders in the store, whether they hold a job or not, sorted by name."""
-        if not self.path.is_dir():
-            return iter(())
-        with os.scandir(self.path) as entries:
-            names = sorted(entry.name for entry in entries if entry.is_dir(follow_symlinks=False))
-        return map(self.job, names)
+    def job_ids(self, prefix: str = "") -> list[str]:
+        """Return the ids of the jobs whose ids begin so, oldest first: of the folders that have a record.
+
+        A folder whose name can't be printed is nobody's job.
+        """
+        try:
+            with os.scandir(self.path) as entries:
+                names = [
+                    entry.name
+                    for entry in entries
+                    if entry.name.startswith(prefix) and entry.is_dir(follow_symlinks=False)
+                ]
+        except OSError:  # there is no store
+            return []
+        store = str(self.path)
+        return [
+            name
+            for name in sorted(names)
+            if name.isprintable() and status_of(f"{store}{os.sep}{name}{os.sep}{_RECORD}") is not None
+        ]
 
 
 def store_folder(store: str | os.PathLike[str] | None) -> StoreFolder:
@@ -288,8 +341,5 @@ _session_store: StoreFolder | None = None
 
 def _stamp(path: Path) -> str | None:
     """Return size and modification time of a regular file; None for anything else."""
-    try:
-        found = path.lstat()
-    except OSError:
-        return None
-    return f"{found.st_size}:{found.st_mtime_ns}" if stat.S_ISREG(found.st_mode) else None
+    found = status_of(path)
+    return None if found is None else f"{found.st_size}:{found.st_mtime_ns}"

@@ -1,28 +1,41 @@
 """The journal of a store: an index that saves a listing from reading every job folder.
 
-It is never believed over the folders. A line carries the size and modification time of the file that it repeats
+It is never believed over them. A line carries the size and modification time of the file that it repeats
 (``job.json`` or ``events.jsonl``), and counts only while that file is the same; else the folder is read. So a journal
 that is torn, old or deleted costs the next listing some time, which then writes what was missing.
+
+Any number of processes append to it at the same time, and none of them ever waits for another. It is written anew,
+with one line for each job that is there, when jobs were pruned and when it has grown far beyond its jobs. Whoever does
+that holds a lock (``flock``) on the old file, so that there is one of them; another one leaves it at that. What is
+appended to the old file meanwhile is copied by the holder, or by whoever appended, who sees that it was replaced.
 """
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
+import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
-from jobcontainer.events import JobState
+from jobcontainer.errors import CorruptFileError
+from jobcontainer.events import JobState, checked
 from jobcontainer.jobfile.atomic import write_whole
-from jobcontainer.storage.jsonl import append_lines, read_lines
+from jobcontainer.storage.jsonl import all_lines, append_lines
+from jobcontainer.storage.regular_file import append, open_regular, status_of
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+    from collections.abc import Collection, Iterable, Iterator, Sequence
+    from pathlib import Path
 
     from jobcontainer.storage.folder import JobFolder, StoreFolder
 
-_RECORD = "record"
-_EVENTS = "events"
+_RECORD: Final = "record"
+_EVENTS: Final = "events"
+_LINES_PER_JOB: Final = 4  # twice what a job needs
+_FEW_LINES: Final = 1000
+_TRIES: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +45,7 @@ class JournalEntry:
     folder: JobFolder
     name: str
     submitted: float
-    owner: dict[str, Any]
+    owner: dict[str, Any]  # empty where it is not known
     state: JobState | None = None  # how it ended; None where only its events can say whether it has
 
 
@@ -42,22 +55,20 @@ class Journal:
     def __init__(self, store: StoreFolder) -> None:
         self._store = store
 
-    def entries(self) -> list[JournalEntry]:
-        """Return every job of the store, oldest first; what the journal lacks is read from the folders and added."""
-        known = self._lines()
+    def entries(self, folders: Sequence[JobFolder]) -> list[JournalEntry]:
+        """Return what is known of these jobs; what the journal lacks is read from the folders and added."""
+        known, count = self._lines()
         entries, missing = [], []
-        for folder in self._store.folders():
-            stamp = folder.record_stamp()
-            if stamp is None:
-                continue
+        for folder in folders:
             line = known.get(folder.id, {})
-            entry = _entry(folder, line) if line.get(_RECORD) == stamp else None
+            entry = _entry(folder, line) if line.get(_RECORD) == folder.record_stamp() is not None else None
             if entry is None:
-                entry = _entry_from_folder(folder)
-                missing += [entry] if entry is not None else []
-            if entry is not None:
-                entries.append(entry)
+                entry = entry_from_folder(folder)
+                missing += [entry] if entry.owner else []
+            entries.append(entry)
         self.add_submitted(missing)
+        if count > _FEW_LINES + _LINES_PER_JOB * min(len(known), len(os.listdir(self._store.path))):  # noqa: PTH208 -- the number is all that is wanted
+            self.shrink()
         return entries
 
     def add_submitted(self, entries: Collection[JournalEntry]) -> None:
@@ -81,36 +92,73 @@ class Journal:
             for folder, state in ends
         )
 
-    def forget(self, job_ids: Collection[str]) -> None:
-        """Leave out jobs that were deleted; a line that another process adds meanwhile may be lost until a listing."""
-        with contextlib.suppress(OSError):
-            lines = [line for line in read_lines(self._store.journal_file)[0] if line.get("id") not in job_ids]
-            write_whole(self._store.journal_file, "".join([json.dumps(line) + "\n" for line in lines]).encode())
+    def shrink(self) -> None:
+        """Write the journal anew, with one line for each job that is there; not at all where it can't be."""
+        path = self._store.journal_file
+        with contextlib.suppress(OSError), _locked(path) as old:
+            begun = os.fstat(old).st_size
+            known, _ = self._lines()
+            there = set(self._store.job_ids())  # after the lines: a job has its folder before its line
+            lines = [json.dumps(line) + "\n" for job_id, line in known.items() if job_id in there]
+            write_whole(path, "".join(lines).encode())
+            append(path, b"\n" + os.pread(old, os.fstat(old).st_size - begun, begun))  # what was added meanwhile
 
-    def _lines(self) -> dict[str, dict[str, Any]]:
-        """Return what the lines say of each job, the later over the earlier."""
+    def _lines(self) -> tuple[dict[str, dict[str, Any]], int]:
+        """Return what the lines say of each job, the later over the earlier, and how many lines there are."""
         known: dict[str, dict[str, Any]] = {}
+        count = 0
         with contextlib.suppress(OSError):
-            for line in read_lines(self._store.journal_file)[0]:
+            for line in all_lines(self._store.journal_file):
                 known.setdefault(str(line.get("id")), {}).update(line)
-        return known
+                count += 1
+        return known, count
 
     def _append(self, lines: Iterable[dict[str, Any]]) -> None:
-        with contextlib.suppress(OSError):  # a full disk, a deleted store: the next listing adds what is missing
-            append_lines(self._store.journal_file, lines)
+        """Append, again where the file was replaced meanwhile; what fails, the next listing adds."""
+        if not (records := list(lines)):
+            return
+        with contextlib.suppress(OSError):  # a full disk, a deleted store
+            for _ in range(_TRIES):
+                if append_lines(self._store.journal_file, records) == _inode(self._store.journal_file):
+                    break
+
+
+def entry_from_folder(folder: JobFolder) -> JournalEntry:
+    """Read what is known of a job from its record; where that was written over, from its id, and without an owner."""
+    try:
+        record = folder.read_record()
+    except (FileNotFoundError, CorruptFileError):
+        name = folder.id.split("-", 2)[-1].rpartition("-")[0] or folder.id
+        return JournalEntry(folder, name, folder.modified(), {})
+    return JournalEntry(folder, record.name, record.submitted, record.owner)
 
 
 def _entry(folder: JobFolder, line: dict[str, Any]) -> JournalEntry | None:
+    """Return what a line says of a job; None where it is no such line."""
     try:
         state = JobState(line["state"]) if line.get(_EVENTS) == folder.events_stamp() is not None else None
-        return JournalEntry(folder, line["name"], line["submitted"], line["owner"], state)
-    except (KeyError, ValueError):
+        return checked(JournalEntry, line, folder=folder, state=state if state and state.ended else None)
+    except (KeyError, ValueError, TypeError):
         return None
 
 
-def _entry_from_folder(folder: JobFolder) -> JournalEntry | None:
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[int]:
+    """Hold the lock on the journal that is there now, and give its descriptor.
+
+    Raises:
+        OSError: somebody else holds it, or it was replaced just now.
+    """
+    descriptor = open_regular(path, os.O_RDWR)
     try:
-        record = folder.read_record()
-    except (OSError, ValueError, TypeError, KeyError):  # deleted just now, or overwritten by its own job
-        return None
-    return JournalEntry(folder, record.name, record.submitted, record.owner)
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.fstat(descriptor).st_ino != _inode(path):
+            raise BlockingIOError(f"{path} was replaced.")
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _inode(path: Path) -> int | None:
+    found = status_of(path)
+    return None if found is None else found.st_ino

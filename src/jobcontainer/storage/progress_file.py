@@ -19,8 +19,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from zlib import crc32
 
-from jobcontainer.events import Bar
+from jobcontainer.events import Bar, checked
 from jobcontainer.jobfile.atomic import write_whole
+from jobcontainer.storage.regular_file import open_regular, read_part
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 _SLOT: Final = 16 * 1024
 _HEADER: Final = struct.Struct("<IQI")  # CRC-32 of all that follows, sequence number, length of the content
 _LABEL, _MESSAGE = 96, 180  # bytes of a text that are kept
+_DEEPEST: Final = 999  # level of a bar
 _READS: Final = 10
 _ENCODER: Final = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
 
@@ -44,7 +46,7 @@ class ProgressFile:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         write_whole(Path(path), b"")
-        self._descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+        self._descriptor = open_regular(path, os.O_WRONLY)
         self._sequence = 0
 
     def write(self, bars: Iterable[Bar]) -> None:
@@ -63,23 +65,21 @@ class ProgressFile:
 def read_bars(path: str | os.PathLike[str]) -> tuple[Bar, ...]:
     """Read the bars as they stood at the last update; none where the file is missing, damaged or no such file."""
     try:
-        with open(path, "rb", buffering=0, opener=_without_waiting) as file:
-            for _ in range(_READS):
-                file.seek(0)
-                data = file.read(2 * _SLOT)
-                slots = [slot for slot in (_read_slot(data, 0), _read_slot(data, _SLOT)) if slot is not None]
-                if slots:
-                    rows = json.loads(max(slots)[1])
-                    return tuple(presentable(Bar(**dict(zip(Bar.__slots__, row, strict=True)))) for row in rows)
-                if not data:
-                    break
-    except (OSError, ValueError, TypeError, AttributeError, RecursionError):  # missing, a folder, someone else's file
+        for _ in range(_READS):
+            data = read_part(path, 0, 2 * _SLOT)
+            slots = [slot for slot in (_read_slot(data, 0), _read_slot(data, _SLOT)) if slot is not None]
+            if slots:
+                rows = json.loads(max(slots)[1])
+                return tuple(presentable(checked(Bar, dict(zip(Bar.__slots__, row, strict=True)))) for row in rows)
+            if not data:
+                break
+    except (OSError, ValueError, TypeError, RecursionError):  # unreadable, or something else than bars
         pass
     return ()
 
 
 def presentable(bar: Bar) -> Bar:
-    """Return a bar that fits into the file: texts of at most 96 and 180 bytes, and numbers that are finite.
+    """Return a bar that fits into the file: texts of at most 96 and 180 bytes, numbers that are finite, no odd level.
 
     Example:
         >>> presentable(Bar(label="x" * 200, done=float("nan"), total=float("inf"))) == Bar(label="x" * 96)
@@ -93,7 +93,7 @@ def presentable(bar: Bar) -> Bar:
         started=_finite(bar.started),
         updated=_finite(bar.updated),
         message=_fitted(bar.message, _MESSAGE),
-        level=int(bar.level),
+        level=min(max(int(bar.level), 0), _DEEPEST),
     )
 
 
@@ -104,11 +104,6 @@ def _read_slot(data: bytes, offset: int) -> tuple[int, bytes] | None:
     digest, sequence, length = _HEADER.unpack_from(data, offset)
     record = data[offset : offset + _HEADER.size + length]
     return (sequence, record[_HEADER.size :]) if sequence and crc32(record[4:]) == digest else None
-
-
-def _without_waiting(path: str, flags: int) -> int:
-    """Open a file; where a job has put a pipe in its place, do not wait for a writer."""
-    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def _finite(number: float) -> float:

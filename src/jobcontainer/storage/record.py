@@ -10,8 +10,14 @@ import os
 import re
 import secrets
 import time
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, fields, replace
+from typing import TYPE_CHECKING, Any
+
+from jobcontainer.events import checked
+from jobcontainer.process import JobOptions
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 _SAME_START = 1.0  # seconds; two processes of one pid never start this close to each other
 
@@ -41,9 +47,24 @@ class JobRecord:
     owner: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def from_json(cls, data: dict[str, Any]) -> JobRecord:
-        """Return the record that plain data holds."""
-        return cls(**data | {"sys_path": tuple(data["sys_path"])})
+    def from_json(cls, data: Mapping[str, Any]) -> JobRecord:
+        """Return the record that plain data holds; anybody may have written it.
+
+        What a newer version has added is passed over.
+
+        Raises:
+            ValueError: it is no record.
+        """
+        try:
+            record = checked(cls, data, sys_path=tuple(data["sys_path"]))
+            known = {option.name for option in fields(JobOptions)}
+            options = {name: value for name, value in record.options.items() if name in known}
+            JobOptions(**options)
+            if any(not isinstance(entry, str) for entry in record.sys_path):
+                raise ValueError("sys_path")
+        except (TypeError, KeyError, OverflowError) as error:
+            raise ValueError(f"{type(error).__name__}: {error}") from error
+        return replace(record, options=options, name=_encodable(record.name), source=_encodable(record.source))
 
 
 def new_job_id(name: str) -> str:
@@ -82,7 +103,7 @@ def is_alive(owner: dict[str, Any]) -> bool:
         process = psutil.Process(owner["pid"])
         same = abs(process.create_time() - owner["started"]) < _SAME_START
         return bool(same and process.status() != psutil.STATUS_ZOMBIE)
-    except (psutil.NoSuchProcess, KeyError, TypeError, ValueError):
+    except (psutil.NoSuchProcess, KeyError, TypeError, ValueError, OverflowError):  # gone, or nothing that was written
         return False
 
 
@@ -91,3 +112,8 @@ def _this_process(pid: int) -> dict[str, Any]:
     import psutil  # noqa: PLC0415 -- as above
 
     return {"host": host_name(), "pid": pid, "started": psutil.Process(pid).create_time()}
+
+
+def _encodable(text: str) -> str:
+    """Return a text with question marks for what no UTF-8 can hold, so that it can be printed."""
+    return text.encode("utf-8", "replace").decode()

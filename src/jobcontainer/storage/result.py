@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import traceback
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jobcontainer.errors import JobFailedError, JobFileError
+from jobcontainer.errors import CorruptFileError, JobFailedError, JobFileError
 from jobcontainer.events import JobState
 from jobcontainer.jobfile.loading import load_file
 from jobcontainer.jobfile.reader import FileReader
@@ -74,14 +75,17 @@ def read_result(path: str | os.PathLike[str], identity: FileIdentity | None = No
 
     Raises:
         FileNotFoundError: there is no result file.
-        JobFileError: it can't be loaded.
+        JobFileError: it can't be loaded, or is a link to some other file.
     """
+    _refuse_link(path)
     content = load_file(path, identity=identity)
     if _kind_of(path) != "error":
         return content, None
-    error, text = content
-    error.__cause__ = RemoteTraceback(text)
-    return None, error
+    match content:
+        case (BaseException() as error, str(text)):
+            error.__cause__ = RemoteTraceback(text)
+            return None, error
+    raise CorruptFileError(f"{path} is damaged: it should hold an exception, and holds none.")
 
 
 def decided_state(path: str | os.PathLike[str]) -> JobState | None:
@@ -91,10 +95,17 @@ def decided_state(path: str | os.PathLike[str]) -> JobState | None:
 
 def _kind_of(path: str | os.PathLike[str]) -> str:
     try:
+        _refuse_link(path)
         with FileReader(path) as file:
-            return str(file.header().fields["kind"])
+            return str(file.header().fields.get("kind", "")) if file.is_job_file else ""
     except (OSError, JobFileError):  # missing, not complete
         return ""
+
+
+def _refuse_link(path: str | os.PathLike[str]) -> None:
+    """Raise where a job has put a link in the place of its result: another job's result is none of this one."""
+    if Path(path).is_symlink():
+        raise CorruptFileError(f"{path} is a link, and no result of the job. Nothing was loaded.")
 
 
 def qualified_name(kind: type) -> str:

@@ -29,6 +29,9 @@ _BAR_WIDTH = 20
 _LINES_IN_TEXT = 10
 _COLUMNS = ("id", "state", "name", "took", "submitted")
 
+MOST_LISTED = 100
+"""Jobs that a listing shows, where nobody asks for more: the newest."""
+
 
 def job_html(job: JobView) -> str:
     """Return a job as static HTML, dated where it has not ended."""
@@ -43,11 +46,22 @@ def group_html(jobs: Sequence[JobView]) -> str:
 
 
 class Listing:
-    """Jobs as a table, for ``%jobs`` and ``jobcontainer list``, with the path of their store where it is given."""
+    """Jobs as a table, for ``%jobs`` and ``jobcontainer list``.
 
-    def __init__(self, jobs: Sequence[JobView], store: object = None) -> None:
-        self.jobs = jobs
+    Args:
+        jobs: all of them, oldest first.
+        store: the path of their store, which is shown where it is given.
+        most: how many are shown, the newest; of the others there is the number.
+        how_to_see_all: what shows them all, as a person would type it.
+    """
+
+    def __init__(
+        self, jobs: Sequence[JobView], store: object = None, *, most: int = MOST_LISTED, how_to_see_all: str
+    ) -> None:
+        self.jobs = jobs[-most:]
         self._store = store
+        older = len(jobs) - len(self.jobs)
+        self._older = f"{units.count(older, 'older job')} not shown: {how_to_see_all}" if older else ""
 
     def __repr__(self) -> str:
         """Show a line for each job in columns, whole ids first."""
@@ -55,7 +69,8 @@ class Listing:
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
         if self.jobs:
-            return "\n".join([*lines, f"Store: {self._store}"] if self._store is not None else lines)
+            store = "" if self._store is None else f"Store: {self._store}"
+            return "\n".join([*lines, *units.present(self._older, store)])
         return "There are no jobs." if self._store is None else f"There are no jobs in {self._store}."
 
     def _repr_html_(self) -> str:
@@ -65,7 +80,8 @@ class Listing:
         titles = "".join(f"<th>{title}</th>" for title in _COLUMNS)
         if not body:
             return escape(repr(self))
-        caption = "" if self._store is None else f"<caption>Store: {escape(str(self._store))}</caption>"
+        below = ". ".join(units.present("" if self._store is None else f"Store: {self._store}", self._older))
+        caption = f"<caption>{escape(below)}</caption>" if below else ""
         return f"<table>{caption}<thead><tr>{titles}</tr></thead><tbody>{body}</tbody></table>"
 
     def _rows(self) -> list[tuple[str, ...]]:

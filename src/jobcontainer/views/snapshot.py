@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from jobcontainer.errors import JobFailedError, JobFileError
 from jobcontainer.events import Display, JobState, Outcome, Progress, Started, fold
+from jobcontainer.storage.event_reader import EventReader
 from jobcontainer.storage.record import host_name
 from jobcontainer.storage.result import RemoteTraceback
 from jobcontainer.worker import process_tree
@@ -115,7 +116,7 @@ class SnapshotReader:
         self.more_outputs = 0
         self._displays: list[Display] = []
         self._most_outputs = most_outputs
-        self._offset = 0
+        self._events = EventReader(job.folder)
         self._bars: tuple[Bar, ...] = ()
         self._started: Started | None = None
         self._log: tuple[str, ...] = ()
@@ -135,7 +136,7 @@ class SnapshotReader:
             return self._last
         state, outcome = self.job.state, self.job.outcome  # before the files: what came before an end is in them
         if state is not JobState.QUEUED:
-            self._read_events()
+            self._read_events(to_the_end=state.ended)
             self._read_log()
             self._bars = self.job.progress or self._bars
         below = self._process_ids() if state is JobState.RUNNING else []
@@ -159,13 +160,13 @@ class SnapshotReader:
         return self._last
 
     def outputs(self) -> list[Display]:
-        """Read the last attempt's rich outputs, updated and cleared as the job did."""
-        self._read_events()
+        """Read the last attempt's rich outputs, updated and cleared as the job did; of a running job, so far."""
+        self._read_events(to_the_end=self.job.state.ended)
         return [display for display in self._displays if display.data]
 
-    def _read_events(self) -> None:
-        events, self._offset = self.job.folder.read_events(self._offset)
-        for event in events:
+    def _read_events(self, *, to_the_end: bool) -> None:
+        """Read what came since the last look, which may be all of it, or as much of it as a look should take."""
+        for event in self._events.read_all() if to_the_end else self._events.read():
             match event:
                 case Started():
                     self._started, self._bars = event, ()
@@ -186,10 +187,7 @@ class SnapshotReader:
             self._displays = displays
 
     def _read_log(self) -> None:
-        try:
-            size = self.job.folder.log_file.stat().st_size
-        except FileNotFoundError:
-            return
+        size = self.job.folder.log_size()
         if size != self._log_size:
             self._log_size, self._log = size, tuple(self.job.folder.tail(LOG_LINES))
 
@@ -211,7 +209,10 @@ class SnapshotReader:
 
     def _read_options(self) -> dict[str, Any]:
         if self._options is None:
-            self._options = self.job.folder.read_record().options
+            try:
+                self._options = self.job.folder.read_record().options
+            except (FileNotFoundError, JobFileError):  # deleted, or the job has written over it
+                self._options = {}
         return self._options
 
 
@@ -224,7 +225,7 @@ def traceback_text(job: JobView) -> str:
     """Return the traceback of what a failed job raised, as printed in the job; empty where there is none."""
     try:
         error = job.exception()
-    except JobFileError as unreadable:
+    except (JobFileError, OSError) as unreadable:  # OSError: not there, or not to be read
         return str(unreadable)
     if isinstance(error, JobFailedError):
         return error.traceback_text

@@ -24,6 +24,7 @@ from jobcontainer.events import JobState, Outcome, Usage
 from jobcontainer.process import memory_text
 from jobcontainer.storage.ending import write_end
 from jobcontainer.storage.folder import JobFolder
+from jobcontainer.storage.regular_file import append, size_of
 from jobcontainer.storage.result import decided_state
 from jobcontainer.worker import process_tree
 from jobcontainer.worker.limits import MemoryGauge
@@ -156,15 +157,14 @@ class Supervisor:
     def _trace(self) -> None:
         """Have it write where it is, and wait until that is written."""
         log = self._folder.log_file
-        with contextlib.suppress(OSError):  # user code deleted it
-            with log.open("ab") as file:
-                words = (self._facts.stopped or JobState.CANCELLED).words
-                file.write(f"--- {words}; where it was when it was killed: ---\n".encode())
-                before = last = file.tell()
+        with contextlib.suppress(OSError):  # user code deleted it, or put something else there
+            words = (self._facts.stopped or JobState.CANCELLED).words
+            append(log, f"--- {words}; where it was when it was killed: ---\n".encode())
+            before = last = size_of(log)
             self._process.trace()
             until = time.monotonic() + _TRACE_SECONDS
             while time.monotonic() < until and not wait([self._process.exited], 0.002):
-                size = log.stat().st_size
+                size = size_of(log)
                 if before < size == last:
                     return
                 last = size

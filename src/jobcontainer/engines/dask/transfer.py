@@ -23,7 +23,8 @@ from jobcontainer.events import Outcome, event_from_json
 from jobcontainer.jobfile.atomic import temporary_beside, write_whole
 from jobcontainer.storage.ending import write_end
 from jobcontainer.storage.folder import JobFolder
-from jobcontainer.storage.jsonl import append, read_lines
+from jobcontainer.storage.jsonl import read_lines
+from jobcontainer.storage.regular_file import append, read_part
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -67,7 +68,7 @@ async def read_news(job_id: str, log_position: int, position: int, progress: byt
     until = time.monotonic() + (_QUIET_SECONDS if patient else 0.0)
     while folder := folders.get(job_id):  # it may be removed while a request waits
         events, position = read_lines(folder.events_file, position)
-        current = folder.progress_file.read_bytes() if folder.progress_file.exists() else b""
+        current = read_part(folder.progress_file, 0, PIECE)
         news = News(folder.read_log(log_position, PIECE), events, position, current)
         if news.log or news.events or news.progress != progress:
             return news
@@ -79,12 +80,7 @@ async def read_news(job_id: str, log_position: int, position: int, progress: byt
 
 def read_result(job_id: str, offset: int) -> bytes:
     """Read a piece of the result file; empty at its end, and where there is none."""
-    try:
-        with folders[job_id].result_file.open("rb") as file:
-            file.seek(offset)
-            return file.read(PIECE)
-    except FileNotFoundError:
-        return b""
+    return read_part(folders[job_id].result_file, offset, PIECE)
 
 
 def remove(job_id: str) -> str:

@@ -20,6 +20,8 @@ import sys
 import traceback
 from typing import BinaryIO, cast
 
+from jobcontainer.storage.regular_file import open_regular
+
 TRACE_SIGNAL = getattr(signal, "SIGRTMAX", signal.SIGUSR2)
 """This signal writes the traceback of every thread to the log, also while C code holds the interpreter's lock."""
 
@@ -56,7 +58,8 @@ def redirect(log: str | os.PathLike[str], *, attempt: int = 1) -> None:
 
     From the second attempt on, a line marks where it begins.
     """
-    descriptor = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    descriptor = open_regular(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    os.set_blocking(descriptor, True)  # as user code expects of its standard output
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
     os.dup2(descriptor, _TRACE_NUMBER, inheritable=False)
