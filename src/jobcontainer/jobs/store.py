@@ -135,7 +135,7 @@ class JobStore:
         Of many jobs a sample is looked at, so that it takes no longer than of a thousand.
         """
         ids = self._folder.job_ids()
-        sample = ids[:: -(-len(ids) // _SAMPLE) or 1]
+        sample = ids[:: len(ids) // _SAMPLE + 1]
         size = sum(self._folder.job(job_id).size() for job_id in sample) * len(ids) / max(1, len(sample))
         if size < LARGE:
             return ""

@@ -13,7 +13,7 @@ from jobcontainer.jobs.container import LogCopy
 from jobcontainer.jobs.group import JobGroup
 from jobcontainer.jobs.option_flags import prune
 from jobcontainer.notebook.arguments import JOB_ACTIONS, ArgumentsError, jobs_parser, submit_parser
-from jobcontainer.views.render import Listing
+from jobcontainer.views.render import MOST_LISTED, Listing
 from jobcontainer.views.snapshot import traceback_text
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ def completions(line: str, store: Callable[[], JobStore]) -> list[str]:
     elif magic == "%jobs" and not words:
         offered = ["list", *JOB_ACTIONS, "prune"]
     elif magic == "%jobs" and words[0] in JOB_ACTIONS:
-        offered = [job.id for job in store().jobs()]
+        offered = [job.id for job in store().jobs()[-MOST_LISTED:]]
     elif magic == "%jobs" and words[0] == "prune":
         offered = jobs_parser().flags()
     else:

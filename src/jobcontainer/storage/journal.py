@@ -109,7 +109,11 @@ class Journal:
         count = 0
         with contextlib.suppress(OSError):
             for line in all_lines(self._store.journal_file):
-                known.setdefault(str(line.get("id")), {}).update(line)
+                job_id = str(line.get("id"))
+                if (earlier := known.get(job_id)) is None:
+                    known[job_id] = line
+                else:
+                    earlier.update(line)
                 count += 1
         return known, count
 

@@ -79,10 +79,10 @@ def append(path: str | os.PathLike[str], data: bytes) -> None:
         os.close(descriptor)
 
 
-def status_of(path: str | os.PathLike[str]) -> os.stat_result | None:
-    """Return what the system says of a regular file; None where there is none."""
+def status_of(path: str | os.PathLike[str], *, dir_fd: int | None = None) -> os.stat_result | None:
+    """Return what the system says of a regular file; None where there is none. A path may begin at an open folder."""
     try:
-        found = os.lstat(path)
+        found = os.lstat(path, dir_fd=dir_fd)
     except (OSError, ValueError):  # also a name that no file can have
         return None
     return found if stat.S_ISREG(found.st_mode) else None
