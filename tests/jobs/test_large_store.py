@@ -25,7 +25,7 @@ from jobcontainer.storage.journal import Journal, JournalEntry
 from jobcontainer.storage.record import JobRecord, host_name
 from waiting import wait_for
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]  # it takes a while to make so many folders
 
 JOBS = 100_000
 LEEWAY = 2

@@ -17,7 +17,7 @@ import time
 from concurrent.futures import CancelledError, Future
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
-from jobcontainer.errors import JobError
+from jobcontainer.errors import CorruptFileError, JobError
 from jobcontainer.events import Display, JobState, Outcome, Usage, folded
 from jobcontainer.jobfile.identity import FileIdentity
 from jobcontainer.jobfile.serializer import Serializer
@@ -28,7 +28,9 @@ from jobcontainer.storage.result import read_result
 from jobcontainer.views.render import job_html
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Sequence
+    from collections.abc import Callable, Generator, Iterator, Sequence
+
+    from pathlib import Path
 
     from jobcontainer.events import Bar
     from jobcontainer.storage.folder import JobFolder
@@ -144,7 +146,8 @@ class Job(Future[R], Generic[R]):
     @property
     def process(self) -> Any:
         """The process itself, loaded from its file: a copy of what was submitted."""
-        return Serializer.deserialize_from_file(self.folder.process_file)
+        with _deletion_told(self.folder.process_file):
+            return Serializer.deserialize_from_file(self.folder.process_file)
 
     def tail(self, lines: int = 10) -> list[str]:
         """Return the last lines of the log, so many at the most."""
@@ -237,7 +240,8 @@ class Job(Future[R], Generic[R]):
                 outcome.state is JobState.FAILED and os.path.lexists(self.folder.result_file)
             ):
                 identity = outcome.result_identity
-                self._loaded = read_result(self.folder.result_file, identity and FileIdentity(*identity))
+                with _deletion_told(self.folder.result_file):
+                    self._loaded = read_result(self.folder.result_file, identity and FileIdentity(*identity))
             else:
                 self._loaded = None, error_of(outcome, self.folder)
         return self._loaded
@@ -279,3 +283,14 @@ class Job(Future[R], Generic[R]):
     def _changed(self) -> None:
         for call in tuple(self._on_change):
             call(self)
+
+
+@contextlib.contextmanager
+def _deletion_told(file: Path) -> Iterator[None]:
+    """Raise an error of ours where a file that the job had is gone; what its content raises is left alone."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        if os.path.lexists(file):
+            raise
+        raise CorruptFileError(f"{file} is gone: somebody deleted it, or the job itself.") from error
