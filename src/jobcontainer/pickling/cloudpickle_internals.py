@@ -7,7 +7,7 @@ them: ``pyproject.toml`` has a ceiling, and ``tests/pickling/test_cloudpickle_in
 # ruff: noqa: SLF001 -- this module exists for that
 from __future__ import annotations
 
-from types import FunctionType, MemberDescriptorType
+from types import FunctionType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import cloudpickle
@@ -24,15 +24,24 @@ IMPORT_MODULE: Final[Callable[[str], ModuleType]] = _inside.subimport
 MAKE_CLASS: Final[Callable[..., type]] = _inside._make_skeleton_class
 MAKE_ENUM: Final[Callable[..., type]] = _inside._make_skeleton_enum
 MAKE_EMPTY_CELL: Final[Callable[[], CellType]] = _inside._make_empty_cell
-SET_FUNCTION: Final[Callable[[FunctionType, Any], None]] = _inside._function_setstate
 SET_CLASS: Final[Callable[[type, Any], Any]] = _inside._class_setstate
 MODULE_NAME: Final[str] = _inside.__name__
 
 MACHINERY: Final = frozenset(value for value in vars(_inside).values() if type(value) is FunctionType)
 """The functions of cloudpickle that streams call to make functions and classes; loading always has them."""
 
-_NAME_AND_ARGUMENTS: Final = 2  # how much there is of a class that goes by name
 _FILE: Final = 10  # the index of co_filename among the arguments of ``types.CodeType``, from Python 3.11 on
+
+
+_SETTABLE: Final = (
+    "__name__",
+    "__qualname__",
+    "__annotations__",
+    "__kwdefaults__",
+    "__defaults__",
+    "__module__",
+    "__doc__",
+)
 
 
 class FunctionParts(NamedTuple):
@@ -51,6 +60,18 @@ class FunctionParts(NamedTuple):
         """The globals that travel with the function."""
         found: dict[str, Any] = self.members["__globals__"]
         return found
+
+    def given_members(self, function: FunctionType) -> dict[str, Any]:
+        """Return the members that a function of the same code does not have by itself."""
+        code = function.__code__
+        as_made = {"__name__": code.co_name, "__qualname__": code.co_qualname, "__annotations__": {}}
+        given = {
+            name: value
+            for name, value in self.members.items()
+            if name in _SETTABLE and value != as_made.get(name)
+        }
+        parameters = getattr(function, "__type_params__", ())  # Python 3.12
+        return given | ({"__type_params__": parameters} if parameters else {})
 
     @property
     def submodules(self) -> list[ModuleType]:
@@ -75,7 +96,6 @@ class BasePickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has
             What makes the function without its parts, the arguments for that, and the parts.
         """
         make, arguments, (attributes, members), *_ = self._dynamic_function_reduce(function)
-        members["__closure__"] = None
         return make, (*arguments[:-1], cells or None), FunctionParts(attributes, members)
 
     def replace_namespace(self, namespace: dict[str, Any], replacement: object) -> None:
@@ -89,36 +109,10 @@ def goes_by_name(obj: FunctionType | type | ModuleType) -> bool:
 
 
 def class_by_name(cls: type) -> Any:
-    """Reduce a class as cloudpickle does; ``NotImplemented`` for one that goes by name."""
-    return _inside._class_reduce(cls)
-
-
-def class_by_value(cls: type) -> Any:
-    """Reduce a class to what it is made of."""
-    return _inside._dynamic_class_reduce(cls)
-
-
-def with_slots(cls: type, reduced: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Return a reduce value of a class that is made with its slots.
-
-    cloudpickle sets ``__slots__`` on the class when it exists already, where it has no effect any more.
-    """
-    slots = vars(cls).get("__slots__")
-    if slots is None or NamedTuple in vars(cls).get("__orig_bases__", ()):  # NamedTuple sets them itself
-        return reduced
-    make, (constructor, name, bases, given, *rest), (state, more), *setters = reduced
-    given = given | {"__slots__": slots if isinstance(slots, (str, dict)) else tuple(slots)}
-    own = {
-        name: value
-        for name, value in state.items()
-        if name != "__slots__" and not (type(value) is MemberDescriptorType and value.__objclass__ is cls)
-    }
-    return make, (constructor, name, bases, given, *rest), (own, more), *setters
-
-
-def class_attributes(reduced: tuple[Any, ...]) -> dict[str, Any]:
-    """Return the attributes in the reduce value of a class."""
-    return reduced[2][0] if len(reduced) > _NAME_AND_ARGUMENTS else {}
+    """Reduce a built-in type that goes by a name in :mod:`types`, or by an object of it; None for any other class."""
+    if cls in _inside._BUILTIN_TYPE_NAMES or cls in {type(None), type(Ellipsis), type(NotImplemented)}:
+        return _inside._class_reduce(cls)
+    return None
 
 
 def code_by_value(code: CodeType) -> Any:
@@ -134,6 +128,12 @@ def code_by_value(code: CodeType) -> Any:
 def type_variable(variable: Any) -> Any:
     """Reduce a ``TypeVar`` to what it is made of."""
     return _inside._make_typevar, _inside._decompose_typevar(variable)
+
+
+def tracker_id(cls: type) -> str:
+    """Return the id of a class in cloudpickle's tracker, where it is entered if need be."""
+    found: str = _inside._get_or_create_tracker_id(cls)
+    return found
 
 
 def live_class(tracker_id: str) -> type | None:

@@ -3,17 +3,33 @@
 ``linecache.cache`` is where IPython puts the text of cells, and :mod:`inspect` looks for source nowhere else. The file
 of a class is taken from its module, which has no hook: ``inspect.getfile`` must be replaced, which happens in a job's
 own process only.
+
+An abstract class keeps its virtual subclasses in an object that only :mod:`_abc` can make and read; an enum keeps its
+members in ``_member_map_`` and, those of combined flags, in ``_value2member_map_``; :mod:`dataclasses` marks what was
+not given with objects that are recognised by their identity.
 """
 
 from __future__ import annotations
 
+import abc
+import dataclasses
 import functools
 import inspect
 import linecache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    import enum
+    from collections.abc import Callable, Iterable
+
+_abc: Any = abc  # whose C functions have no types
+
+SENTINELS: Final[dict[type, str]] = {
+    type(value): name
+    for name, value in vars(dataclasses).items()
+    if name in {"MISSING", "KW_ONLY", "_HAS_DEFAULT_FACTORY"}
+}
+"""The types of the single objects by which :mod:`dataclasses` marks things, and the names of the objects there."""
 
 
 def add_source(name: str, text: str) -> None:
@@ -48,3 +64,29 @@ def extend_getfile(find: Callable[[type], str | None]) -> None:
 
     getfile.of_jobcontainer = True  # type: ignore[attr-defined]  # a mark on our own function
     inspect.getfile = getfile  # type: ignore[assignment]  # takes what the original takes
+
+
+def prepare_abstract(cls: type) -> None:
+    """Let an abstract class that ``ABCMeta.__new__`` has not made keep virtual subclasses; others stay as they are."""
+    if isinstance(cls, abc.ABCMeta):
+        _abc._abc_init(cls)  # noqa: SLF001 -- see above
+
+
+def virtual_subclasses(cls: type) -> list[type]:
+    """Return the classes that were registered with an abstract class."""
+    if not isinstance(cls, abc.ABCMeta):
+        return []
+    registered = _abc._get_dump(cls)[0]  # noqa: SLF001 -- see above
+    return [found for reference in registered if (found := reference()) is not None]
+
+
+def register_virtual(cls: abc.ABCMeta, virtual: Iterable[type]) -> None:
+    """Register virtual subclasses, whatever the metaclass does when it is asked to."""
+    for subclass in virtual:
+        abc.ABCMeta.register(cls, subclass)
+
+
+def enum_members(cls: Any) -> list[enum.Enum]:
+    """Return the members of an enum, each once, and what it has made of combined flags."""
+    members = (*cls._member_map_.values(), *cls._value2member_map_.values())  # noqa: SLF001 -- see above
+    return list({id(member): member for member in members}.values())

@@ -14,6 +14,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from jobcontainer.errors import Culprit, SerializationError
+from jobcontainer.pickling.definitions import Scope, without_needed
 from jobcontainer.pickling.hints import guess_for, hint_for, type_name
 from jobcontainer.pickling.object_graph import find_paths
 from jobcontainer.pickling.pickler import NullFile, Pickler, unfit_parts
@@ -21,6 +22,7 @@ from jobcontainer.pickling.pickler import NullFile, Pickler, unfit_parts
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from jobcontainer.pickling.definitions import Definition
     from jobcontainer.pickling.object_graph import Part
 
 _LEAVE_OUT: Final = "Leave it out of what run() returns, or return what it is made of."
@@ -106,13 +108,15 @@ class Probe(Pickler):
         self._reduced: dict[int, tuple[object, Any]] = {}
 
     def reduce_value(self, obj: object) -> Any:
-        """Return the reduce value of an object, the items in it as lists; None if it goes by name."""
+        """Return the reduce value of an object, the items in it as lists, or its definition; None if it goes by name."""
         return self._reduced.get(id(obj), (None, None))[1]
 
     def reducer_override(self, obj: Any) -> Any:
         """Ask an object what it is made of; whatever it raises is noted."""
         if id(obj) in self._skipped:
             return _stand_in, ()
+        if type(obj) is Scope:  # what it yields depends on what has been asked before
+            return super().reducer_override(obj)
         self.last = obj
         try:
             value = self._asked(obj)
@@ -123,8 +127,13 @@ class Probe(Pickler):
             return _stand_in, ()
         if not isinstance(value, tuple):
             return value
-        self._reduced[id(obj)] = obj, value
+        self._reduced.setdefault(id(obj), (obj, without_needed(value)))
         return (*value[:3], *(None if items is None else iter(items) for items in value[3:5]), *value[5:])
+
+    def define(self, obj: object, definition: Definition) -> tuple[Any, ...]:
+        """Reduce a definition, and keep what it is made of."""
+        self._reduced[id(obj)] = obj, definition
+        return super().define(obj, definition)
 
     def _asked(self, obj: Any) -> Any:
         value = super().reducer_override(obj)

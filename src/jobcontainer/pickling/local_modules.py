@@ -11,7 +11,7 @@ import threading
 from typing import TYPE_CHECKING, Any, Final
 
 from jobcontainer.pickling.module_origin import MAIN, travels
-from jobcontainer.pickling.unpickler import module_namespace
+from jobcontainer.pickling.unpickler import imported_namespace, main_namespace, module_namespace
 
 if TYPE_CHECKING:
     import types
@@ -42,15 +42,39 @@ class Namespace:
         return module_namespace, (self.module.__name__, module_attributes(self.module))
 
 
-def globals_module(function: types.FunctionType) -> types.ModuleType | None:
-    """Return the travelling module whose namespace a function has as its globals; None for ``__main__`` and others."""
+class MainNamespace:
+    """Stands for the globals of the notebook's ``__main__``, which become those of the job's own."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Become the namespace of the process that loads."""
+        return main_namespace, ()
+
+
+class ImportedNamespace:
+    """Stands for the globals of an installed module while functions that it has made are pickled.
+
+    Attributes:
+        name: the module's name.
+    """
+
+    def __init__(self, name: str) -> None:
+        """Keep the name."""
+        self.name = name
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Become the namespace of the module that is imported."""
+        return imported_namespace, (self.name,)
+
+
+def namespace_of(function: types.FunctionType) -> Namespace | MainNamespace | ImportedNamespace | None:
+    """Return what stands for a function's globals in a stream; None for a namespace that belongs to no module."""
     name = function.__globals__.get("__name__")
-    if not isinstance(name, str) or name in MAIN:
+    if name == "__main__":
+        return MainNamespace()
+    module = sys.modules.get(name) if isinstance(name, str) else None
+    if module is None or vars(module) is not function.__globals__ or module.__name__ in MAIN:
         return None
-    module = sys.modules.get(name)
-    if module is None or vars(module) is not function.__globals__ or not travels(name):
-        return None
-    return module
+    return Namespace(module) if travels(module.__name__) else ImportedNamespace(module.__name__)
 
 
 def module_attributes(module: types.ModuleType) -> dict[str, Any]:

@@ -12,7 +12,9 @@ import types
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
-from jobcontainer.pickling.cloudpickle_internals import FunctionParts, class_attributes
+from jobcontainer.pickling.class_builder import define_names, set_enum_members
+from jobcontainer.pickling.class_reducer import class_attributes
+from jobcontainer.pickling.definitions import Definition
 from jobcontainer.process import Call
 
 if TYPE_CHECKING:
@@ -77,7 +79,7 @@ def parts_of(whole: Any, words: str, reduced: Any, *, is_root: bool = False) -> 
     Args:
         whole: the object.
         words: its own path.
-        reduced: its reduce value, the items in it as lists; None where it has none.
+        reduced: its reduce value, the items in it as lists, or its definition; None where it has none.
         is_root: whether it is the root; then its methods are called ``run()`` and not ``Train.run()``.
     """
     if isinstance(whole, dict) and reduced is None:
@@ -92,10 +94,8 @@ def parts_of(whole: Any, words: str, reduced: Any, *, is_root: bool = False) -> 
         yield from _items(whole.kwargs.items(), "kwargs")
     elif not isinstance(reduced, tuple):
         return
-    elif isinstance(whole, types.FunctionType):
-        yield from _parts_of_function(whole, words, reduced)
-    elif isinstance(whole, type):
-        yield from _parts_of_class(whole, words, reduced)
+    elif isinstance(reduced, Definition):
+        yield from _parts_of_definition(whole, words, reduced)
     elif isinstance(whole, functools.partial):
         yield from ((f"{words}.{name}", getattr(whole, name)) for name in ("func", "args", "keywords"))
     elif isinstance(whole, types.MethodType):
@@ -105,41 +105,56 @@ def parts_of(whole: Any, words: str, reduced: Any, *, is_root: bool = False) -> 
         yield from _parts_of_other(whole, words, reduced, is_root=is_root)
 
 
-def _parts_of_function(function: types.FunctionType, words: str, reduced: tuple[Any, ...]) -> Iterator[Part]:
-    parts = FunctionParts(*reduced[2][0])
-    for name, value in parts.globals.items():
+def _parts_of_function(function: types.FunctionType, words: str, definition: Definition) -> Iterator[Part]:
+    named: dict[str, object] = {}
+    for _, (names, *_, modules) in definition.code + definition.data:
+        named |= names | {module.__name__: module for module in modules}
+    for name, value in named.items():
         yield f"{words} -> {_word_for(value)}{name}{_call_of(value)}", value
     for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
         with contextlib.suppress(ValueError):  # it is empty
             yield f"{words} -> closure {name}", cell.cell_contents
     arguments = function.__code__.co_varnames[: function.__code__.co_argcount]
     defaults = function.__defaults__ or ()
-    named = dict(zip(arguments[len(arguments) - len(defaults) :], defaults, strict=True))
-    for name, value in (named | (function.__kwdefaults__ or {})).items():
+    by_name = dict(zip(arguments[len(arguments) - len(defaults) :], defaults, strict=True))
+    for name, value in (by_name | (function.__kwdefaults__ or {})).items():
         yield f"{words} -> default {name}", value
     for name, value in function.__annotations__.items():
         yield f"{words} -> annotation {name}", value
-    for name, value in parts.attributes.items():
+    for name, value in vars(function).items():
         yield f"{words}.{name}", value
-    for module in parts.submodules:
-        yield f"{words} -> {module.__name__}", module
 
 
-def _parts_of_class(cls: type, words: str, reduced: tuple[Any, ...]) -> Iterator[Part]:
-    for name, value in class_attributes(reduced).items():
+def _parts_of_class(cls: type, words: str, definition: Definition) -> Iterator[Part]:
+    for name, value in class_attributes(cls).items():
         if _call_of(value):
             yield (f"{cls.__qualname__}.{name}()" if words else f"{name}()"), value
         else:
             yield f"{cls.__qualname__}.{name}", value
     for base in (*cls.__bases__, type(cls)):
         yield base.__qualname__, base
+    for fill, part in definition.code + definition.data:
+        if fill is define_names:
+            yield from ((f"{cls.__qualname__} -> annotation {name}", value) for name, value in part[1].items())
+        elif fill is set_enum_members:
+            for key, state in zip(definition.arguments[-1], part, strict=True):
+                yield from _parts_of_state(state, f"{cls.__qualname__}.{key}")
 
 
-def _parts_of_other(whole: object, words: str, reduced: tuple[Any, ...], *, is_root: bool) -> Iterator[Part]:
-    make, arguments, state, items, pairs = (*reduced, None, None, None)[:5]
-    if isinstance(state, tuple) and (type(whole).__module__, type(whole).__name__) == ("numpy", "ndarray"):
-        yield from ((f"{words}.flat[{place}]", item) for place, item in enumerate(whole.flat))  # type: ignore[attr-defined]
+def _parts_of_definition(whole: object, words: str, definition: Definition) -> Iterator[Part]:
+    if isinstance(whole, types.FunctionType):
+        yield from _parts_of_function(whole, words, definition)
         return
+    if isinstance(whole, type):
+        yield from _parts_of_class(whole, words, definition)
+        return
+    yield from ((words, argument) for argument in definition.arguments[-1])
+    for _, part in definition.code + definition.data:
+        for name, value in part.items():
+            yield (words if _call_of(whole) and _call_of(value) else f"{words}.{name}"), value
+
+
+def _parts_of_state(state: object, words: str) -> Iterator[Part]:
     for part in state if isinstance(state, tuple) and len(state) == _DICT_AND_SLOTS else (state,):
         if isinstance(part, dict):
             yield from ((f"{words}.{name}", value) for name, value in part.items())
@@ -147,6 +162,14 @@ def _parts_of_other(whole: object, words: str, reduced: tuple[Any, ...], *, is_r
             yield words, part
         elif part is not None:
             yield f"{words}.__getstate__()", part
+
+
+def _parts_of_other(whole: object, words: str, reduced: tuple[Any, ...], *, is_root: bool) -> Iterator[Part]:
+    make, arguments, state, items, pairs = (*reduced, None, None, None)[:5]
+    if isinstance(state, tuple) and (type(whole).__module__, type(whole).__name__) == ("numpy", "ndarray"):
+        yield from ((f"{words}.flat[{place}]", item) for place, item in enumerate(whole.flat))  # type: ignore[attr-defined]
+        return
+    yield from _parts_of_state(state, words)
     yield from ((f"{words}[{place}]", item) for place, item in enumerate(items or ()))
     yield from _items(pairs or (), words)
     yield (type(whole).__qualname__ if not is_root else ""), type(whole)

@@ -1,58 +1,60 @@
 """Objects to pickle streams: code from the notebook, and from modules beside it, by value.
 
-cloudpickle does the work. What differs here:
+What differs from cloudpickle, on whose pickler this one is built:
 
 - Modules that lie beside the notebook travel by value as ``__main__`` does. It is decided for each pickler, never
   through ``cloudpickle.register_pickle_by_value``, which other threads would see.
+- Classes are described attribute by attribute, and no hook runs when they are loaded
+  (:mod:`jobcontainer.pickling.class_reducer`). Loading never changes a class of the process.
+- All classes and functions that belong together are made before any of them is filled
+  (:mod:`jobcontainer.pickling.definitions`).
+- Functions that share a variable of their closure, or their globals, still share them in the job.
 - What notebooks often hold and cloudpickle can't carry, or carries by a name that does not exist in the job, is
   carried: cached functions and properties, weak dictionaries, ``NewType`` and similar
   (:mod:`jobcontainer.pickling.reducers`).
-- Functions that share a variable of their closure still share it in the job; cloudpickle gives each its own. And a
-  class keeps its ``__slots__``.
-- Streams call the functions of :mod:`jobcontainer.pickling.unpickler` to make classes, which never change the classes
-  of the process.
 """
 
 from __future__ import annotations
 
+import enum
 import functools
 import sys
 import types
 from typing import TYPE_CHECKING, Any, Final
 
-from jobcontainer.pickling import MOST_BUFFERS, cloudpickle_internals, reducers, unpickler
+from jobcontainer.pickling import MOST_BUFFERS, class_builder, cloudpickle_internals, definitions, reducers, unpickler
+from jobcontainer.pickling.annotation_names import named_in_annotations
+from jobcontainer.pickling.class_reducer import class_by_value, member_by_value
 from jobcontainer.pickling.code_references import imported_by, named_in_classes, submodules_named
+from jobcontainer.pickling.definitions import Definition, Definitions, Scope, Step, call_after, code_and_data
 from jobcontainer.pickling.local_modules import (
     NEW_WITH_MODULE,
+    ImportedNamespace,
+    MainNamespace,
     Namespace,
     Unavailable,
-    globals_module,
     module_attributes,
     module_state,
+    namespace_of,
 )
 from jobcontainer.pickling.module_origin import MAIN, travels
-from jobcontainer.pickling.reducers import REDUCERS
-from jobcontainer.pickling.unpickler import (
-    make_class,
-    make_enum,
-    set_class,
-    set_function,
-    set_module,
-    travelled_module,
-)
+from jobcontainer.pickling.reducers import DEFINITIONS, REDUCERS, descriptor_by_value
+from jobcontainer.pickling.unpickler import set_function, set_module, travelled_module
 
 if TYPE_CHECKING:
     import pickle
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
+
+    from jobcontainer.pickling.cloudpickle_internals import FunctionParts
+    from jobcontainer.pickling.unpickler import FunctionPart
 
 _OUT_OF_BAND_FROM: Final = 64 * 2**10
 
 _MACHINERY: Final = cloudpickle_internals.MACHINERY | {
-    value for module in (reducers, unpickler) for value in vars(module).values() if type(value) is types.FunctionType
-}
-_MAKERS: Final[dict[Any, Callable[..., type]]] = {
-    cloudpickle_internals.MAKE_CLASS: make_class,
-    cloudpickle_internals.MAKE_ENUM: make_enum,
+    value
+    for module in (class_builder, definitions, reducers, unpickler)
+    for value in vars(module).values()
+    if type(value) is types.FunctionType
 }
 
 
@@ -92,6 +94,7 @@ class Pickler(cloudpickle_internals.BasePickler):
         self._empty_modules = empty_modules
         self._new_with_module: dict[int, object] = {}
         self._cells: dict[int, _Cell] = {}
+        self._definitions = Definitions()
 
     def reducer_override(self, obj: Any) -> Any:
         """Decide for classes, functions and modules whether they go by name or by value."""
@@ -100,15 +103,42 @@ class Pickler(cloudpickle_internals.BasePickler):
             return self._function(obj)
         if issubclass(kind, type):
             return self._class(obj)
+        if kind is Step:
+            return definitions.fill, (obj.parts,)
+        if kind is Scope:
+            return list, (), None, obj.steps()
         if issubclass(kind, types.ModuleType):
             return self._module(obj)
+        if kind in DEFINITIONS and (definition := DEFINITIONS[kind](obj)) is not None:
+            return self.define(obj, definition)
         if kind in REDUCERS:
             return REDUCERS[kind](obj)
         if kind in NEW_WITH_MODULE and id(obj) in self._new_with_module:
             return NEW_WITH_MODULE[kind], ()
         if kind is types.BuiltinFunctionType:
             self.modules.add(obj.__module__)
-        return NotImplemented
+        return self._instance(obj, kind)
+
+    def define(self, obj: object, definition: Definition) -> tuple[Any, ...]:
+        """Reduce a definition to what makes it; what fills it follows when all are made that belong to it."""
+        return self._definitions.reduced(obj, definition)
+
+    def _instance(self, obj: Any, kind: type) -> Any:
+        if issubclass(kind, (property, classmethod, staticmethod)):
+            definition = descriptor_by_value(obj)
+            return NotImplemented if definition is None else self.define(obj, definition)
+        reduced: Any = NotImplemented
+        if issubclass(kind, enum.Enum) and self._class_travels(kind):
+            reduced = member_by_value(obj)
+        needed = self._definitions.needed_by(obj)
+        if not needed:
+            return reduced
+        if reduced is NotImplemented:
+            special = self.dispatch_table.get(kind)
+            reduced = special(obj) if special is not None else obj.__reduce_ex__(self.proto)
+        if isinstance(reduced, str):
+            return reduced
+        return call_after, (needed, *reduced[:2]), *reduced[2:]
 
     def _function(self, function: types.FunctionType) -> Any:
         if function in _MACHINERY:
@@ -118,35 +148,61 @@ class Pickler(cloudpickle_internals.BasePickler):
             return NotImplemented
         self.by_value = True
         self.files[function.__code__.co_filename] = None
-        home = globals_module(function)
+        home = namespace_of(function)
         if home is not None:
-            self.replace_namespace(function.__globals__, Namespace(home))
+            self.replace_namespace(function.__globals__, home)
         # It is made with its cells empty, as what is in them may be the function itself.
         cells = tuple(self._cells.setdefault(id(cell), _Cell(cell)) for cell in function.__closure__ or ())
         make, arguments, parts = self.function_by_value(function, cells)
-        parts.globals.update(named_in_classes(function))
-        parts.submodules.extend(submodules_named(function, parts.globals.values()))
-        if home is not None:
-            self._let_be_new(parts.globals)
+        self._add_references(function, parts, home)
+        contents = {position: cell.content for position, cell in enumerate(cells) if cell.is_filled}
+        names, other_names = code_and_data(parts.globals)
+        own, other = code_and_data(contents)
+        members, other_members = code_and_data(parts.given_members(function))
+        data: FunctionPart = other_names, other, other_members, parts.attributes, []
+        return self.define(
+            function,
+            Definition(
+                make,
+                arguments,
+                [(set_function, (names, own, members, {}, parts.submodules))],
+                [(set_function, data)] if any(data) else [],
+            ),
+        )
+
+    def _add_references(self, function: types.FunctionType, parts: FunctionParts, home: object) -> None:
+        """Add what a function refers to, and cloudpickle does not see."""
+        names = parts.globals
+        if isinstance(home, ImportedNamespace):
+            names.clear()
+            self.modules.add(home.name)
+        else:
+            names.update(named_in_classes(function))
+            annotated = named_in_annotations(function.__annotations__)
+            names.update((name, function.__globals__[name]) for name in annotated if name in function.__globals__)
+        parts.submodules.extend(submodules_named(function, names.values()))
+        if isinstance(home, Namespace):
+            self._let_be_new(names)
         for name in imported_by(function):
             if travels(name) and name not in MAIN:
                 parts.submodules.append(sys.modules[name])
             else:
                 self.modules.add(name)
-        return make, arguments, ((*parts,), tuple(cell.content() for cell in cells)), None, None, set_function
 
     def _class(self, cls: type) -> Any:
         reduced = cloudpickle_internals.class_by_name(cls)
-        if reduced is NotImplemented:
-            if not travels(cls.__module__):
-                self.modules.add(cls.__module__)
-                return NotImplemented
-            reduced = cloudpickle_internals.class_by_value(cls)
-        if reduced[0] in _MAKERS:
-            self.by_value = True
-            self.classes.append(cls)
-            return (_MAKERS[reduced[0]], *cloudpickle_internals.with_slots(cls, reduced)[1:5], set_class)
-        return reduced
+        if reduced is not None:
+            return reduced
+        if not self._class_travels(cls):
+            self.modules.add(cls.__module__)
+            return NotImplemented
+        definition = class_by_value(cls)
+        self.by_value = True
+        self.classes.append(cls)
+        return self.define(cls, definition)
+
+    def _class_travels(self, cls: type) -> bool:
+        return travels(cls.__module__) or not cloudpickle_internals.goes_by_name(cls)
 
     def _module(self, module: types.ModuleType) -> Any:
         name = module.__name__
@@ -155,14 +211,16 @@ class Pickler(cloudpickle_internals.BasePickler):
             return cloudpickle_internals.IMPORT_MODULE, (name,)
         self.by_value = True
         self.travelling[name] = module
+        make = travelled_module, (name, module_attributes(module))
         if self._empty_modules:
-            return travelled_module, (name, module_attributes(module))
+            return make
         left_out = self._left_out.get(name, {})
         state = module_state(module, left_out)
         if left_out:
             state["__getattr__"] = Unavailable(name, dict(left_out), state.get("__getattr__"))
         self._let_be_new(state)
-        return travelled_module, (name, module_attributes(module)), state, None, None, set_module
+        code, data = code_and_data(state)
+        return self.define(module, Definition(*make, [(set_module, code)], [(set_module, data)] if data else []))
 
     def _let_be_new(self, state: Mapping[str, object]) -> None:
         self._new_with_module.update((id(value), value) for value in state.values() if type(value) in NEW_WITH_MODULE)
@@ -177,12 +235,19 @@ class _Cell:
     def __reduce__(self) -> tuple[Any, ...]:
         return cloudpickle_internals.MAKE_EMPTY_CELL, ()
 
-    def content(self) -> tuple[Any, ...]:
-        """Return what is in the cell, as a tuple of one; an empty one for none."""
+    @property
+    def is_filled(self) -> bool:
+        """Whether there is something in the cell."""
         try:
-            return (self._cell.cell_contents,)
+            self._cell.cell_contents  # noqa: B018 -- it raises for an empty one
         except ValueError:
-            return ()
+            return False
+        return True
+
+    @property
+    def content(self) -> Any:
+        """What is in the cell."""
+        return self._cell.cell_contents
 
 
 def _stays_in_stream(buffers: list[memoryview], buffer: pickle.PickleBuffer) -> bool:

@@ -14,10 +14,15 @@ import weakref
 from typing import TYPE_CHECKING, Any, Final
 
 from jobcontainer.pickling import cloudpickle_internals
+from jobcontainer.pickling.cpython_internals import SENTINELS
+from jobcontainer.pickling.definitions import Definition, code_and_data
 from jobcontainer.pickling.module_origin import travels
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+
+_DESCRIPTORS: Final = (property, classmethod, staticmethod)
 
 
 def make_cached_function(parameters: dict[str, Any]) -> Any:
@@ -36,9 +41,25 @@ def make_cached_function(parameters: dict[str, Any]) -> Any:
     return cached
 
 
-def set_cached_function(cached: Any, function: Callable[..., Any]) -> None:
-    """Set the function that a cached function calls; streams call this."""
-    functools.update_wrapper(cached, function)
+def make_descriptor(kind: type, base: Any, arguments: tuple[Any, ...]) -> Any:
+    """Make a property, class method or static method; streams call this."""
+    made = base.__new__(kind)
+    base.__init__(made, *arguments)
+    return made
+
+
+def set_state(obj: Any, state: dict[str, Any] | tuple[dict[str, Any] | None, dict[str, Any]]) -> None:
+    """Set attributes of an object, whatever its class does about that; streams call this.
+
+    Args:
+        obj: the object.
+        state: as ``object.__getstate__`` returns it.
+    """
+    attributes, slots = state if isinstance(state, tuple) else (state, {})
+    if attributes:
+        vars(obj).update(attributes)
+    for name, value in slots.items():
+        object.__setattr__(obj, name, value)
 
 
 def make_cached_property(function: Callable[[Any], Any], name: str | None) -> functools.cached_property[Any]:
@@ -55,10 +76,48 @@ def make_named_type(kind: type, name: str, module: str, options: dict[str, Any])
     return made
 
 
-def _cached_function(cached: Any) -> Any:
+def _cached_function(cached: Any) -> Definition | None:
     if not travels(cached.__module__):
-        return NotImplemented
-    return make_cached_function, (cached.cache_parameters(),), cached.__wrapped__, None, None, set_cached_function
+        return None
+    attributes = {name: value for name, value in vars(cached).items() if name != "cache_parameters"}
+    code, data = code_and_data(attributes)
+    return Definition(
+        make_cached_function,
+        (cached.cache_parameters(),),
+        [(set_state, code)],
+        [(set_state, data)] if data else [],
+    )
+
+
+def descriptor_by_value(descriptor: Any) -> Definition | None:
+    """Describe a property, class method or static method; None for one that has a way to be pickled of its own."""
+    kind: Any = type(descriptor)
+    if kind.__reduce_ex__ is not object.__reduce_ex__ or kind.__reduce__ is not object.__reduce__:
+        return None
+    base: Any = next(base for base in _DESCRIPTORS if issubclass(kind, base))
+    if base is property:
+        arguments: tuple[Any, ...] = descriptor.fget, descriptor.fset, descriptor.fdel, descriptor.__doc__
+    else:
+        arguments = (descriptor.__func__,)
+    state: Any = object.__getstate__(descriptor)
+    if kind is classmethod or kind is staticmethod:
+        state = _changed_attributes(descriptor.__func__, state or {})
+    return Definition(make_descriptor, (kind, base, arguments), [], [(set_state, state)] if state else [])
+
+
+def _changed_attributes(function: Any, attributes: dict[str, Any]) -> dict[str, Any]:
+    """Return what a method does not take over from its function when it is made, where that is not filled yet."""
+    if type(function) is not types.FunctionType:
+        return attributes
+    code = function.__code__
+    as_made: dict[str, Any] = {
+        "__module__": function.__globals__.get("__name__"),
+        "__name__": code.co_name,
+        "__qualname__": code.co_qualname,
+        "__doc__": code.co_consts[0] if code.co_consts and isinstance(code.co_consts[0], str) else None,
+        "__annotations__": {},
+    }
+    return {name: value for name, value in attributes.items() if name not in as_made or value != as_made[name]}
 
 
 def _cached_property(cached: functools.cached_property[Any]) -> Any:
@@ -85,8 +144,19 @@ def _weak_dictionary(dictionary: Any) -> Any:
     return type(dictionary), (dict(dictionary),)
 
 
+def _sentinel(value: object) -> str:
+    return SENTINELS[type(value)]
+
+
+def _generic_alias(alias: Any) -> Any:
+    """Make the alias itself, as ``Box[int]`` would need a class that is filled already."""
+    origin = alias.__origin__
+    if not isinstance(origin, type) or not travels(origin.__module__):
+        return NotImplemented
+    return type(alias), (origin, alias.__args__)
+
+
 REDUCERS: Final[dict[type, Callable[[Any], Any]]] = {
-    type(functools.lru_cache(len)): _cached_function,
     functools.cached_property: _cached_property,
     typing.NewType: _new_type,
     types.CodeType: cloudpickle_internals.code_by_value,
@@ -95,4 +165,11 @@ REDUCERS: Final[dict[type, Callable[[Any], Any]]] = {
     typing.TypeVarTuple: _parameters,
     weakref.WeakKeyDictionary: _weak_dictionary,
     weakref.WeakValueDictionary: _weak_dictionary,
+    type(typing.List[int]): _generic_alias,  # noqa: UP006 -- list[int] is of another type
+    **dict.fromkeys(SENTINELS, _sentinel),
+}
+
+DEFINITIONS: Final[dict[type, Callable[[Any], Definition | None]]] = {
+    type(functools.lru_cache(len)): _cached_function,
+    **dict.fromkeys(_DESCRIPTORS, descriptor_by_value),
 }

@@ -11,6 +11,7 @@ it ends.
 
 from __future__ import annotations
 
+import importlib
 import io
 import pickle
 import sys
@@ -24,22 +25,33 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 
-class _Loading(threading.local):
+class Loading(threading.local):
     """What the current load of this thread makes.
 
     Attributes:
         anew: whether classes are made even if this process has them.
         built: tracker id and class, by the id() of the class.
+        members: of the enums among them, by the id() of the enum and the keys of the members.
         modules: by name.
+        main: the globals of functions of a notebook, where this process is not the job's own.
     """
 
     def __init__(self) -> None:
         self.anew = False
         self.built: dict[int, tuple[str, type]] = {}
+        self.members: dict[int, dict[Any, Any]] = {}
         self.modules: dict[str, types.ModuleType] = {}
+        self.main: dict[str, Any] = {}
+
+    def live_class(self, tracker_id: str) -> type | None:
+        """Return the class of this process that a stream means; None if the load is to make one."""
+        return None if self.anew else cloudpickle_internals.live_class(tracker_id)
 
 
-_loading: Final = _Loading()
+loading: Final = Loading()
+
+FunctionPart = tuple[dict[str, Any], dict[int, Any], dict[str, Any], dict[str, Any], list[types.ModuleType]]
+"""Globals, contents of cells by their position, members such as ``__defaults__``, attributes, modules to be imported."""
 
 
 def load(stream: bytes | bytearray, buffers: Sequence[memoryview] = (), *, anew: bool = False) -> Any:
@@ -67,61 +79,69 @@ def load_foreign(stream: bytes | bytearray) -> Any:
 
 
 def _load(unpickle: Callable[[], Any], *, anew: bool) -> Any:
-    outer = vars(_loading).copy()
+    outer = vars(loading).copy()
     try:
         while True:
-            vars(_loading).update(anew=anew, built={}, modules={})
+            vars(loading).update(anew=anew, built={}, members={}, modules={}, main={"__name__": "__main__"})
             obj = unpickle()
-            if not _loading.built or cloudpickle_internals.track(_loading.built.values(), anew=anew):
+            if not loading.built or cloudpickle_internals.track(loading.built.values(), anew=anew):
                 return obj
     finally:
-        vars(_loading).update(outer)
+        vars(loading).update(outer)
 
 
 def make_class(*arguments: Any) -> type:
-    """Find the live class, or make one that :func:`set_class` fills; streams call this."""
+    """Find the live class, or make one that :func:`set_class` fills; cloudpickle's streams call this."""
     return _live_or_made(cloudpickle_internals.MAKE_CLASS, *arguments)
 
 
 def make_enum(*arguments: Any) -> type:
-    """Find the live enum, or make one that :func:`set_class` fills; streams call this."""
+    """Find the live enum, or make one that :func:`set_class` fills; cloudpickle's streams call this."""
     return _live_or_made(cloudpickle_internals.MAKE_ENUM, *arguments)
 
 
 def _live_or_made(make: Callable[..., type], *arguments: Any) -> type:
     *parts, tracker_id, extra = arguments
-    cls = None if _loading.anew else cloudpickle_internals.live_class(tracker_id)
+    cls = loading.live_class(tracker_id)
     if cls is None:
         cls = make(*parts, None, extra)  # without its id, cloudpickle does not track it
-        _loading.built[id(cls)] = tracker_id, cls
+        loading.built[id(cls)] = tracker_id, cls
     return cls
 
 
 def set_class(cls: type, state: Any) -> None:
-    """Fill a class that this load has made, and no other; streams call this."""
-    if id(cls) in _loading.built:
+    """Fill a class that this load has made, and no other; cloudpickle's streams call this."""
+    if id(cls) in loading.built:
         cloudpickle_internals.SET_CLASS(cls, state)
 
 
-def set_function(function: types.FunctionType, state: tuple[Any, tuple[tuple[Any, ...], ...]]) -> None:
-    """Fill a function, and the cells of its closure, which it may share with others; streams call this.
+def set_function(function: types.FunctionType, part: FunctionPart) -> None:
+    """Put a part into a function, and into the cells of its closure, which it may share; streams call this."""
+    names, contents, members, attributes, _ = part
+    function.__globals__.update(names)
+    cells = function.__closure__ or ()
+    for position, content in contents.items():
+        cells[position].cell_contents = content
+    for name, value in members.items():
+        setattr(function, name, value)
+    vars(function).update(attributes)
 
-    Args:
-        function: the function, with empty cells.
-        state: what cloudpickle fills it with, and for each cell its content as a tuple of one; an empty tuple for none.
-    """
-    own, contents = state
-    cloudpickle_internals.SET_FUNCTION(function, own)
-    for cell, content in zip(function.__closure__ or (), contents, strict=True):
-        if content:
-            [cell.cell_contents] = content
+
+def main_namespace() -> dict[str, Any]:
+    """Find the globals that functions of a notebook share; streams call this."""
+    return vars(sys.modules["__main__"]) if loading.anew else loading.main
+
+
+def imported_namespace(name: str) -> dict[str, Any]:
+    """Find the globals of functions that installed code has made; streams call this."""
+    return vars(importlib.import_module(name))
 
 
 def travelled_module(name: str, attributes: dict[str, Any]) -> types.ModuleType:
     """Find the module of that name that this load has made, or make it; streams call this."""
-    module = _loading.modules.get(name)
+    module = loading.modules.get(name)
     if module is None:
-        module = _loading.modules[name] = types.ModuleType(name)
+        module = loading.modules[name] = types.ModuleType(name)
         vars(module).update(attributes)
     return module
 
@@ -134,7 +154,7 @@ def module_namespace(name: str, attributes: dict[str, Any]) -> dict[str, Any]:
 def set_module(module: types.ModuleType, state: dict[str, Any]) -> None:
     """Fill a module that this load has made; streams call this."""
     vars(module).update(state)
-    if _loading.anew:
+    if loading.anew:
         sys.modules[module.__name__] = module
 
 

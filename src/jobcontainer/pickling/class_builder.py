@@ -1,0 +1,169 @@
+"""Classes from streams: made empty, without any of the hooks that Python runs for a new class, and then filled.
+
+``type.__new__`` is called itself, whatever the metaclass does there. It first calls ``__set_name__`` of what is in the
+namespace, and then ``__init_subclass__`` of the base; so the namespace has one object whose ``__set_name__`` keeps the
+class, which is complete by then, and raises. Attributes are set by ``type.__setattr__``, which calls no ``__set_name__``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import types
+from typing import TYPE_CHECKING, Any, Final
+
+from jobcontainer.pickling import class_registries, cpython_internals
+from jobcontainer.pickling.module_origin import MAIN
+from jobcontainer.pickling.reducers import set_state
+from jobcontainer.pickling.unpickler import loading, main_namespace, module_namespace
+
+if TYPE_CHECKING:
+    import abc
+    import enum
+    from collections.abc import Callable
+
+_STOP: Final = "stop here"
+
+
+class _StoppedError(Exception):
+    """The class is made."""
+
+
+class _Stop:
+    """Ends ``type.__new__`` when the class is made."""
+
+    cls: type
+
+    def __set_name__(self, cls: type, name: str) -> None:
+        """Keep the class, and raise."""
+        self.cls = cls
+        raise _StoppedError
+
+
+def make_class(
+    tracker_id: str,
+    metaclass: type,
+    name: str,
+    bases: tuple[type, ...],
+    namespace: dict[str, Any],
+    members: dict[Any, tuple[Any, ...]],
+) -> type:
+    """Find the live class, or make an empty one that the other functions here fill; streams call this.
+
+    Args:
+        tracker_id: its id in cloudpickle's tracker.
+        metaclass: its type.
+        name: its name.
+        bases: its bases.
+        namespace: what it must have from the beginning.
+        members: for an enum, what each member is made from.
+    """
+    live = loading.live_class(tracker_id)
+    if live is not None:
+        return live
+    cls = _empty_class(metaclass, name, bases, namespace)
+    cpython_internals.prepare_abstract(cls)
+    loading.built[id(cls)] = tracker_id, cls
+    if members:
+        loading.members[id(cls)] = {key: _empty_member(cls, key, arguments) for key, arguments in members.items()}
+    return cls
+
+
+def _empty_class(metaclass: type, name: str, bases: tuple[type, ...], namespace: dict[str, Any]) -> type:
+    stop = _Stop()
+    # Python 3.11 raises a RuntimeError from what __set_name__ has raised
+    with contextlib.suppress(_StoppedError, RuntimeError):
+        type.__new__(metaclass, name, bases, {**namespace, _STOP: stop})
+    cls = stop.cls
+    type.__delattr__(cls, _STOP)
+    return cls
+
+
+def _empty_member(cls: type, key: Any, arguments: tuple[Any, ...]) -> enum.Enum:
+    member: enum.Enum = type_method(cls, "__new__")(cls, *arguments)
+    if isinstance(key, str):
+        object.__setattr__(member, "_name_", key)  # its hash
+    return member
+
+
+def type_method(cls: type, name: str) -> Any:
+    """Return the method that the nearest built-in type among the bases of a class defines."""
+    methods = (vars(base).get(name) for base in cls.__mro__)
+    return next(method for method in methods if type(method) in {types.BuiltinFunctionType, types.WrapperDescriptorType})
+
+
+def enum_member(cls: Any, key: Any) -> Any:
+    """Find a member of an enum; streams call this.
+
+    Args:
+        cls: the enum.
+        key: its name, or its value as a tuple of one.
+    """
+    made = loading.members.get(id(cls), {})
+    if key in made:
+        return made[key]
+    return cls.__members__[key] if isinstance(key, str) else cls(*key)
+
+
+def _for_built(put: Callable[[Any, Any], None]) -> Callable[[Any, Any], None]:
+    """Let a function change only classes that this load has made."""
+
+    @functools.wraps(put)
+    def put_if_built(cls: Any, part: Any) -> None:
+        if id(cls) in loading.built:
+            put(cls, part)
+
+    return put_if_built
+
+
+@_for_built
+def set_class(cls: type, part: tuple[dict[str, Any], dict[str, str]]) -> None:
+    """Set attributes of a class; streams call this.
+
+    Args:
+        cls: the class.
+        part: the attributes, and of those that are slots, what they are called in the class.
+    """
+    attributes, slots = part
+    members = {}
+    for name in slots.values():
+        members[name] = vars(cls)[name]
+        type.__delattr__(cls, name)  # to be set in its place among the others
+    for name, value in attributes.items():
+        type.__setattr__(cls, name, members[slots[name]] if name in slots else value)
+        if isinstance(value, property) and hasattr(property, "__set_name__"):
+            property.__set_name__(value, cls, name)  # by which its errors call it
+    if "__firstlineno__" in attributes:  # Python 3.13 removes it when __module__ is set
+        type.__setattr__(cls, "__firstlineno__", attributes["__firstlineno__"])
+
+
+@_for_built
+def set_enum_members(cls: type, states: list[Any]) -> None:
+    """Give the members of an enum their attributes; streams call this."""
+    for member, state in zip(loading.members[id(cls)].values(), states, strict=True):
+        set_state(member, state)
+
+
+@_for_built
+def register_virtual_subclasses(cls: abc.ABCMeta, virtual: list[type]) -> None:
+    """Register the virtual subclasses of an abstract class; streams call this."""
+    cpython_internals.register_virtual(cls, virtual)
+
+
+@_for_built
+def restore_registrations(cls: type, registrations: list[class_registries.Registration]) -> None:
+    """Enter a class into the registries of installed code; streams call this."""
+    for registration in registrations:
+        class_registries.restore(cls, registration)
+
+
+@_for_built
+def define_names(_cls: type, part: tuple[str, dict[str, Any]]) -> None:
+    """Define globals of a module; streams call this.
+
+    Args:
+        part: the module's name and the globals, by name.
+    """
+    module_name, names = part
+    namespace = main_namespace() if module_name in MAIN else module_namespace(module_name, {})
+    namespace.update(names)

@@ -1,0 +1,170 @@
+"""Classes as streams hold them: what each of them has itself, attribute by attribute.
+
+Loading puts that into an empty class (:mod:`jobcontainer.pickling.class_builder`), so that nothing which ran when the
+notebook made the class runs again: neither its body nor decorators, metaclass, ``__init_subclass__`` or
+``__set_name__``. What those have left on the class, and on others, is what travels.
+"""
+
+from __future__ import annotations
+
+import enum
+import pickle
+import sys
+import types
+from typing import TYPE_CHECKING, Any, Final
+
+from jobcontainer.pickling import cloudpickle_internals, cpython_internals
+from jobcontainer.pickling.annotation_names import named_in_annotations
+from jobcontainer.pickling.class_builder import (
+    define_names,
+    enum_member,
+    make_class,
+    register_virtual_subclasses,
+    restore_registrations,
+    set_class,
+    set_enum_members,
+    type_method,
+)
+from jobcontainer.pickling.class_registries import registrations_of
+from jobcontainer.pickling.definitions import Definition, code_and_data
+from jobcontainer.pickling.module_origin import MAIN, travels
+
+if TYPE_CHECKING:
+    from jobcontainer.pickling.definitions import Fill
+
+_HEAP_TYPE: Final = 1 << 9  # Py_TPFLAGS_HEAPTYPE: it was made while the interpreter ran
+_CACHES: Final = frozenset({"_abc_impl", "__slotnames__"})
+
+Attributes = dict[str, Any]
+
+
+def class_attributes(cls: type) -> Attributes:
+    """Return the attributes of a class's own that travel, in their order."""
+    return {
+        name: value
+        for name, value in vars(cls).items()
+        if name not in _CACHES and not _is_made_with(cls, value)
+    }
+
+
+def class_by_value(cls: type) -> Definition:
+    """Describe a class.
+
+    Raises:
+        pickle.PicklingError: it can't be made again as it is; the message says why.
+    """
+    _check(cls)
+    attributes = class_attributes(cls)
+    slots = {
+        name: value.__name__
+        for name, value in attributes.items()
+        if type(value) is types.MemberDescriptorType and value.__objclass__ is cls
+    }
+    attributes |= dict.fromkeys(slots)
+    namespace = _namespace(cls, attributes, slots)
+    if isinstance(attributes.get("__module__"), str):
+        del attributes["__module__"]
+    code, data = code_and_data(attributes)
+    members = _members(cls)
+    definition = Definition(
+        make_class,
+        (
+            cloudpickle_internals.tracker_id(cls),
+            type(cls),
+            cls.__name__,
+            cls.__bases__,
+            namespace,
+            {key: _new_arguments(member) for key, member in members.items()},
+        ),
+        [(set_class, ({name: code.get(name) for name in attributes}, slots))],  # with all names, to keep their order
+        [(set_class, (data, {}))] if data else [],
+    )
+    if members:
+        definition.data.insert(0, (set_enum_members, list(map(object.__getstate__, members.values()))))
+    virtual = cpython_internals.virtual_subclasses(cls)
+    if virtual:
+        definition.data.append((register_virtual_subclasses, virtual))
+    registrations = registrations_of(cls)
+    if registrations:
+        definition.data.append((restore_registrations, registrations))
+    for place, names in zip((definition.code, definition.data), code_and_data(_names(cls)), strict=True):
+        if names:
+            place.append((define_names, (cls.__module__, names)))
+    return definition
+
+
+def member_by_value(member: enum.Enum) -> tuple[Any, ...]:
+    """Reduce a member of an enum to the enum and what finds the member there."""
+    return enum_member, (type(member), _key(member))
+
+
+def _is_made_with(cls: type, value: object) -> bool:
+    """Return whether an attribute gives access to ``__dict__`` or ``__weakref__`` of the instances of a class."""
+    return type(value) is types.GetSetDescriptorType and value.__objclass__ is cls
+
+
+def _check(cls: type) -> None:
+    if not cls.__flags__ & _HEAP_TYPE:
+        raise pickle.PicklingError(f"the built-in type {cls.__qualname__} has no name that it could be imported by")
+    metaclass = type(cls)
+    if type_method(metaclass, "__new__") is not type.__new__ or type_method(metaclass, "__init__") is not type.__init__:
+        raise pickle.PicklingError(
+            f"{metaclass.__module__}.{metaclass.__qualname__} makes classes in a way of its own, in C, so {cls.__name__} "
+            "can't be made again from its parts: put it into a module beside the notebook"
+        )
+
+
+def _namespace(cls: type, attributes: Attributes, slots: dict[str, str]) -> Attributes:
+    """Return what the class must have when it is made, as it can't be added later."""
+    namespace = {"__module__": attributes.get("__module__"), "__qualname__": cls.__qualname__}
+    if isinstance(attributes.get("__doc__"), str):
+        namespace["__doc__"] = attributes["__doc__"]
+    if "__slots__" in attributes:
+        given = attributes["__slots__"]
+        names = (given,) if isinstance(given, str) else tuple(given)
+        layout = {name for name in ("__dict__", "__weakref__") if _is_made_with(cls, vars(cls).get(name))}
+        if layout <= set(names):  # else it was set when the class was there already, and has no effect
+            namespace["__slots__"] = names or tuple(slots.values())
+    return namespace
+
+
+def _members(cls: type) -> dict[Any, enum.Enum]:
+    """Return the members of an enum that its class keeps, those of combined flags included, by their keys."""
+    if not issubclass(cls, enum.Enum):
+        return {}
+    return {_key(member): member for member in cpython_internals.enum_members(cls) if type(member) is cls}
+
+
+def _key(member: enum.Enum) -> str | tuple[Any]:
+    """Return what finds a member: its name, or else its value as a tuple of one."""
+    found = type(member).__members__.get(member._name_)
+    return member._name_ if found is member else (member._value_,)
+
+
+def _new_arguments(member: enum.Enum) -> tuple[Any, ...]:
+    """Return what a member is made from by the built-in type that it extends."""
+    base = next(cls for cls in type(member).__mro__ if type(vars(cls).get("__new__")) is types.BuiltinFunctionType)
+    if base is object:
+        return ()
+    own = vars(base)
+    if "__getnewargs__" in own:
+        return tuple(own["__getnewargs__"](member))
+    if "__reduce__" in own:
+        reduced = own["__reduce__"](member)
+        if reduced[0] is type(member) and not any(reduced[3:]):
+            return tuple(reduced[1])
+    raise pickle.PicklingError(
+        f"members of {type(member).__qualname__} are {base.__qualname__} objects, which can't be made again as they are"
+    )
+
+
+def _names(cls: type) -> Attributes:
+    """Return the globals that belong to a class: what its annotations name, and the class itself if it is one."""
+    module = sys.modules.get(cls.__module__)
+    if module is None or not travels(cls.__module__):
+        return {}
+    found = vars(module)
+    names = {name: found[name] for name in named_in_annotations(vars(cls).get("__annotations__")) if name in found}
+    if cls.__module__ in MAIN and found.get(cls.__name__) is cls:
+        names[cls.__name__] = cls
+    return names

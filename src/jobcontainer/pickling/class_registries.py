@@ -1,0 +1,79 @@
+"""Where installed code has entered a class when the notebook made it, by ``__init_subclass__`` or a metaclass.
+
+A base class of the notebook carries its own registry. That of an installed one stays where it is, in the base or its
+module, and in a job it would lack the notebook's class, as no hook runs there again. So the entry is found here, and
+made again by loading.
+"""
+
+from __future__ import annotations
+
+import sys
+import weakref
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from jobcontainer.pickling.module_origin import travels
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import ModuleType
+
+_SEQUENCES: Final = (list, set, weakref.WeakSet)
+_MAPPINGS: Final = (dict, weakref.WeakValueDictionary, weakref.WeakKeyDictionary)
+
+
+class Registration(NamedTuple):
+    """A class as an entry of a registry.
+
+    Attributes:
+        owner: the installed class or module that has the registry.
+        attribute: the name of the registry there.
+        pairs: keys and values, for a mapping; the class is one of both.
+    """
+
+    owner: type | ModuleType
+    attribute: str
+    pairs: list[tuple[Any, Any]]
+
+
+def registrations_of(cls: type) -> list[Registration]:
+    """Find the registries of installed code that a class is in."""
+    return [
+        registration
+        for owner in _owners(cls)
+        for name, registry in list(vars(owner).items())
+        if (registration := _registration(cls, owner, name, registry)) is not None
+    ]
+
+
+def restore(cls: type, registration: Registration) -> None:
+    """Enter a class into a registry, if it is not in it."""
+    registry: Any = vars(registration.owner).get(registration.attribute)
+    if isinstance(registry, _MAPPINGS):
+        for key, value in registration.pairs:
+            registry.setdefault(key, value)
+    elif isinstance(registry, list) and not any(entry is cls for entry in registry):
+        registry.append(cls)
+    elif isinstance(registry, (set, weakref.WeakSet)):
+        registry.add(cls)
+
+
+def _owners(cls: type) -> Iterator[type | ModuleType]:
+    """Yield the installed classes that have a hook for new classes, and the modules that define them."""
+    hooked = [base for base in cls.__mro__[1:] if "__init_subclass__" in vars(base)]
+    hooked += [base for base in type.mro(type(cls)) if not vars(base).keys().isdisjoint(("__new__", "__init__"))]
+    modules = {}
+    for base in hooked:
+        name = base.__module__
+        if name.partition(".")[0] not in sys.stdlib_module_names and not travels(name) and name in sys.modules:
+            yield base
+            modules[name] = sys.modules[name]
+    yield from modules.values()
+
+
+def _registration(cls: type, owner: type | ModuleType, name: str, registry: Any) -> Registration | None:
+    if isinstance(registry, _MAPPINGS):
+        pairs = [(key, value) for key, value in list(registry.items()) if key is cls or value is cls]
+        return Registration(owner, name, pairs) if pairs else None
+    if isinstance(registry, _SEQUENCES) and any(entry is cls for entry in list(registry)):
+        return Registration(owner, name, [])
+    return None
