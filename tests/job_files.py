@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 import textwrap
+import types
 import uuid
 
 import pytest
@@ -19,7 +20,7 @@ from jobcontainer.pickling import package_versions
 
 # Forks for each file, so that each is loaded by a process that has never loaded one.
 NURSERY = """
-import json, os, sys, traceback
+import json, os, sys, traceback, types
 from jobcontainer.jobfile.loading import load_in_job
 from jobcontainer.jobfile.serializer import write_file
 for line in sys.stdin:
@@ -30,6 +31,7 @@ for line in sys.stdin:
             os.chdir(order["cwd"])
             sys.path[:0] = order["path"]
             os.environ.update(order["env"])
+            sys.modules["__main__"] = types.ModuleType("__main__")  # as each job's process has its own
             write_file(load_in_job(order["file"]).run(), order["result"], kind="result")
             answer = ""
         except BaseException:
@@ -85,9 +87,11 @@ def run_in_job(nursery, key_file, tmp_path):
 
 
 @pytest.fixture
-def cell():
-    """Run source as a notebook's cell: in ``__main__``, known to linecache, in a namespace that cells share."""
-    namespace = {"__name__": "__main__", "__builtins__": __builtins__}
+def cell(monkeypatch):
+    """Run source as a notebook's cell: in a ``__main__`` of its own, which cells share, known to linecache."""
+    main = types.ModuleType("__main__")
+    monkeypatch.setitem(sys.modules, "__main__", main)
+    namespace = vars(main)
     names = []
 
     def run(source):
@@ -95,7 +99,7 @@ def cell():
         name = f"/tmp/ipykernel_{os.getpid()}/{uuid.uuid4().int % 10**10}.py"  # noqa: S108 -- as ipykernel calls cells
         names.append(name)
         linecache.cache[name] = (len(text), None, text.splitlines(keepends=True), name)
-        exec(compile(text, name, "exec"), namespace)  # noqa: S102 -- a cell
+        exec(compile(text, name, "exec", dont_inherit=True), namespace)  # noqa: S102 -- a cell
         return namespace
 
     yield run

@@ -16,7 +16,8 @@ from jobcontainer.jobfile.plain_pickle import check_plain, sign_plain
 from jobcontainer.jobfile.reader import FileReader
 from jobcontainer.jobfile.writer import FileWriter, write_signed
 from jobcontainer.pickling.diagnosis import explained
-from jobcontainer.pickling.pickler import Pickler, unfit_parts
+from jobcontainer.pickling.local_sources import local_modules, with_imports
+from jobcontainer.pickling.pickler import Pickler
 from jobcontainer.pickling.size_warning import warn_if_large
 from jobcontainer.pickling.source_code import carried_sources
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from jobcontainer.jobfile.identity import FileIdentity
     from jobcontainer.jobfile.info import FileInfo
     from jobcontainer.pickling.package_versions import Distribution
+    from jobcontainer.pickling.source_importer import LocalModule
 
 __all__ = ["Kind", "Serializer", "packages_of", "trust_file", "write_file"]
 
@@ -125,16 +127,11 @@ def write_file(obj: object, file_path: str | os.PathLike[str], *, kind: Kind) ->
     Returns:
         The identity of the file, for those who trust this process that it is whole.
     """
-    unfit: dict[str, dict[str, str]] = {}
-    pickler, done = _write(obj, file_path, kind, unfit)
-    if isinstance(done, Exception) and pickler.travelling:
-        unfit = unfit_parts(pickler.travelling)
-        if unfit:
-            pickler, done = _write(obj, file_path, kind, unfit)
+    done = _write(obj, file_path, kind)
     if isinstance(done, Exception):
         raise explained(obj, done, is_result=kind == "result") from done
     if kind == "process":
-        warn_if_large(obj, done.size, unfit)
+        warn_if_large(obj, done.size)
     return done
 
 
@@ -169,12 +166,10 @@ def trust_file(file_path: str | os.PathLike[str]) -> None:
             sign_plain(file)
 
 
-def _write(
-    obj: object, file_path: str | os.PathLike[str], kind: Kind, left_out: Mapping[str, Mapping[str, str]]
-) -> tuple[Pickler, FileIdentity | Exception]:
+def _write(obj: object, file_path: str | os.PathLike[str], kind: Kind) -> FileIdentity | Exception:
     """Write a file, and return its identity, or why the object can't be pickled."""
     writer = FileWriter(file_path)
-    pickler = Pickler(writer, left_out)
+    pickler = Pickler(writer)
     try:
         try:
             pickler.dump(obj)
@@ -182,9 +177,11 @@ def _write(
             if error is writer.failure or isinstance(error, MemoryError):
                 raise
             writer.discard()
-            return pickler, error
-        fields = info.header_fields(obj, kind, by_value=pickler.by_value, modules=pickler.modules)
-        sources = carried_sources(pickler.files, pickler.classes)
+            return error
+        modules, sources = _sources(pickler, kind)
+        fields = info.header_fields(
+            obj, kind, by_value=pickler.by_value, modules=pickler.modules, local_modules=modules
+        )
         identity, signature = writer.finish(fields, sources, pickler.buffers, signing.sign)
     except BaseException:
         writer.discard()
@@ -193,4 +190,16 @@ def _write(
         pickler.clear_memo()
         pickler.buffers.clear()
     remember_whole(identity, signature)
-    return pickler, identity
+    return identity
+
+
+def _sources(pickler: Pickler, kind: Kind) -> tuple[list[LocalModule], bytes]:
+    """Return the modules beside the notebook that a stream needs, and the sources that go with it.
+
+    A result is opened where its classes are; so it names its modules and has no sources of them.
+    """
+    modules = local_modules(pickler.modules | pickler.unimported)
+    texts: dict[str, str] = {}
+    if modules and kind in {"process", "object"}:
+        modules, texts = with_imports(modules)
+    return modules, carried_sources(pickler.files, pickler.classes, texts)

@@ -11,7 +11,7 @@ import enum
 import pickle
 import sys
 import types
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from jobcontainer.pickling import cloudpickle_internals, cpython_internals
 from jobcontainer.pickling.annotation_names import named_in_annotations
@@ -27,10 +27,8 @@ from jobcontainer.pickling.class_builder import (
 )
 from jobcontainer.pickling.class_registries import registrations_of
 from jobcontainer.pickling.definitions import Definition, code_and_data
-from jobcontainer.pickling.module_origin import MAIN, travels
-
-if TYPE_CHECKING:
-    from jobcontainer.pickling.definitions import Fill
+from jobcontainer.pickling.module_origin import MAIN
+from jobcontainer.pickling.namespaces import global_of
 
 _HEAP_TYPE: Final = 1 << 9  # Py_TPFLAGS_HEAPTYPE: it was made while the interpreter ran
 _CACHES: Final = frozenset({"_abc_impl", "__slotnames__"})
@@ -40,11 +38,7 @@ Attributes = dict[str, Any]
 
 def class_attributes(cls: type) -> Attributes:
     """Return the attributes of a class's own that travel, in their order."""
-    return {
-        name: value
-        for name, value in vars(cls).items()
-        if name not in _CACHES and not _is_made_with(cls, value)
-    }
+    return {name: value for name, value in vars(cls).items() if name not in _CACHES and not _is_made_with(cls, value)}
 
 
 def class_by_value(cls: type) -> Definition:
@@ -89,7 +83,7 @@ def class_by_value(cls: type) -> Definition:
         definition.data.append((restore_registrations, registrations))
     for place, names in zip((definition.code, definition.data), code_and_data(_names(cls)), strict=True):
         if names:
-            place.append((define_names, (cls.__module__, names)))
+            place.append((define_names, names))
     return definition
 
 
@@ -161,10 +155,8 @@ def _new_arguments(member: enum.Enum) -> tuple[Any, ...]:
 def _names(cls: type) -> Attributes:
     """Return the globals that belong to a class: what its annotations name, and the class itself if it is one."""
     module = sys.modules.get(cls.__module__)
-    if module is None or not travels(cls.__module__):
+    if module is None or cls.__module__ not in MAIN:
         return {}
     found = vars(module)
-    names = {name: found[name] for name in named_in_annotations(vars(cls).get("__annotations__")) if name in found}
-    if cls.__module__ in MAIN and found.get(cls.__name__) is cls:
-        names[cls.__name__] = cls
-    return names
+    annotated = named_in_annotations(vars(cls).get("__annotations__"))
+    return {name: found[name] for name in annotated if name in found} | global_of(cls)

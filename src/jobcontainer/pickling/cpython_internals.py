@@ -88,5 +88,5 @@ def register_virtual(cls: abc.ABCMeta, virtual: Iterable[type]) -> None:
 
 def enum_members(cls: Any) -> list[enum.Enum]:
     """Return the members of an enum, each once, and what it has made of combined flags."""
-    members = (*cls._member_map_.values(), *cls._value2member_map_.values())  # noqa: SLF001 -- see above
+    members = (*cls._member_map_.values(), *cls._value2member_map_.values())
     return list({id(member): member for member in members}.values())

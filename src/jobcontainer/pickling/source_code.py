@@ -23,7 +23,7 @@ from jobcontainer.pickling import cpython_internals
 from jobcontainer.process import Call
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
 _DEFINED: Final = (
     type,
@@ -78,28 +78,40 @@ def definition_of(obj: object) -> type | Callable[..., Any]:
     return obj if isinstance(obj, _DEFINED) else type(obj)
 
 
-def definition_in(sources: bytes | bytearray, qualified_name: str) -> str:
+def definition_in(sources: bytes | bytearray, qualified_name: str, file: str = "") -> str:
     """Return the definition of a class or function from the sources of a file; empty where it is not in them.
 
     Args:
         sources: what :func:`carried_sources` returned.
         qualified_name: its ``__qualname__``.
+        file: where it is, if that is known.
     """
-    for text in json.loads(sources).values() if sources else ():
+    texts = texts_in(sources)
+    for text in [texts[file]] if file in texts else texts.values():
         for name, first, last in reversed(_definitions(text)):
             if name == qualified_name:
                 return "".join(text.splitlines(keepends=True)[first - 1 : last])
     return ""
 
 
-def carried_sources(files: Iterable[str], classes: Iterable[type]) -> bytes:
+def texts_in(sources: bytes | bytearray) -> dict[str, str]:
+    """Return the sources of a file, by the names of the files that they are from.
+
+    Args:
+        sources: what :func:`carried_sources` returned.
+    """
+    return dict(json.loads(sources)) if sources else {}
+
+
+def carried_sources(files: Iterable[str], classes: Iterable[type], modules: Mapping[str, str]) -> bytes:
     """Return the part of a job file that holds the sources of the code in it.
 
     Args:
         files: the files that functions in the stream are from.
         classes: the classes in the stream; those without any function of their own are searched for.
+        modules: the sources of modules that go with it, by file.
     """
-    texts = {}
+    texts: dict[str, str] = {}
     for name in files:
         linecache.checkcache(name)
         texts[name] = "".join(linecache.getlines(name))
@@ -108,7 +120,7 @@ def carried_sources(files: Iterable[str], classes: Iterable[type]) -> bytes:
             place = _place_of(cls)
             if place is not None:
                 texts[place.file] = "".join(linecache.getlines(place.file))
-    known = {name: text for name, text in texts.items() if text}
+    known = {name: text for name, text in {**texts, **modules}.items() if text}
     return json.dumps(known, separators=(",", ":")).encode() if known else b""
 
 
@@ -126,7 +138,7 @@ def remember(sources: bytes | bytearray, *, own_process: bool) -> None:
         own_process: whether this process is a job's. There they replace files on disk, which may have been edited
             since; elsewhere only what is not known yet is added.
     """
-    for name, text in json.loads(sources).items() if sources else ():
+    for name, text in texts_in(sources).items():
         if own_process or not (cpython_internals.has_source(name) or Path(name).exists()):
             cpython_internals.add_source(name, text)
             _carried.add(name)

@@ -22,8 +22,8 @@ class ExitFacts:
 
     Attributes:
         reported: what its process reported before it ended; empty where it could not. ``state`` is always there;
-            ``error_type`` and ``error_message`` for an exception; ``exit_code`` and ``exit_argument`` for ``sys.exit``;
-            ``stopped`` where it was interrupted.
+            ``error_type``, ``error_message`` and perhaps ``hint`` for an exception; ``exit_code`` and
+            ``exit_argument`` for ``sys.exit``; ``stopped`` where it was interrupted.
         stopped: why the keeper stopped it; None where it did not.
         exit_code: of its process; negative for a signal.
         result: the kind of its result file, ``result`` or ``error``; empty where there is none.
@@ -101,7 +101,8 @@ def _reason(state: JobState, facts: ExitFacts) -> str:
 def _why_failed(facts: ExitFacts) -> str:
     name = facts.reported.get("error_type")
     if name:
-        return f"run() raised {name}. The traceback is in its log: {facts.log}"
+        hint = facts.reported.get("hint")
+        return f"run() raised {name}. {hint + ' ' if hint else ''}The traceback is in its log: {facts.log}"
     if facts.reported:
         return f"It was interrupted by a SIGINT that did not come from its pool. Its log shows where: {facts.log}"
     return f"run() raised what is in its result file. The traceback is in its log: {facts.log}"

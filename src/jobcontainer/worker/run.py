@@ -19,9 +19,10 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from jobcontainer.events import JobState, Usage
 from jobcontainer.jobfile.loading import load_in_job
+from jobcontainer.pickling.job_main import missing_name
 from jobcontainer.storage.folder import LOG, PROCESS, RESULT, JobFolder
 from jobcontainer.storage.result import qualified_name, write_raised, write_returned
-from jobcontainer.worker import isolation, limits, process_tree, reused_process
+from jobcontainer.worker import isolation, limits, nested_multiprocessing, process_tree, reused_process
 from jobcontainer.worker.environment import take_over
 from jobcontainer.worker.order import Order
 from jobcontainer.worker.reporting import display, log, progress
@@ -98,8 +99,12 @@ def run_order(order: Order, environment: Environment | None, channel: Connection
         with contextlib.suppress(OSError):  # user code closed it; the keeper finds the result file
             channel.send_bytes(told)
 
+    def load(path: str) -> Any:
+        nested_multiprocessing.send_sources_of(path)
+        return load_in_job(path, order.identity)
+
     try:
-        carry_out(folder, prepare, tell, load=lambda path: load_in_job(path, order.identity))
+        carry_out(folder, prepare, tell, load)
     except JobStopped as error:  # it came while an earlier end was being written
         tell(_ending(folder, error))
 
@@ -155,6 +160,9 @@ def _ending(folder: JobFolder, error: BaseException) -> dict[str, Any]:
     if isinstance(error, SystemExit):
         return _exited(error)
     error.__traceback__ = _without_our_frames(error.__traceback__)
+    hint = missing_name(error)
+    if hint is not None:
+        error.add_note(hint)
     with contextlib.suppress(Exception):  # an exception that can't be shown, a closed stream
         traceback.print_exception(error)
     if isinstance(error, JobStopped):
@@ -165,6 +173,7 @@ def _ending(folder: JobFolder, error: BaseException) -> dict[str, Any]:
         "state": JobState.FAILED,
         "error_type": qualified_name(type(error)),
         "error_message": _text_of(error),
+        **({} if hint is None else {"hint": hint}),
     }
 
 
