@@ -106,6 +106,11 @@ def enum_member(cls: Any, key: Any) -> Any:
     return cls.__members__[key] if isinstance(key, str) else cls(*key)
 
 
+def method_function(owner: type, name: str) -> Any:
+    """Return the function of a class method or static method of an installed class; streams call this."""
+    return vars(owner)[name].__func__
+
+
 def _for_built(put: Callable[[Any, Any], None]) -> Callable[[Any, Any], None]:
     """Let a function change only classes that this load has made."""
 
@@ -118,30 +123,54 @@ def _for_built(put: Callable[[Any, Any], None]) -> Callable[[Any, Any], None]:
 
 
 @_for_built
-def set_class(cls: type, part: tuple[dict[str, Any], dict[str, str]]) -> None:
-    """Set attributes of a class; streams call this.
+def set_class(cls: type, attributes: dict[str, Any]) -> None:
+    """Set attributes of a class; streams call this."""
+    for name, value in attributes.items():
+        type.__setattr__(cls, name, value)
+        if isinstance(value, property):
+            property.__set_name__(value, cls, name)  # type: ignore[attr-defined]  # by which its errors call it
+
+
+@_for_built
+def set_slots(cls: type, slots: dict[str, str]) -> None:
+    """Keep the slots of a class under the names that they have; streams call this.
 
     Args:
         cls: the class.
-        part: the attributes, and of those that are slots, what they are called in the class.
+        slots: what each slot was when the class was made, by the name that it has now.
     """
-    attributes, slots = part
-    members = {}
-    for name in slots.values():
-        members[name] = vars(cls)[name]
-        type.__delattr__(cls, name)  # to be set in its place among the others
-    for name, value in attributes.items():
-        type.__setattr__(cls, name, members[slots[name]] if name in slots else value)
-        if isinstance(value, property) and hasattr(property, "__set_name__"):
-            property.__set_name__(value, cls, name)  # by which its errors call it
-    if "__firstlineno__" in attributes:  # Python 3.13 removes it when __module__ is set
-        type.__setattr__(cls, "__firstlineno__", attributes["__firstlineno__"])
+    made = {
+        name: value
+        for name, value in vars(cls).items()
+        if type(value) is types.MemberDescriptorType and value.__objclass__ is cls
+    }
+    for name in made.keys() - slots.keys():
+        if vars(cls).get(name) is made[name]:
+            type.__delattr__(cls, name)
+    for name, original in slots.items():
+        if name != original:
+            type.__setattr__(cls, name, made[original])
+
+
+@_for_built
+def remove_attributes(cls: type, names: list[str]) -> None:
+    """Remove attributes that a class does not have, and that it was given when it was made; streams call this."""
+    for name in names:
+        if name in vars(cls):
+            type.__delattr__(cls, name)
+
+
+@_for_built
+def compute_mro(cls: type, _: None) -> None:
+    """Let a metaclass that decides about the order of bases do so, now that it is filled; streams call this."""
+    cls.__bases__ = cls.__bases__
 
 
 @_for_built
 def set_enum_members(cls: type, states: list[Any]) -> None:
     """Give the members of an enum their attributes; streams call this."""
     for member, state in zip(loading.members[id(cls)].values(), states, strict=True):
+        vars(member).clear()  # for the order of what it has
         set_state(member, state)
 
 

@@ -16,13 +16,16 @@ from typing import Any, Final
 from jobcontainer.pickling import cloudpickle_internals, cpython_internals
 from jobcontainer.pickling.annotation_names import named_in_annotations
 from jobcontainer.pickling.class_builder import (
+    compute_mro,
     define_names,
     enum_member,
     make_class,
     register_virtual_subclasses,
+    remove_attributes,
     restore_registrations,
     set_class,
     set_enum_members,
+    set_slots,
     type_method,
 )
 from jobcontainer.pickling.class_registries import registrations_of
@@ -54,11 +57,9 @@ def class_by_value(cls: type) -> Definition:
         for name, value in attributes.items()
         if type(value) is types.MemberDescriptorType and value.__objclass__ is cls
     }
-    attributes |= dict.fromkeys(slots)
     namespace = _namespace(cls, attributes, slots)
-    if isinstance(attributes.get("__module__"), str):
-        del attributes["__module__"]
-    code, data = code_and_data(attributes)
+    own = {n: value for n, value in attributes.items() if n not in slots and namespace.get(n, cls) is not value}
+    code, data = code_and_data(own)
     members = _members(cls)
     definition = Definition(
         make_class,
@@ -70,11 +71,18 @@ def class_by_value(cls: type) -> Definition:
             namespace,
             {key: _new_arguments(member) for key, member in members.items()},
         ),
-        [(set_class, ({name: code.get(name) for name in attributes}, slots))],  # with all names, to keep their order
-        [(set_class, (data, {}))] if data else [],
+        [(set_class, code)],
+        [(set_class, data)] if data else [],
     )
+    if type(cls).mro is not type.mro:
+        definition.data.insert(0, (compute_mro, None))
     if members:
         definition.data.insert(0, (set_enum_members, list(map(object.__getstate__, members.values()))))
+    if namespace.get("__slots__"):
+        definition.code.insert(0, (set_slots, slots))
+    absent = [name for name in ("__module__", "__hash__") if name not in attributes]
+    if absent and ("__module__" in absent or "__eq__" in attributes):  # type.__new__ adds them then
+        definition.code.append((remove_attributes, absent))
     virtual = cpython_internals.virtual_subclasses(cls)
     if virtual:
         definition.data.append((register_virtual_subclasses, virtual))
@@ -109,17 +117,32 @@ def _check(cls: type) -> None:
 
 
 def _namespace(cls: type, attributes: Attributes, slots: dict[str, str]) -> Attributes:
-    """Return what the class must have when it is made, as it can't be added later."""
-    namespace = {"__module__": attributes.get("__module__"), "__qualname__": cls.__qualname__}
-    if isinstance(attributes.get("__doc__"), str):
-        namespace["__doc__"] = attributes["__doc__"]
-    if "__slots__" in attributes:
-        given = attributes["__slots__"]
-        names = (given,) if isinstance(given, str) else tuple(given)
-        layout = {name for name in ("__dict__", "__weakref__") if _is_made_with(cls, vars(cls).get(name))}
-        if layout <= set(names):  # else it was set when the class was there already, and has no effect
-            namespace["__slots__"] = names or tuple(slots.values())
-    return namespace
+    """Return what a class is made with: what can't be added later, and names whose values are, for their order."""
+    given = {name: attributes[name] for name in ("__module__", "__doc__") if name in attributes}
+    slot_names = _slot_names(cls, attributes, slots)
+    if slot_names is not None:
+        given["__slots__"] = slot_names
+    taken = {*slots, *(_mangled(cls, name) for name in slot_names or ())}
+    later = (name for name in attributes if name not in taken and not name.startswith("__") and name != "mro")
+    return {"__qualname__": cls.__qualname__, **given, **dict.fromkeys(later)}
+
+
+def _slot_names(cls: type, attributes: Attributes, slots: dict[str, str]) -> tuple[str, ...] | None:
+    """Return the slots that a class was made with; None if it was made without."""
+    declared = attributes.get("__slots__")
+    if declared is None:
+        return None
+    names = (declared,) if isinstance(declared, str) else tuple(declared)
+    layout = {name for name in ("__dict__", "__weakref__") if _is_made_with(cls, vars(cls).get(name))}
+    if not layout <= set(names):  # it was set when the class was there already, and has no effect
+        return None
+    return names or tuple(slots.values())
+
+
+def _mangled(cls: type, name: str) -> str:
+    """Return what a name in the body of a class becomes."""
+    private = name.startswith("__") and not name.endswith("__")
+    return f"_{cls.__name__.lstrip('_')}{name}" if private else name
 
 
 def _members(cls: type) -> dict[Any, enum.Enum]:

@@ -68,13 +68,13 @@ def extend_getfile(find: Callable[[type], str | None]) -> None:
 
 def prepare_abstract(cls: type) -> None:
     """Let an abstract class that ``ABCMeta.__new__`` has not made keep virtual subclasses; others stay as they are."""
-    if isinstance(cls, abc.ABCMeta):
+    if abc.ABCMeta in type(cls).__mro__:
         _abc._abc_init(cls)  # noqa: SLF001 -- see above
 
 
 def virtual_subclasses(cls: type) -> list[type]:
     """Return the classes that were registered with an abstract class."""
-    if not isinstance(cls, abc.ABCMeta):
+    if abc.ABCMeta not in type(cls).__mro__:
         return []
     registered = _abc._get_dump(cls)[0]  # noqa: SLF001 -- see above
     return [found for reference in registered if (found := reference()) is not None]

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from jobcontainer.pickling import MOST_BUFFERS, class_builder, cloudpickle_internals, definitions, reducers, unpickler
 from jobcontainer.pickling.annotation_names import named_in_annotations
+from jobcontainer.pickling.class_builder import method_function
 from jobcontainer.pickling.class_reducer import class_by_value, member_by_value
 from jobcontainer.pickling.code_references import imported_by, named_in_classes, submodules_named
 from jobcontainer.pickling.definitions import Definition, Definitions, Scope, Step, call_after, code_and_data
@@ -133,6 +134,9 @@ class Pickler(cloudpickle_internals.BasePickler):
         if not travels(function.__module__) and cloudpickle_internals.goes_by_name(function):
             self.modules.add(function.__module__)
             return NotImplemented
+        owner = _owner_of(function)
+        if owner is not None:
+            return method_function, (owner, function.__name__)
         self.by_value = True
         self.files[function.__code__.co_filename] = None
         home = namespace_of(function)
@@ -194,6 +198,17 @@ class Pickler(cloudpickle_internals.BasePickler):
             raise pickle.PicklingError(f"the module {name} can't be imported in a job")
         self.modules.add(name)
         return cloudpickle_internals.IMPORT_MODULE, (name,)
+
+
+def _owner_of(function: types.FunctionType) -> type | None:
+    """Return the installed class that has a function as its class method or static method; None if there is none."""
+    if travels(function.__module__) or "." not in function.__qualname__:
+        return None
+    owner: Any = sys.modules.get(function.__module__)
+    for name in function.__qualname__.split(".")[:-1]:
+        owner = getattr(owner, name, None)
+    method = vars(owner).get(function.__name__) if isinstance(owner, type) else None
+    return owner if getattr(method, "__func__", None) is function else None
 
 
 class _Cell:

@@ -8,6 +8,7 @@ name of its file.
 from __future__ import annotations
 
 import functools
+import gc
 import types
 import typing
 import weakref
@@ -62,10 +63,23 @@ def set_state(obj: Any, state: dict[str, Any] | tuple[dict[str, Any] | None, dic
         object.__setattr__(obj, name, value)
 
 
+def replace_state(obj: Any, state: dict[str, Any]) -> None:
+    """Set attributes of an object, and remove all others; streams call this."""
+    vars(obj).clear()
+    vars(obj).update(state)
+
+
 def make_cached_property(function: Callable[[Any], Any], name: str | None) -> functools.cached_property[Any]:
     """Make a cached property under the name it had; streams call this."""
     made = functools.cached_property(function)
     made.attrname = name
+    return made
+
+
+def make_type_variable(module: str, make: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
+    """Make a ``TypeVar``, or find the live one; streams call this."""
+    made = make(*arguments)
+    made.__module__ = module
     return made
 
 
@@ -100,24 +114,26 @@ def descriptor_by_value(descriptor: Any) -> Definition | None:
     else:
         arguments = (descriptor.__func__,)
     state: Any = object.__getstate__(descriptor)
-    if kind is classmethod or kind is staticmethod:
-        state = _changed_attributes(descriptor.__func__, state or {})
-    return Definition(make_descriptor, (kind, base, arguments), [], [(set_state, state)] if state else [])
+    put = set_state
+    if base is not property and isinstance(state, dict | None):
+        put, state = replace_state, state or {}
+        if state == _taken_over(descriptor.__func__):
+            return Definition(make_descriptor, (kind, base, arguments), [], [])
+    return Definition(make_descriptor, (kind, base, arguments), [], [(put, state)] if state is not None else [])
 
 
-def _changed_attributes(function: Any, attributes: dict[str, Any]) -> dict[str, Any]:
-    """Return what a method does not take over from its function when it is made, where that is not filled yet."""
+def _taken_over(function: Any) -> dict[str, Any] | None:
+    """Return what a method takes over from its function when it is made, where that is not filled yet."""
     if type(function) is not types.FunctionType:
-        return attributes
+        return None
     code = function.__code__
-    as_made: dict[str, Any] = {
+    return {
         "__module__": function.__globals__.get("__name__"),
         "__name__": code.co_name,
         "__qualname__": code.co_qualname,
         "__doc__": code.co_consts[0] if code.co_consts and isinstance(code.co_consts[0], str) else None,
         "__annotations__": {},
     }
-    return {name: value for name, value in attributes.items() if name not in as_made or value != as_made[name]}
 
 
 def _cached_property(cached: functools.cached_property[Any]) -> Any:
@@ -131,7 +147,10 @@ def _new_type(kind: typing.NewType) -> Any:
 
 
 def _type_variable(variable: typing.TypeVar) -> Any:
-    return cloudpickle_internals.type_variable(variable) if travels(variable.__module__) else NotImplemented
+    if not travels(variable.__module__):
+        return NotImplemented
+    make, arguments = cloudpickle_internals.type_variable(variable)
+    return make_type_variable, (variable.__module__, make, arguments)
 
 
 def _parameters(spec: Any) -> Any:
@@ -148,12 +167,19 @@ def _sentinel(value: object) -> str:
     return SENTINELS[type(value)]
 
 
+def _read_only_view(view: Any) -> Any:
+    """Reduce a read-only view of a mapping to the mapping, which others may have too; that of a class is copied."""
+    [mapping] = gc.get_referents(view)
+    is_of_class = "__dict__" in mapping or "__module__" in mapping
+    return type(view), (dict(view) if is_of_class else mapping,)
+
+
 def _generic_alias(alias: Any) -> Any:
-    """Make the alias itself, as ``Box[int]`` would need a class that is filled already."""
+    """Reduce an alias to what is in it, as ``Box[int]`` would need a class that is filled already."""
     origin = alias.__origin__
     if not isinstance(origin, type) or not travels(origin.__module__):
         return NotImplemented
-    return type(alias), (origin, alias.__args__)
+    return object.__new__, (type(alias),), vars(alias), None, None, set_state
 
 
 REDUCERS: Final[dict[type, Callable[[Any], Any]]] = {
@@ -161,6 +187,7 @@ REDUCERS: Final[dict[type, Callable[[Any], Any]]] = {
     typing.NewType: _new_type,
     types.CodeType: cloudpickle_internals.code_by_value,
     typing.TypeVar: _type_variable,
+    types.MappingProxyType: _read_only_view,
     typing.ParamSpec: _parameters,
     typing.TypeVarTuple: _parameters,
     weakref.WeakKeyDictionary: _weak_dictionary,
