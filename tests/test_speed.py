@@ -16,6 +16,8 @@ from jobcontainer.worker.order import Order
 
 _counters: list[Counter[str]] = []
 
+pytestmark = pytest.mark.usefixtures("as_notebook")
+
 
 def _count(event, arguments):
     of_descriptor = event == "open" and isinstance(arguments[0], int)  # which asks nothing of the system

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from jobcontainer.errors import SerializationError
 from jobcontainer.pickling import source_importer
 from jobcontainer.pickling.code_references import imported_in, imports_by_text
-from jobcontainer.pickling.module_origin import MAIN, is_local, lies_beside, travels
+from jobcontainer.pickling.module_origin import MAIN, folders_of, is_local, lies_beside, travels
 
 if TYPE_CHECKING:
     import types
@@ -85,9 +85,7 @@ def _find(name: str) -> LocalModule | None:
     if module is None:
         return _find_on_path(name)
     if is_local(name):
-        path = getattr(module, "__path__", None)
-        file = getattr(module, "__file__", None)
-        return source_importer.LocalModule(name, file or "", None if path is None else list(path))
+        return source_importer.LocalModule(name, getattr(module, "__file__", None) or "", folders_of(module))
     return source_importer.LocalModule(name, "", []) if travels(name) and name not in MAIN else None
 
 

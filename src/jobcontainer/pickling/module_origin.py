@@ -71,7 +71,16 @@ def origin_of(module: ModuleType) -> str | None:
     spec = getattr(module, "__spec__", None)
     if spec is None:
         return None
-    return next(iter(spec.submodule_search_locations or ()), spec.origin or "")
+    return next(iter(folders_of(module) or ()), spec.origin or "")
+
+
+def folders_of(module: ModuleType) -> list[str] | None:
+    """Return the ``__path__`` of a package; None for a module that is none."""
+    try:
+        path = getattr(module, "__path__", None)
+        return None if path is None else list(path)
+    except KeyError:  # a package without __init__.py looks its own package up in sys.modules, where it may be missing
+        return []
 
 
 @functools.lru_cache(maxsize=4096)

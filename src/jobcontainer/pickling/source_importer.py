@@ -6,7 +6,6 @@ is found there, data files and modules that did not travel. No bytecode is read 
 
 from __future__ import annotations
 
-import importlib.abc
 import importlib.util
 import sys
 from importlib.machinery import ModuleSpec, SourceFileLoader
@@ -65,7 +64,7 @@ class SourceLoader(SourceFileLoader):
         return self._text.encode() if path == self.path else super().get_data(path)
 
 
-class SourceFinder(importlib.abc.MetaPathFinder):
+class SourceFinder:
     """Finds the modules whose sources came with the job.
 
     Args:
@@ -109,9 +108,9 @@ class SourceFinder(importlib.abc.MetaPathFinder):
     def forget_imported(self) -> None:
         """Remove what is imported under the names of the modules, and of others that lie beside them."""
         tops = {name.partition(".")[0] for name in self._modules}
-        for name in list(sys.modules):
-            if name in self._modules or (name.partition(".")[0] in tops and is_local(name)):
-                del sys.modules[name]
+        names = [name for name in sys.modules if name.partition(".")[0] in tops]
+        for name in [name for name in names if name in self._modules or is_local(name)]:
+            del sys.modules[name]
 
 
 _installed = SourceFinder((), {})
