@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 from hypothesis import settings
-from joblib.externals.loky.backend import resource_tracker as loky_resource_tracker
+from joblib.externals.loky import ProcessPoolExecutor
 
 from jobcontainer.worker import process_tree
 
@@ -78,22 +78,26 @@ def _session(tmp_path_factory):
         signal.signal(signal.SIGINT, signal.default_int_handler)  # or whatever is started here would ignore it too
     before, tempfile.tempdir = tempfile.tempdir, str(tmp_path_factory.mktemp("tmp"))
     os.environ["TMPDIR"] = tempfile.tempdir
-    resource_tracker.ensure_running()
-    loky_resource_tracker.ensure_running()
+    start_trackers()
     yield
     tempfile.tempdir = before
+
+
+def start_trackers():
+    """Have both resource trackers run: multiprocessing's, and loky's, which comes with an executor's semaphores."""
+    resource_tracker.ensure_running()
+    ProcessPoolExecutor(1).shutdown()
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _nothing_is_left_by_a_module(_session):
     """When a module's fixtures are gone, so is all that they held, and every process, wherever it hangs."""
-    trackers = {os.getpid(), resource_tracker._resource_tracker._pid, loky_resource_tracker._resource_tracker._pid}
-    before, strangers = present(), set(process_tree.marked_with(SESSION)) - trackers
+    before, strangers = present(), {os.getpid(), *process_tree.marked_with(SESSION)}
     yield
     left = wait_until_gone(lambda: leftovers(before))
     assert not left, f"left behind: {left}"
-    left = wait_until_gone(lambda: set(process_tree.marked_with(SESSION)) - trackers - strangers)
-    assert not left, [Path(f"/proc/{pid}/stat").read_text() for pid in left]
+    left = wait_until_gone(lambda: set(process_tree.marked_with(SESSION)) - strangers)
+    assert not left, [Path(f"/proc/{pid}/{name}").read_text() for pid in left for name in ("stat", "cmdline")]
 
 
 @pytest.fixture(autouse=True)

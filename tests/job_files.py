@@ -47,7 +47,6 @@ def key_file(tmp_path_factory, monkeypatch):
     """A key that belongs to this test alone; the user's own is never touched."""
     folder = tmp_path_factory.mktemp("keys")
     monkeypatch.setattr(signing, "_own_key_file", lambda: str(folder / "key"))
-    monkeypatch.setattr(signing, "_cached", None)
     monkeypatch.delenv(signing.KEY_VARIABLE, raising=False)
     monkeypatch.setattr(package_versions, "_compared", set())
     return folder / "key"

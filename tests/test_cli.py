@@ -94,6 +94,7 @@ def test_run_prints_the_log_and_nothing_else(shell, file, store):
     ],
 )
 def test_the_exit_code_tells_how_the_job_ended(shell, file, process, options, code, words):
+    """A script learns from the exit code how the job ended, and a person from one line what to do next."""
     done = shell("run", file(process), *options)
     assert done.returncode == code, done.stderr
     assert words in done.stderr
@@ -102,6 +103,7 @@ def test_the_exit_code_tells_how_the_job_ended(shell, file, process, options, co
 
 @pytest.mark.slow
 def test_options_are_flags(shell, file, tmp_path):
+    """Every option of a job is a flag of the same name."""
     done = shell("run", file(ReadsEnvironment()), "--env", "COLOUR=red", "--cwd", tmp_path, "--name", "painter")
     assert (done.returncode, done.stdout) == (0, f"red {tmp_path}\n"), done.stderr
     assert "painter" in shell("list").stdout
@@ -150,6 +152,7 @@ def test_a_detached_run_is_waited_for_from_the_shell(file, shell, store):
 
 @pytest.mark.slow
 def test_list_and_show_tell_a_script_what_it_wants(shell, file, store):
+    """``--json`` prints what a script needs; without it the same is a table."""
     shell("run", file(Prints()))
     (listed,) = json.loads(shell("list", "--json").stdout)
     shown = json.loads(shell("show", listed["id"], "--json").stdout)
@@ -162,6 +165,7 @@ def test_list_and_show_tell_a_script_what_it_wants(shell, file, store):
 
 @pytest.mark.slow
 def test_rerun_runs_a_job_again(shell, file, store):
+    """``rerun`` makes a second job of the first one's process."""
     shell("run", file(Prints()))
     done = shell("rerun", store.jobs()[0].id)
     assert (done.returncode, done.stdout) == (0, "Task is running\n"), done.stderr
@@ -169,6 +173,7 @@ def test_rerun_runs_a_job_again(shell, file, store):
 
 
 def test_inspect_runs_nothing(shell, file):
+    """``inspect`` shows the header of a file, and does not unpickle it."""
     facts = json.loads(shell("inspect", file(Prints()), "--json").stdout)
     assert facts["class_name"].endswith("Prints")
     assert facts["kind"] == "process"
@@ -204,6 +209,7 @@ def _partial():
     ],
 )
 def test_what_can_not_be_done_is_said_in_a_line(shell, arguments, words):
+    """A request that can't be met exits with 2 and says in a line why."""
     done = shell(*arguments)
     assert done.returncode == 2
     assert words in done.stderr
@@ -211,6 +217,7 @@ def test_what_can_not_be_done_is_said_in_a_line(shell, arguments, words):
 
 
 def test_prune_deletes_what_was_asked(shell, tmp_path):
+    """``prune`` deletes by its conditions, or all that has ended, and says how many."""
     with JobPool(engine="inline", store=tmp_path / ".jobcontainer") as pool:
         for _ in range(3):
             pool.submit(Prints())

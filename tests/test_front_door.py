@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import subprocess
 import sys
 
@@ -48,11 +49,25 @@ def test_every_public_name_leads_to_its_object():
 
 
 def test_importing_the_package_loads_no_heavy_library():
-    """``import jobcontainer`` is a list of names: joblib, IPython and ipywidgets wait for their first use."""
+    """``import jobcontainer`` loads a list of names: joblib, IPython and ipywidgets wait for their first use."""
     code = "import sys, jobcontainer; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert "jobcontainer" in loaded
-    assert not {"joblib", "IPython", "ipywidgets", "numpy", "cloudpickle", "asyncio", "rich"} & set(loaded)
+    assert not {
+        "joblib",
+        "IPython",
+        "ipywidgets",
+        "numpy",
+        "cloudpickle",
+        "asyncio",
+        "rich",
+        "importlib.metadata",
+    } & set(loaded)
+
+
+def test_the_version_is_that_of_the_installed_package():
+    """``jobcontainer.__version__`` is there as in other packages, and is written down once, in ``pyproject.toml``."""
+    assert jobcontainer.__version__ == importlib.metadata.version("jobcontainer")
 
 
 def test_the_errors_form_the_promised_tree():

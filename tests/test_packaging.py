@@ -13,6 +13,8 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from packaging.requirements import Requirement
+from packaging.version import Version
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -50,13 +52,16 @@ def pins():
 
 
 def requirements(*extras):
-    """The requirements of the package and some of its extras: name -> lowest version."""
+    """The requirements of the package and some of its extras: name -> the versions that are allowed."""
     texts = PROJECT["dependencies"] + [text for extra in extras for text in PROJECT["optional-dependencies"][extra]]
-    return dict(text.split(",")[0].split(">=") for text in texts if ">=" in text)
+    parsed = map(Requirement, texts)
+    return {one.name: one.specifier for one in parsed if one.name != PROJECT["name"]}
 
 
-def release(version):
-    return tuple(int(part) for part in version.split("."))
+def bound(specifier, operator):
+    """The one version that a specifier has with an operator."""
+    (version,) = (one.version for one in specifier if one.operator == operator)
+    return version
 
 
 def imported(code):
@@ -106,12 +111,28 @@ def test_the_wheel_works_in_an_empty_environment(distributions, tmp_path, versio
     wheel, _ = distributions
     python = tmp_path / "venv" / "bin" / "python"
     run([sys.executable, "-m", "venv", tmp_path / "venv"])
-    lowest = [f"{name}=={version}" for name, version in requirements().items()] if versions == "lowest" else []
-    run([python, "-m", "pip", "install", "--quiet", wheel, *lowest])
+    lowest = [f"{name}=={bound(allowed, '>=')}" for name, allowed in requirements().items()]
+    run([python, "-m", "pip", "install", "--quiet", wheel, *(lowest if versions == "lowest" else ())])
     script = tmp_path / "one_job.py"
     script.write_text(ONE_JOB)
     assert "the answer is 42" in run([python, "-I", script], cwd=tmp_path)
     assert "usage: jobcontainer" in run([python.with_name("jobcontainer"), "--help"])
+
+
+def test_every_dependency_has_a_reason_and_a_floor():
+    """Whoever installs the package can read beside each name what it is for, and gets no version it fails with."""
+    text = (ROOT / "pyproject.toml").read_text()
+    for name, allowed in requirements("dask", "demo", "docs", "test").items():
+        assert bound(allowed, ">="), name
+    for name in requirements("dask"):
+        assert re.search(rf'"{name}>=[^"]*"\]?,? *# \w', text), name
+
+
+@pytest.mark.parametrize("name", ["cloudpickle", "distributed", "joblib"])
+def test_a_ceiling_is_at_the_next_minor_version(name):
+    """A library whose inside matters is allowed up to the minor version that Binder pins, and no further."""
+    pinned, ceiling = Version(pins()[name]), Version(bound(requirements("dask")[name], "<"))
+    assert ceiling.release == (pinned.major, pinned.minor + 1)
 
 
 def test_binder_installs_this_checkout_with_what_the_notebooks_import():
@@ -126,11 +147,11 @@ def test_binder_installs_this_checkout_with_what_the_notebooks_import():
 
 def test_binder_pins_what_the_package_requires():
     """Each requirement of the package and its demo is pinned once, at a version that is allowed."""
-    required = requirements("demo")
-    assert required.keys() <= pins().keys()
+    required = requirements("demo", "dask")
+    assert requirements("demo").keys() <= pins().keys()
     for name, version in pins().items():
         assert re.fullmatch(r"[\d.]+", version), name
-        assert release(version) >= release(required.get(name, "0")), name
+        assert name not in required or required[name].contains(version), name
 
 
 def test_binder_follows_the_rules_of_repo2docker():

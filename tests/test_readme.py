@@ -1,4 +1,4 @@
-"""The README: what it prints runs, what it shows is what comes, and where it points there is something."""
+"""The READMEs: code runs and prints what they show, CI finds its commands in them, links lead somewhere."""
 
 from __future__ import annotations
 
@@ -14,11 +14,17 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
-DOCUMENTS = [ROOT / "README.md", ROOT / "CHANGELOG.md", ROOT / ".github" / "CONTRIBUTING.md"]
-SET_UP = [
-    'pip install -e ".[demo]" && jupyter lab notebooks/quickstart.ipynb',
-    'pip install -e ".[test]" && pytest',
+BENCHMARKS = ROOT / "tests" / "benchmarks"
+DOCUMENTS = [
+    *(ROOT / folder / "README.md" for folder in (".", "src", "tests", "tests/benchmarks", "notebooks")),
+    ROOT / "CHANGELOG.md",
+    ROOT / ".github" / "CONTRIBUTING.md",
+    ROOT / ".github" / "SECURITY.md",
 ]
+SET_UP = {
+    "demo": 'pip install -e ".[demo]" && jupyter lab notebooks/quickstart.ipynb',
+    "test": 'pip install -e ".[test]" && pytest',
+}
 
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 BLOCKS = [(match[1], match[2], match.end()) for match in FENCE.finditer(README)]
@@ -55,8 +61,23 @@ def anchors(document):
 
 
 def test_the_two_set_up_commands_are_there():
-    """One command to the quickstart, one to the tests; CI runs the second from here."""
-    assert [text.strip() for kind, text, _ in BLOCKS if kind == "sh" and "pip install" in text] == SET_UP
+    """One command to the quickstart, one to the tests; nothing else is to be installed."""
+    assert [text.strip() for kind, text, _ in BLOCKS if kind == "sh" and "pip install" in text] == list(SET_UP.values())
+
+
+@pytest.mark.parametrize("name", SET_UP)
+def test_ci_finds_the_set_up_commands_by_their_names(name):
+    """``.ci/run`` asks for a command by the name that stands above it, and gets what the reader sees."""
+    script = ROOT / ".ci" / "readme_command.py"
+    done = subprocess.run([sys.executable, script, name], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == SET_UP[name]
+    done = subprocess.run([sys.executable, script, f"no-{name}"], capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+
+
+def test_the_readme_is_short():
+    """A reader gets through it in a few minutes; what takes longer has a README in its own folder."""
+    assert len(README.splitlines()) <= 200
 
 
 def test_python_snippets_are_found():
@@ -83,8 +104,10 @@ def test_every_python_snippet_and_command_runs_as_printed(tmp_path):
 
 @pytest.mark.slow
 def test_every_notebook_cell_runs_as_printed(tmp_path):
-    """Typed into one notebook, the README's cells run."""
-    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(text) for text in CELLS])
+    """Typed into one notebook, after the extension is loaded, the README's cells run."""
+    assert "`%load_ext jobcontainer`" in README
+    typed = ["%load_ext jobcontainer", *CELLS]
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(text) for text in typed])
     path = tmp_path / "readme.ipynb"
     nbformat.write(notebook, path)
     done = subprocess.run(
@@ -92,12 +115,12 @@ def test_every_notebook_cell_runs_as_printed(tmp_path):
     )
     assert done.returncode == 0, done.stderr[-4000:]
     outputs = [str(cell.outputs) for cell in nbformat.read(path, as_version=4).cells]
-    submitting = [output for cell, output in zip(CELLS, outputs, strict=True) if "%%jobcontainer" in cell]
+    submitting = [output for cell, output in zip(typed, outputs, strict=True) if "%%jobcontainer" in cell]
     assert submitting
     assert all('data-state="succeeded"' in output for output in submitting)
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_links_lead_somewhere(document):
     """Every relative link and picture is a file of the repository, and every anchor a heading."""
     text = FENCE.sub("", document.read_text())
@@ -111,13 +134,23 @@ def test_links_lead_somewhere(document):
         assert not anchor or anchor in anchors(target), link
 
 
-def test_every_comparison_tells_its_command_and_its_goal():
+def test_every_comparison_shows_its_command_and_its_goal():
     """Each block of figures names the script that made it, and a goal that is met or missed; none is a quick try."""
-    blocks = re.findall(r"<!-- benchmarks: (\w+) -->\n(.*?)<!-- /benchmarks: \1 -->", README, re.DOTALL)
+    tables = (BENCHMARKS / "README.md").read_text()
+    blocks = re.findall(r"<!-- benchmarks: (\w+) -->\n(.*?)<!-- /benchmarks: \1 -->", tables, re.DOTALL)
     assert blocks
     for script, text in blocks:
-        assert (ROOT / "tests" / "benchmarks" / f"{script}.py").exists()
+        assert (BENCHMARKS / f"{script}.py").exists()
         command = re.search(r"`python (tests/benchmarks/\S+)(.*?)`", text)
         assert command[1] == f"tests/benchmarks/{script}.py"
         assert "--quick" not in command[2]
         assert re.search(r"^\| \*goal\* \|.*: \*\*(met|missed: .*)\*\*", text, re.MULTILINE), script
+
+
+def test_the_architecture_names_modules_that_exist():
+    """Whoever follows ``src/README.md`` to a module finds it there."""
+    text = (ROOT / "src" / "README.md").read_text()
+    package = ROOT / "src" / "jobcontainer"
+    names = {name.rstrip("/") for name in re.findall(r"`([a-z_/]+(?:\.py|/))`", text)}
+    assert len(names) > 30
+    assert [name for name in sorted(names) if not any((base / name).exists() for base in (package, ROOT))] == []

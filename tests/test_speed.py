@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import resource
 import sys
 from collections import Counter
@@ -12,7 +13,7 @@ from jobcontainer import JobPool
 from jobcontainer.jobs.submission import Submitter
 from jobcontainer.process import JobOptions
 from jobcontainer.storage.folder import StoreFolder
-from jobcontainer.worker.order import Order
+from jobcontainer.worker.keeper_protocol import Order, RunJob
 
 _counters: list[Counter[str]] = []
 
@@ -70,18 +71,23 @@ def test_an_order_to_a_keeper_that_knows_the_environment_is_small(submitter):
     """``sys.path`` and the environment go to a keeper when they change, not with every job."""
     submission = submitter.of_process(Adds(0), JobOptions())
     order = Order(str(submission.folder.path), submission.options.to_json(), submission.environment, 1)
-    assert len(order._replace(environment=None).packed()) < 1024
+    assert len(pickle.dumps(RunJob(order._replace(environment=None)))) < 1024
 
 
 class Counts:
     def run(self):
-        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt, len(sys.modules)
+        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt, {name.partition(".")[0] for name in sys.modules}
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="keepers fork on Linux")
 def test_a_fresh_process_touches_few_pages(tmp_path):
-    """Every page that a new process writes to is copied; until run() that was some 900, and modules are as few."""
+    """Every page that a new process writes to is copied: some 1,000 until ``run()``, beside what a keeper has loaded.
+
+    The first process was made before its environment was known, and takes it over by itself. A keeper has loaded joblib
+    and what that brings, numpy included; no other library may make its jobs larger.
+    """
     with JobPool(1, store=tmp_path) as pool:
-        counted = [pool.submit(Counts()).result() for _ in range(3)]
-    assert max(pages for pages, _ in counted) < 1400
-    assert max(modules for _, modules in counted) < 300
+        first, *others = [pool.submit(Counts()).result() for _ in range(4)]
+    assert first[0] < 1700
+    assert max(pages for pages, _ in others) < 1400
+    assert not {"IPython", "distributed", "ipywidgets", "matplotlib", "pandas", "rich"} & first[1]

@@ -15,13 +15,15 @@ Write a class with a ``run()`` method, and run it in a process of its own::
 In a notebook, ``%load_ext jobcontainer`` and put ``%%jobcontainer`` above the class.
 
 The names below are everything that is public. They are looked up on first use, so that importing the package loads
-neither joblib, IPython nor ipywidgets.
+neither joblib, IPython nor ipywidgets. ``__version__`` is the version that is installed.
 """
 
 from __future__ import annotations
 
 import importlib
 from typing import TYPE_CHECKING, Any
+
+__docformat__ = "google"  # for the API reference: pip install ".[docs]" && pdoc jobcontainer
 
 if TYPE_CHECKING:
     from jobcontainer.errors import (
@@ -49,7 +51,9 @@ if TYPE_CHECKING:
     from jobcontainer.process import Process
     from jobcontainer.worker.reporting.progress import progress, report
 
-_HOME = {
+    __version__: str
+
+_MODULES = {
     "CorruptFileError": "errors",
     "IncompatibleFileError": "errors",
     "Job": "jobs.job",
@@ -103,16 +107,19 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Look a public name up where it lives, once."""
-    if name not in _HOME:
+    """Import a public name from its module, once."""
+    if name == "__version__":
+        value = importlib.import_module("importlib.metadata").version("jobcontainer")
+    elif name in _MODULES:
+        value = getattr(importlib.import_module(f"jobcontainer.{_MODULES[name]}"), name)
+    else:
         raise AttributeError(f"module 'jobcontainer' has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"jobcontainer.{_HOME[name]}"), name)
     globals()[name] = value
     return value
 
 
 def __dir__() -> list[str]:
-    """Tell the public names."""
+    """List the public names."""
     return sorted({*globals(), *__all__})
 
 
@@ -122,5 +129,5 @@ def load_ipython_extension(shell: Any) -> None:
 
 
 def unload_ipython_extension(shell: Any) -> None:
-    """Take the magics away again; called by ``%unload_ext jobcontainer``."""
+    """Remove the magics; called by ``%unload_ext jobcontainer``."""
     importlib.import_module("jobcontainer.notebook.magics").unload(shell)

@@ -7,7 +7,6 @@ with 0, or 2 where they could not do what was asked.
 from __future__ import annotations
 
 import argparse
-import concurrent.futures
 import dataclasses
 import json
 import os
@@ -19,12 +18,10 @@ from typing import TYPE_CHECKING, Any
 from jobcontainer.errors import JobContainerError
 from jobcontainer.events import JobState
 from jobcontainer.jobfile.serializer import Serializer, trust_file
-from jobcontainer.jobs.cancel_on_interrupt import InterruptCancels
-from jobcontainer.jobs.container import JobContainer, LogCopy
+from jobcontainer.jobs.container import JobContainer, LogCopy, interrupt_cancels
 from jobcontainer.jobs.group import JobGroup
-from jobcontainer.jobs.option_flags import add_option_flags, options_given
+from jobcontainer.jobs.option_flags import add_option_flags, add_prune_flags, options_given, prune
 from jobcontainer.jobs.store import JobStore
-from jobcontainer.process import memory_in_bytes
 from jobcontainer.views.render import Listing
 
 if TYPE_CHECKING:
@@ -44,8 +41,6 @@ EXIT_CODES = {
 """Exit code of ``run`` by the job's state; 2 is bad usage, 124, 130 and 137 are those of timeout(1) and the shell."""
 
 _UNABLE = 2
-_DAY = 24 * 60 * 60
-_FOLLOW_SECONDS = 0.1
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -75,8 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(given: argparse.Namespace) -> int:
-    job = JobContainer(given.file, trusted=given.trusted, **options_given(given)).submit()
-    return _follow(job)
+    return _follow(JobContainer(given.file, trusted=given.trusted, **options_given(given)).submit())
 
 
 def _rerun(given: argparse.Namespace) -> int:
@@ -88,7 +82,7 @@ def _follow(job: Job[Any]) -> int:
     from jobcontainer.views.console import watch  # noqa: PLC0415 -- rich takes long to import, and only this needs it
 
     copy = LogCopy(job)
-    with InterruptCancels(job):
+    with interrupt_cancels(job):
         watch([job], JobGroup([job]).wait, meanwhile=copy.step)
     copy.step()
     if job.state is not JobState.SUCCEEDED:
@@ -120,22 +114,12 @@ def _list(given: argparse.Namespace) -> int:
 def _show(given: argparse.Namespace) -> int:
     job = JobStore().open(given.id)
     facts = _facts(job) | {"source": job.source, "options": job.record.options, "tail": job.tail()}
-    if given.json:
-        print(json.dumps(facts))
-        return 0
-    for name, value in facts.items():
-        text = "\n".join(value) if isinstance(value, list) else str(value)
-        print(f"{name}: {text}" if "\n" not in text else f"{name}:\n{textwrap.indent(text, '    ')}")
-    return 0
+    return _print(facts, as_json=given.json)
 
 
 def _log(given: argparse.Namespace) -> int:
-    job = JobStore().open(given.id)
-    copy = LogCopy(job)
-    copy.step()
-    while given.follow and concurrent.futures.wait([job], timeout=_FOLLOW_SECONDS).not_done:
-        copy.step()
-    copy.step()
+    copy = LogCopy(JobStore().open(given.id))
+    copy.follow() if given.follow else copy.step()
     return 0
 
 
@@ -147,12 +131,16 @@ def _cancel(given: argparse.Namespace) -> int:
 
 
 def _inspect(given: argparse.Namespace) -> int:
-    facts = dataclasses.asdict(Serializer.inspect(given.file))
-    if given.json:
+    return _print(dataclasses.asdict(Serializer.inspect(given.file)), as_json=given.json)
+
+
+def _print(facts: dict[str, Any], *, as_json: bool) -> int:
+    if as_json:
         print(json.dumps(facts, default=str))
         return 0
     for name, value in facts.items():
-        print(f"{name}: {value}")
+        text = "\n".join(value) if isinstance(value, list) else str(value)
+        print(f"{name}: {text}" if "\n" not in text else f"{name}:\n{textwrap.indent(text, '    ')}")
     return 0
 
 
@@ -163,10 +151,7 @@ def _trust(given: argparse.Namespace) -> int:
 
 
 def _prune(given: argparse.Namespace) -> int:
-    older_than = None if given.older_than is None else given.older_than * _DAY
-    states = given.state or (list(JobState) if given.all else None)
-    gone = JobStore().prune(older_than=older_than, keep=given.keep, states=states, larger_than=given.larger_than)
-    print(f"{len(gone)} jobs deleted")
+    print(prune(JobStore(), given))
     return 0
 
 
@@ -211,10 +196,5 @@ def _parser() -> argparse.ArgumentParser:
     log.add_argument("-f", "--follow", action="store_true", help="until the job has ended")
     command("cancel", _cancel, "End a job, queued or running.", "id")
     command("trust", _trust, "Sign a file with your key, after you decided that it may run.", "file")
-    prune = command("prune", _prune, "Delete the folders of ended jobs that meet every condition.")
-    prune.add_argument("--older-than", type=float, metavar="DAYS")
-    prune.add_argument("--keep", type=int, metavar="N", help="keep the newest N in any case")
-    prune.add_argument("--state", action="append", choices=[state.value for state in JobState if state.ended])
-    prune.add_argument("--larger-than", type=memory_in_bytes, metavar="AMOUNT", help='on disk, e.g. "100MB"')
-    prune.add_argument("--all", action="store_true", help="every ended job")
+    add_prune_flags(command("prune", _prune, "Delete the folders of ended jobs that meet every condition."))
     return parser

@@ -109,13 +109,7 @@ class JobFailedError(JobError):
     """
 
     def __init__(
-        self,
-        message: str,
-        *,
-        job: str = "",
-        log_tail: str = "",
-        error_type: str = "",
-        traceback_text: str = "",
+        self, message: str, *, job: str = "", log_tail: str = "", error_type: str = "", traceback_text: str = ""
     ) -> None:
         """Keep what is left of the exception beside the message."""
         super().__init__(message, job=job, log_tail=log_tail)

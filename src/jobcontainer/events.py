@@ -5,16 +5,12 @@ Everything here is plain data that goes through JSON and back; nothing here know
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-
-
-_ENCODER: Final = json.JSONEncoder(separators=(",", ":"))
 
 
 class JobState(StrEnum):
@@ -168,6 +164,8 @@ class Outcome:
         exit_code: of the process; negative for a signal, as in :mod:`subprocess`; None where not known.
         usage: what it used.
         attempt: 1 for the first.
+        result_identity: device, inode, size and time of the result file, from the job that wrote it; it is passed on
+            between processes and never written down, as nothing on disk vouches for a file.
     """
 
     event: ClassVar[str] = "ended"
@@ -179,6 +177,7 @@ class Outcome:
     exit_code: int | None = None
     usage: Usage = field(default_factory=Usage)
     attempt: int = 1
+    result_identity: tuple[int, int, int, int] | None = field(default=None, compare=False, repr=False)
 
 
 def folded(events: Iterable[Event]) -> list[Display]:
@@ -189,9 +188,6 @@ def folded(events: Iterable[Event]) -> list[Display]:
 
     Args:
         events: of a job, oldest first; those that are no displays may be among them.
-
-    Returns:
-        The outputs to show, none of them an update or without content.
 
     Example:
         >>> shown = [Display(at=1.0, data={"text/plain": text}, display_id="loss") for text in ("0.9",)]
@@ -209,12 +205,7 @@ def folded(events: Iterable[Event]) -> list[Display]:
 
 
 def fold(standing: list[Display], display: Display) -> list[Display]:
-    """Return the outputs that stand after one more display; :func:`folded` step by step.
-
-    Args:
-        standing: what stood before, those without content included.
-        display: the next one.
-    """
+    """Return the outputs that stand, those without content included, after one more; :func:`folded` step by step."""
     standing = [] if display.clear else standing
     shown = replace(display, update=False, clear=False)
     if display.display_id is not None:
@@ -228,27 +219,9 @@ Event: TypeAlias = Started | Progress | Display | Outcome
 
 def event_to_json(event: Event) -> dict[str, Any]:
     """Return the event as plain data, its kind under ``event``."""
-    data = {"event": event.event} | _values(event)
-    match event:  # by hand, as asdict takes its time, and every job has two events
-        case Outcome():
-            data["usage"] = _values(event.usage)
-        case Progress():
-            data["bars"] = [_values(bar) for bar in event.bars]
+    data = {"event": event.event} | asdict(event)
+    data.pop("result_identity", None)
     return data
-
-
-def event_line(event: Event) -> bytes:
-    r"""Return the event as a line of ``events.jsonl``, its end included.
-
-    Example:
-        >>> event_line(Started(at=1.0, pid=7))
-        b'{"event":"started","at":1.0,"pid":7,"attempt":1,"host":""}\n'
-    """
-    return _ENCODER.encode(event_to_json(event)).encode() + b"\n"
-
-
-def _values(record: Event | Bar | Usage) -> dict[str, Any]:
-    return {name: getattr(record, name) for name in record.__slots__}
 
 
 def event_from_json(data: dict[str, Any]) -> Event | None:

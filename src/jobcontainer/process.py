@@ -6,12 +6,14 @@ A process is any object with ``run()``. :class:`JobOptions` are the words that e
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 import re
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
 from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
 
 R_co = TypeVar("R_co", covariant=True)
@@ -34,7 +36,6 @@ class Process(Protocol[R_co]):
 
     def run(self) -> R_co:
         """Do the work; what it returns is the job's result."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,13 +57,10 @@ class Call:
 
 
 def memory_in_bytes(text: str | float) -> int:
-    """Read an amount of memory.
+    """Read an amount of memory, and return its bytes.
 
     Args:
         text: bytes as a number, or a text such as ``"2GB"`` (10⁹ bytes each) or ``"512 MiB"`` (2²⁰ bytes each).
-
-    Returns:
-        The amount in bytes.
 
     Raises:
         ValueError: it is not an amount, or not above zero.
@@ -170,9 +168,9 @@ class JobOptions:
         return {option.name: getattr(self, option.name) for option in fields(self)} | {"env": dict(self.env)}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Environment:
-    """What follows a job from where it was submitted.
+    """The environment of the process that submits a job, which the job's own process takes over.
 
     Attributes:
         cwd: the working directory.
@@ -188,11 +186,11 @@ class Environment:
 
     @classmethod
     def here(cls, like: Environment | None = None) -> Environment:
-        """Take the environment of this process as they are now.
+        """Return the environment of this process as it is now.
 
         Args:
-            like: earlier ones, which are returned where nothing has changed, so that a
-                thousand queued jobs share one copy.
+            like: an earlier one, which is returned where nothing has changed, so that a thousand queued jobs share
+                one copy.
         """
         cwd = os.getcwd()  # noqa: PTH109 -- a text is what is stored
         now = cls(
@@ -202,6 +200,17 @@ class Environment:
             log_level=logging.getLogger().level,
         )
         return like if like == now else now
+
+    @cached_property
+    def digest(self) -> str:
+        """Name the content: two environments with the same digest are equal.
+
+        Example:
+            >>> Environment.here().digest == Environment.here().digest
+            True
+        """
+        content = (self.cwd, tuple(self.sys_path), sorted(self.environ.items()), self.log_level)
+        return hashlib.blake2b(repr(content).encode(errors="surrogateescape"), digest_size=16).hexdigest()
 
 
 def _is_number(value: object, *, above: float) -> bool:

@@ -22,7 +22,7 @@ import measuring
 
 JOBS, SECONDS, SETTLED = 10_000, 6.0, 12.0  # of these seconds tqdm takes some to find its pace
 QUICK = 1_000, 2.0, 5.0
-FINEST = 0.1  # of a percent of a core, which is how finely the clocks of processes tell
+FINEST = 0.1  # of a percent of a core, which is how finely the clocks of processes count
 SHOWN = {"comm_open", "comm_msg", "comm_close", "display_data", "update_display_data", "execute_result", "stream"}
 
 OURS = """

@@ -5,7 +5,7 @@ one after another in a warm pool, as a person would wait for them. Only ours wri
 and result for each job (submitit writes files too); the others' stay in pipes. The floor is a process with what a
 keeper has imported, which forks, exits in the child at once, and waits for it.
 
-Each peer runs as it comes, and once more, "tuned", with what it has to offer: a fork server that has loaded ahead what
+Each peer runs as it comes, and once more, "tuned", with what it has to offer: a fork server that has imported what
 the peer's children import, and a pebble that looks every 2 ms for what there is to do, rather than every 100. submitit
 looks for results every 10 ms rather than every second.
 
@@ -110,7 +110,7 @@ def submitit():
 def executorlib():
     from executorlib import SingleNodeExecutor
 
-    with SingleNodeExecutor(max_workers=WORKERS) as pool:  # a process for each call, unless told otherwise
+    with SingleNodeExecutor(max_workers=WORKERS) as pool:  # a process for each call, unless block_allocation is given
         yield lambda processes: [future.result() for future in [pool.submit(one.run) for one in processes]]
 
 
@@ -164,9 +164,10 @@ FIGURES = [
 
 FORKS = """
 import gc, os, statistics, sys, time
-from jobcontainer.engines.local import awaiting
-from jobcontainer.worker import job_process, limits
-job_process.load_ahead(())
+import joblib.externals.loky
+from jobcontainer.worker import isolation, job_process, limits
+isolation.take_out_joblib()
+job_process.preload_for_jobs(())
 limits.find_thread_pools()
 gc.collect(); gc.freeze(); gc.disable()
 times = []

@@ -11,7 +11,7 @@ class Goal:
     """What our median, or its ratio to the peers', is to reach.
 
     Args:
-        text: what the reader is told.
+        text: how it is shown.
         miss: takes our median and the ratios by peer (over 1 where we are better), returns by how much it is missed, or
             an empty text.
     """
@@ -19,7 +19,7 @@ class Goal:
     def __init__(self, text, miss):
         self.text, self._miss = text, miss
 
-    def verdict(self, ours, ratios):
+    def reached(self, ours, ratios):
         if ours is None:
             return "missed: there is no figure of ours"
         missed = self.missed_by(ours, ratios)
@@ -61,7 +61,7 @@ def times(factor, beginning="", *, but=()):
     return Goal(f"{factor}x {of}", miss)
 
 
-def ahead():
+def best():
     """No peer is better."""
 
     def miss(_ours, ratios):

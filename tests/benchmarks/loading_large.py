@@ -1,9 +1,9 @@
 """What loading a large array costs: a job file beside a plain pickle, each in a process of its own.
 
 A load maps the file. A process that has the file's identity from its writer, as a job and its parent have, need not
-hash it; any other hashes it once. Every figure is of a fresh process; the kinds take turns, so that they see the same
-weather, and the files are in the page cache for all. Memory is the proportional share (PSS) of two readers at the same
-time, each of which has read every number of the array.
+hash it; any other hashes it once. Every figure is of a fresh process; the kinds take turns, so that they meet the same
+conditions, and the files are in the page cache for all. Memory is the proportional share (PSS) of two readers at the
+same time, each of which has read every number of the array.
 
 Run it alone::
 

@@ -1,12 +1,12 @@
 """Us and our peers in turns: rounds, medians, ratios, and the table of them.
 
 Each measurement runs in a process of its own, the same script once more, so that no peer leaves anything for the next
-and one that hangs is ended. The order of a round is A B C, and rounds follow each other, so that all see the same
-weather. A ratio is the median of the rounds' ratios, and says how many times better jobcontainer is: over 1, we win.
+and one that hangs is ended. The order of a round is A B C, and rounds follow each other, so that all meet the same
+conditions. A ratio is the median of the rounds' ratios, and says how many times better jobcontainer is: over 1, we win.
 A peer that can't be imported, fails or hangs is shown as ``-``, with the reason below the table.
 
 All files of a comparison, ours and the peers', lie in one folder on the disk that temporary files are on, and are
-deleted when the comparison has ended, not before: see ``weather.py``, which is asked before each measurement.
+deleted when the comparison has ended, not before: see ``disk_latency.py``, which is asked before each measurement.
 
 Children of the peers import the script again. So nothing but what is cheap is imported at the top, here and there: it
 would be counted as theirs.
@@ -19,9 +19,9 @@ import os
 import sys
 import time
 
-from goals import OURS, ahead, every, over, times, under, within
+from goals import OURS, best, every, over, times, under, within
 
-__all__ = ["OURS", "Figure", "ahead", "compare", "every", "over", "parser", "times", "under", "within"]
+__all__ = ["OURS", "Figure", "best", "compare", "every", "over", "parser", "times", "under", "within"]
 
 
 class Figure:
@@ -29,14 +29,14 @@ class Figure:
 
     Args:
         key: what a measurement calls it.
-        title: what the reader is told.
+        title: its heading.
         unit: of its values.
         more_is_better: whether it is a rate; else a time or an amount.
-        goal: what is to be reached; None for a figure that is only told.
-        aside: whether it is left out of the README.
+        goal: what is to be reached; None for a figure that is only shown.
+        aside: whether it is left out of the published table.
     """
 
-    def __init__(self, key, title, unit, *, more_is_better=False, goal=ahead(), aside=False):  # noqa: B008 -- it has no state
+    def __init__(self, key, title, unit, *, more_is_better=False, goal=best(), aside=False):  # noqa: B008 -- it has no state
         self.key, self.title, self.unit, self.more_is_better = key, title, unit, more_is_better
         self.goal, self.aside = goal, aside
 
@@ -56,7 +56,7 @@ def parser(description, *, rounds=5, quick_rounds=2):
     made.add_argument("--json", help="write the figures to this file as well")
     made.add_argument("--folder", help="for all files, which stay; else a temporary one, deleted at the end")
     made.add_argument("--wait", type=float, help="seconds to wait in all for a slow disk (default: 360; 0 if quick)")
-    made.add_argument("--measure", help=argparse.SUPPRESS)  # what a process of one measurement is told
+    made.add_argument("--measure", help=argparse.SUPPRESS)  # for the process of one measurement
     made.add_argument("--memory", action="store_true", help=argparse.SUPPRESS)
     made.set_defaults(usual=(rounds, quick_rounds))
     return made
@@ -70,23 +70,24 @@ def compare(names, measure, figures, given, *, memory_of=None):
         measure: takes a name and the options, returns values by the keys of the figures.
         figures: what is compared.
         given: the parsed options.
-        memory_of: bytes of which the peak of memory is told as a multiple, in one more round; None for no such round.
+        memory_of: bytes of which the peak of memory is shown as a multiple, in one more round; None for no such round.
     """
     if given.measure:
         print(json.dumps(_attempt(measure, given)), flush=True)
         return
     names = [name for name in names if not given.only or name in {OURS, *given.only}]
     with folder_for(given) as folder:
-        found, failed, told = _all_rounds(names, given, memory_of, folder)
+        found, failed, circumstances = _all_rounds(names, given, memory_of, folder)
     shown = [_summary(figure, found, failed) for figure in figures]
     for figure in shown:
         _show(figure, failed)
     for name, reason in failed.items():
         print(f"-  {name}: {reason}")
-    print(told)
+    print(circumstances)
     if given.json:
         with open(given.json, "w") as file:
-            json.dump({"figures": [one for one in shown if not one["aside"]], "failed": failed, "told": told}, file)
+            figures = [one for one in shown if not one["aside"]]
+            json.dump({"figures": figures, "failed": failed, "circumstances": circumstances}, file)
 
 
 def new_folder():
@@ -129,13 +130,13 @@ def memory_of_tree(pid):
 
 
 def _attempt(measure, given):
-    """Measure; where that fails, tell why."""
+    """Measure; where that fails, return the reason."""
     import contextlib
 
     with contextlib.redirect_stdout(sys.stderr):  # the last line of the output is ours
         try:
             return measure(given.measure, given)
-        except Exception as error:  # noqa: BLE001 -- whatever it is, it is told in the table
+        except Exception as error:  # noqa: BLE001 -- whatever it is, it is shown in the table
             return {"failed": f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error) else ''}"}
 
 
@@ -150,27 +151,27 @@ def folder_for(given):
 
 
 def _all_rounds(names, given, memory_of, folder):
-    """Measure all in turns; what was found, what failed, and what the reader is told of the circumstances."""
-    from weather import Weather
+    """Measure all in turns; what was found, what failed, and the circumstances."""
+    from disk_latency import DiskLatency
 
-    found, failed, weather = (
+    found, failed, disk = (
         {name: [] for name in names},
         {},
-        Weather(given.wait if given.wait is not None else 0 if given.quick else 360),
+        DiskLatency(given.wait if given.wait is not None else 0 if given.quick else 360),
     )
     rounds = given.rounds or given.usual[given.quick]
     for _ in range(rounds):
-        _round(found, failed, lambda name: _run(name, given, _place(folder, weather)))
+        _round(found, failed, lambda name: _run(name, given, _place(folder, disk)))
     if memory_of:
-        _round(found, failed, lambda name: _peak(name, given, memory_of, _place(folder, weather)))
-    return found, failed, f"medians of {rounds} rounds in turns; {_machine()}; {weather.told()}"
+        _round(found, failed, lambda name: _peak(name, given, memory_of, _place(folder, disk)))
+    return found, failed, f"medians of {rounds} rounds in turns; {_machine()}; {disk.summary()}"
 
 
-def _place(folder, weather):
+def _place(folder, disk):
     """A new folder for the temporary files of a measurement, once the disk is calm."""
     import tempfile
 
-    weather.wait(folder)
+    disk.wait(folder)
     return tempfile.mkdtemp(prefix="", dir=folder)
 
 
@@ -273,7 +274,7 @@ def _summary(figure, found, failed):
         "medians": {name: middle(theirs) for name, theirs in values.items() if theirs},
         "ratios": ratios,
         "goal": figure.goal and figure.goal.text,
-        "verdict": figure.goal and figure.goal.verdict(middle(ours) if ours else None, ratios),
+        "reached": figure.goal and figure.goal.reached(middle(ours) if ours else None, ratios),
     }
 
 
@@ -285,7 +286,7 @@ def _show(figure, failed):
     for name in failed:
         print(f"{name:56}{'-':>10}")
     if figure["goal"]:
-        print(f"goal: {figure['goal']}: {figure['verdict']}")
+        print(f"goal: {figure['goal']}: {figure['reached']}")
 
 
 def number(value):

@@ -1,9 +1,9 @@
-"""All comparisons with peers, as the tables in the README: ``python tests/benchmarks/peers.py``.
+"""All comparisons with peers, as the tables in README.md beside this file: ``python tests/benchmarks/peers.py``.
 
 It needs what ``pip install -e ".[bench]"`` brings, and a machine that does nothing else. Each comparison has a block of
 its own between markers, written as soon as it is done; ``--only-scripts card progress`` writes these alone. ``--quick``
 writes nothing and only tries whether everything runs. All files lie in one folder, which is deleted at the very end:
-see ``weather.py``.
+see ``disk_latency.py``.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pathlib import Path
 import measuring
 
 HERE = Path(__file__).parent
-README = HERE.parents[1] / "README.md"
+README = HERE / "README.md"
 SCRIPTS = (
     "fresh_jobs",
     "reused_workers",
@@ -49,7 +49,7 @@ def block(script, found, options):
     command = " ".join(["python", f"tests/benchmarks/{script}.py", *options])
     now = dt.datetime.now(tz=dt.UTC).date()
     failures = [f"\\- {name}: {reason}  " for name, reason in found["failed"].items()]
-    lines = [f"**{claim}**", f"`{command}`, {now}, {found['told']}:", "", *table(found), ""]
+    lines = [f"**{claim}**", f"`{command}`, {now}, {found['circumstances']}:", "", *table(found), ""]
     return "\n".join([*lines, *failures, ""] if failures else lines) + "\n"
 
 
@@ -75,7 +75,7 @@ def cell(figure, name, failed):
 
 
 def goal(figure):
-    return f"{figure['goal']}: **{figure['verdict']}**" if figure["goal"] else ""
+    return f"{figure['goal']}: **{figure['reached']}**" if figure["goal"] else ""
 
 
 def write(script, text):

@@ -73,7 +73,7 @@ FIGURES = [
 
 
 def in_a_job(process, times):
-    """Seconds, as the job itself tells them."""
+    """Seconds, as measured by the job itself."""
     from jobcontainer import JobPool
 
     with JobPool(1, store=measuring.new_folder()) as pool:

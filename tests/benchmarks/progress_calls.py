@@ -16,12 +16,11 @@ CALLS = """
 import json, os, sys, timeit
 from jobcontainer.events import Bar
 from jobcontainer.storage.folder import JobFolder
-from jobcontainer.storage.progress_file import ProgressRecord, read_bars
+from jobcontainer.storage.progress_file import ProgressFile, read_bars
 from jobcontainer.worker.reporting import display, progress as bars
 folder, rounds = JobFolder(sys.argv[1]), int(sys.argv[2])
 os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
-record = ProgressRecord(folder.path / "record")
-record.put(0, Bar(label="epochs", total=10, message="loss=0.1"))
+file, bar = ProgressFile(folder.path / "file"), Bar(label="epochs", total=10, message="loss=0.1")
 def both():
     bars.install(folder); display.install(folder); display.finish(); bars.finish()
 def nanoseconds(call, number):
@@ -29,9 +28,11 @@ def nanoseconds(call, number):
 installed = nanoseconds(both, 200)
 bars.install(folder)
 print(json.dumps({
-    "an update of the counts": nanoseconds(lambda: record.advance(0, 5.0, 6.0), 20_000),
-    "report()": nanoseconds(lambda: bars.report(5.0), 20_000),
-    "an update of the whole bar": nanoseconds(lambda: record.put(0, Bar(label="epochs", done=5.0)), 20_000),
+    "a write of one bar": nanoseconds(lambda: file.write([bar]), 20_000),
+    "a write of six bars": nanoseconds(lambda: file.write([bar] * 6), 20_000),
+    "report(), at first": nanoseconds(lambda: bars.report(5.0), 5_000),
+    "report(), a million in a row": nanoseconds(lambda: bars.report(5.0), 1_000_000),
+    "report() with a new message": nanoseconds(lambda: bars.report(5.0, message=str(os.times())), 5_000),
     "a read of all bars": nanoseconds(lambda: read_bars(folder.progress_file), 2_000),
     "install and finish of a job that shows nothing": installed,
 }))

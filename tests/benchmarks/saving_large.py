@@ -1,6 +1,6 @@
 """What saving a large array costs: a job file, with digests and signature, beside ``pickle.dump`` with protocol 5.
 
-Both write a new file each time, in turns, so that they see the same weather. The digests are taken in other threads
+Both write a new file each time, in turns, so that they meet the same conditions. The digests are taken in other threads
 while the bytes are written: a machine whose cores are all busy has no room for that. On a disk the kernel's writing
 back hides everything; a folder in memory (``--folder /dev/shm``) is the hardest comparison.
 

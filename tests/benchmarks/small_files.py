@@ -1,7 +1,7 @@
 """What a small file costs: saved and loaded as a job file, and with ``cloudpickle.dump`` and ``pickle.load``.
 
-Each time a new file, in turns, so that both see the same weather. A job file is signed and checked, appears whole or
-not at all, and carries its facts and source. All that is a sum of microseconds, so the ratio is the better the more
+Each time a new file, in turns, so that both meet the same conditions. A job file is signed and checked, appears whole
+or not at all, and has a header and the source. All that is a sum of microseconds, so the ratio is the better the more
 there is to pickle and the slower the file system is.
 
 Run it alone::

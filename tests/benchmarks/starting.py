@@ -24,35 +24,35 @@ FIRST_RESULTS = {
     measuring.OURS: """
     from jobcontainer import JobPool
     with JobPool(2, store=sys.argv[1]) as pool:
-        tell(pool.submit(Adds()).result())
+        show(pool.submit(Adds()).result())
 """,
     "loky": """
     from loky import ProcessPoolExecutor
     with ProcessPoolExecutor(2) as pool:
-        tell(pool.submit(Adds().run).result())
+        show(pool.submit(Adds().run).result())
 """,
     "joblib": """
     from joblib import Parallel, delayed
-    tell(Parallel(2)([delayed(Adds().run)()])[0])
+    show(Parallel(2)([delayed(Adds().run)()])[0])
 """,
     "concurrent.futures": """
     from concurrent.futures import ProcessPoolExecutor
     with ProcessPoolExecutor(2) as pool:
-        tell(pool.submit(Adds().run).result())
+        show(pool.submit(Adds().run).result())
 """,
     "submitit local": """
     import asyncio
     from submitit import LocalExecutor
     job = LocalExecutor(sys.argv[1]).submit(Adds().run)
-    tell(asyncio.run(job.awaitable().result(poll_interval=0.01)))
+    show(asyncio.run(job.awaitable().result(poll_interval=0.01)))
 """,
     "Dask LocalCluster": """
     from distributed import Client, LocalCluster
     with LocalCluster(2, threads_per_worker=1, dashboard_address=None) as cluster, Client(cluster) as client:
-        tell(client.submit(Adds().run).result())
+        show(client.submit(Adds().run).result())
 """,
     "floor: bare Python": """
-    tell(Adds().run())
+    show(Adds().run())
 """,
 }
 
@@ -104,8 +104,8 @@ def first_result(name):
 
     folder = measuring.new_folder()
     script = Path(folder, "script.py")
-    told = "import sys, time\ndef tell(result):\n    assert result == 2\n    print(time.time(), flush=True)\n"
-    script.write_text(told + JOB + FIRST_RESULTS[name])
+    head = "import sys, time\ndef show(result):\n    assert result == 2\n    print(time.time(), flush=True)\n"
+    script.write_text(head + JOB + FIRST_RESULTS[name])
     begun = time.time()
     return printed(str(script), folder) - begun
 

@@ -1,9 +1,9 @@
 """10,000 queued jobs: submissions a second, and this process's memory for each that waits, beside loky and Dask.
 
-Both workers are busy with a job that ends when it is told to, so that all others wait. Submitting ends when all are in
+Both workers are busy with a job that ends when a file appears, so that all others wait. Submitting ends when all are in
 the queue, Dask's in its scheduler, which a local cluster runs in this process too. Memory is resident (RSS), from
 before the first submission to the end of the last; the processes themselves were made before. Only ours writes a folder
-for each job. Then ours are let run to their end; what is told aside must stay flat, or quick, however many there were.
+for each job. Then ours run to their end; what is measured beside it must stay flat, or quick, however many there were.
 
 Run it alone::
 

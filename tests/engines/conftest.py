@@ -40,7 +40,12 @@ class Dask:
         self.processes = []
         self.scheduler = self._start("scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard")
 
-        wait_for(lambda: self.file.exists() or self.scheduler.poll() is not None, within=60)
+        wait_for(lambda: self.is_ready or self.scheduler.poll() is not None, within=60)
+
+    @property
+    def is_ready(self):
+        """Whether the scheduler has written all of its file."""
+        return self.file.exists() and self.file.read_text().rstrip().endswith("}")
 
     @property
     def address(self):
@@ -96,14 +101,14 @@ def forward(source, target):
 listener = socket.create_server(("127.0.0.1", 0))
 print(listener.getsockname()[1], flush=True)
 while True:
-    near, far = listener.accept()[0], socket.create_connection((sys.argv[1], int(sys.argv[2])))
-    for ends in ((near, far), (far, near)):
+    client, server = listener.accept()[0], socket.create_connection((sys.argv[1], int(sys.argv[2])))
+    for ends in ((client, server), (server, client)):
         threading.Thread(target=forward, args=ends, daemon=True).start()
 """
 
 
 class Relay:
-    """A line to a cluster's scheduler that a test can cut: a process that hands on what is said.
+    """A line to a cluster's scheduler that a test can cut: a process that forwards its bytes.
 
     Attributes:
         address: of the scheduler, through this line.

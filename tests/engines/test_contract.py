@@ -35,9 +35,9 @@ ENGINES = {
     "no fork": lambda: LokyEngine(2, forks=False),
     "reuse": lambda: LokyEngine(2, forks=True),
     "dask": None,  # on the module's cluster
-    "dask far": None,  # which can't see the store
+    "dask remote": None,  # which can't see the store
 }
-FAR, CLUSTERS, TAKE_TIME = "dask far", {"dask", "dask far"}, {"no fork", "reuse"}
+REMOTE, CLUSTERS, TAKE_TIME = "dask remote", {"dask", "dask remote"}, {"no fork", "reuse"}
 SAME_PROCESS = "it runs jobs in the caller's process"
 
 
@@ -67,7 +67,7 @@ def engine(request):
 @pytest.fixture
 def store(request, tmp_path, seen_from_here_only):
     folder = StoreFolder(
-        (seen_from_here_only(tmp_path) if request.node.callspec.params["engine"] == FAR else tmp_path) / "store"
+        (seen_from_here_only(tmp_path) if request.node.callspec.params["engine"] == REMOTE else tmp_path) / "store"
     )
     folder.create()
     return folder
@@ -364,8 +364,8 @@ def test_progress_and_displays_reach_the_folder(start):
 
 
 def wait_and_clean_up(started, cleaned):
-    started.touch()
     try:
+        started.touch()
         time.sleep(1000)
     finally:
         cleaned.touch()

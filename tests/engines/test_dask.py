@@ -19,7 +19,7 @@ import jobcontainer
 from hostile import TABLE
 from jobcontainer import JobPool, JobState
 from jobcontainer.engines import engine_named
-from jobcontainer.engines.dask import remote_folders, worker_side
+from jobcontainer.engines.dask import transfer, worker_side
 from jobcontainer.engines.dask.cluster import why_unfit
 from jobcontainer.engines.dask.engine import DaskEngine
 from jobcontainer.errors import JobCrashedError, JobMemoryError
@@ -28,7 +28,7 @@ from jobcontainer.jobfile.serializer import Serializer, packages_of
 from jobcontainer.pickling import cloudpickle_internals
 from jobcontainer.process import Environment, JobOptions
 from jobcontainer.storage.folder import StoreFolder
-from jobcontainer.worker.order import Order
+from jobcontainer.worker.keeper_protocol import Order
 from waiting import wait_for
 
 pytestmark = pytest.mark.slow
@@ -42,7 +42,7 @@ def pool(dask_cluster, tmp_path):
 
 
 @pytest.fixture
-def far_pool(dask_cluster, tmp_path, seen_from_here_only):
+def remote_pool(dask_cluster, tmp_path, seen_from_here_only):
     """A pool on two workers that can't see its store."""
     store = seen_from_here_only(tmp_path) / "store"
     with JobPool(engine=dask_cluster.engine(slots=2), store=store) as pool:
@@ -117,8 +117,8 @@ def test_without_distributed_it_says_how_to_install_it(monkeypatch):
         ({"problem": "The key can't be read."}, "The key can't be read."),
     ],
 )
-def test_a_worker_that_jobs_would_fail_on_is_told_apart(said, words):
-    """By another Python, release, cloudpickle or key; each is told in a sentence."""
+def test_a_worker_that_jobs_would_fail_on_is_unfit(said, words):
+    """By another Python, release, cloudpickle or key; each has a sentence of its own."""
     fit = {
         "python": platform.python_version(),
         "jobcontainer": importlib.metadata.version("jobcontainer"),
@@ -149,7 +149,7 @@ def test_a_worker_with_another_key_gets_no_job(dask_cluster, tmp_path):
         worker.wait(20)
 
 
-def test_other_versions_on_a_worker_are_told_once(dask_cluster, tmp_path):
+def test_other_versions_on_a_worker_are_reported_once(dask_cluster, tmp_path):
     """What a process file refers to is compared with what is installed there."""
     Serializer.serialize_to_file(UsesNumpy(), tmp_path / "process.job")
     assert packages_of(tmp_path / "process.job")["numpy"] == ("numpy", np.__version__)
@@ -169,7 +169,7 @@ class UsesNumpy:
         return float(np.ones(3).sum())
 
 
-def test_more_memory_than_any_worker_has_is_told_at_once(pool):
+def test_more_memory_than_any_worker_has_is_an_error_at_once(pool):
     """Instead of waiting for ever for a worker that has it; a retry would not help."""
     job = pool.with_options(memory="900TB", retries=3).submit(abs, 1)
     with pytest.raises(JobMemoryError, match="the largest worker of the cluster has"):
@@ -249,7 +249,7 @@ def test_a_job_that_the_worker_has_not_begun_can_be_cancelled(dask_cluster, clie
     assert not ran.exists()
 
 
-# --- far from the store ---------------------------------------------------------------------------------------------
+# --- without access to the store --------------------------------------------------------------------------------------
 
 
 class Speaks:
@@ -266,10 +266,10 @@ class Speaks:
         return "went"
 
 
-def test_what_a_far_job_says_comes_while_it_runs(far_pool, tmp_path):
+def test_what_a_remote_job_prints_arrives_while_it_runs(remote_pool, tmp_path):
     """Log, progress and displays are in the job's folder before its end, as if it ran beside it."""
     go = tmp_path / "go"
-    job = far_pool.submit(Speaks(go))
+    job = remote_pool.submit(Speaks(go))
     wait_for(lambda: job.tail(1) == ["half a line"] and job.outputs and job.progress)
     assert [(bar.label, bar.done) for bar in job.progress] == [("steps", 2)]
     assert "42" in job.outputs[0].data["text/plain"]
@@ -288,23 +288,32 @@ class Doubles:
         return 2 * self.array
 
 
-def test_large_files_go_far_and_come_back_in_pieces(far_pool, dask_cluster):
+def test_large_files_are_transferred_in_pieces(remote_pool, dask_cluster):
     """Process, log and result are what they were, and nothing of them is left on the worker."""
     array = np.random.default_rng(1).random(1_300_000)
     with pytest.warns(UserWarning, match="MB"):  # that the process is large
-        job = far_pool.submit(Doubles(array))
+        job = remote_pool.submit(Doubles(array))
     assert np.array_equal(job.result(60), 2 * array)
     assert len(job.log) == 9_000_001
-    assert job.folder.result_file.stat().st_size > remote_folders.PIECE
+    assert job.folder.result_file.stat().st_size > transfer.PIECE
     assert not list(dask_cluster.folder.rglob("jobcontainer-*"))
 
 
-def test_what_is_told_of_a_far_job_names_its_files_here(far_pool):
+def test_the_outcome_of_a_remote_job_names_its_files_here(remote_pool):
     """The reason of a crash points at the log in the job's own folder."""
-    job = far_pool.submit(ctypes.string_at, 0)
+    job = remote_pool.submit(ctypes.string_at, 0)
     with pytest.raises(JobCrashedError):
         job.result(60)
     assert str(job.folder.log_file) in job.outcome.reason
+
+
+def test_a_remote_job_can_be_cancelled_by_its_cancel_file(remote_pool, tmp_path):
+    """As another process does that sees the job folder: it ends like any other job that is cancelled."""
+    job = remote_pool.submit(Speaks(tmp_path / "go"))
+    wait_for(lambda: job.tail(1) == ["half a line"])
+    job.folder.ask_to_cancel()
+    wait_for(job.done)
+    assert job.state is JobState.CANCELLED
 
 
 def test_a_task_for_another_process_is_refused():

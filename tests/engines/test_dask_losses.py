@@ -35,20 +35,27 @@ class Waits:
 
 
 @pytest.fixture
-def pool(dask_cluster, tmp_path):
-    with JobPool(engine=dask_cluster.engine(slots=2), store=tmp_path / "store") as pool:
+def engine(dask_cluster):
+    """An engine on two workers; the pool closes it."""
+    return dask_cluster.engine(slots=2)
+
+
+@pytest.fixture
+def pool(engine, tmp_path):
+    """A pool on two workers."""
+    with JobPool(engine=engine, store=tmp_path / "store") as pool:
         yield pool
 
 
 @pytest.fixture
-def third(dask_cluster, pool):
+def third(dask_cluster, engine):
     """One more worker, that a test may do away with."""
     worker = dask_cluster.start_worker()
-    wait_for(lambda: pool._scheduler.engine.slots == 3, within=60)
+    wait_for(lambda: engine.slots == 3, within=60)
     yield worker
     worker.kill()
     worker.wait()
-    wait_for(lambda: pool._scheduler.engine.slots == 2)
+    wait_for(lambda: engine.slots == 2)
 
 
 def pids_of(folder):
@@ -85,10 +92,10 @@ def test_a_killed_worker_costs_its_own_jobs_only(pool, third, tmp_path, retries)
 
 
 @pytest.mark.parametrize("retries", [0, 1])
-def test_a_worker_that_is_cut_off_costs_its_own_jobs_only(pool, relay, tmp_path, dask_cluster, retries):
+def test_a_worker_that_is_cut_off_costs_its_own_jobs_only(pool, engine, relay, tmp_path, dask_cluster, retries):
     """The network between it and the scheduler fails: its job ends, and runs elsewhere if it may."""
     worker = dask_cluster.start_worker(file=relay.file)
-    wait_for(lambda: pool._scheduler.engine.slots == 3, within=60)
+    wait_for(lambda: engine.slots == 3, within=60)
     jobs = pool.with_options(retries=retries, grace=0.2).submit_all([Waits(tmp_path, number) for number in range(3)])
     ((pid, number),) = started_beneath(tmp_path, worker, 3).items()
     relay.cut()
@@ -104,7 +111,7 @@ def test_a_worker_that_is_cut_off_costs_its_own_jobs_only(pool, relay, tmp_path,
     worker.wait(60)
 
 
-def test_a_notebook_that_is_cut_off_is_told_and_leaves_no_job_behind(relay, tmp_path):
+def test_a_notebook_that_is_cut_off_gets_an_outcome_and_leaves_no_job_behind(relay, tmp_path):
     """The network between it and the scheduler fails: its jobs are lost, and end on the cluster."""
     with JobPool(engine=relay.address, store=tmp_path / "store", grace=0.2) as pool:
         job = pool.submit(Waits(tmp_path, 1))
@@ -139,7 +146,7 @@ def test_a_worker_that_joins_takes_jobs_that_wait(pool, tmp_path, request):
     assert jobs.results() == [0, 1, 2]
 
 
-def test_without_its_scheduler_every_job_is_told_as_lost(dask_class, tmp_path):
+def test_without_its_scheduler_every_job_is_lost(dask_class, tmp_path):
     """Those that run and those that come later, and no process of theirs is left."""
     dask = dask_class(tmp_path / "dask")
     try:
@@ -202,10 +209,14 @@ def test_500_jobs_survive_the_death_of_a_worker(dask_class, tmp_path):
         nanny = dask.start_worker(nanny=True)
         dask.start_worker()
         with JobPool(engine=dask.engine(slots=2), store=tmp_path / "store", retries=3, grace=0.2) as pool:
-            jobs = pool.submit_all([Counts(number) for number in range(500)])
-            wait_for(lambda: sum(job.done() for job in jobs) >= 250, within=300)
+            in_the_middle = {250, 251}  # one on each worker when it is killed
+            processes = [Waits(tmp_path, one) if one in in_the_middle else Counts(one) for one in range(500)]
+            jobs = pool.submit_all(processes)
+            wait_for(lambda: len(pids_of(tmp_path)) == 2, within=300)
             worker = max(psutil.Process(nanny.pid).children(), key=lambda child: child.num_threads())
             worker.kill()
+            wait_for(lambda: not all(map(is_running, pids_of(tmp_path))))
+            (tmp_path / "go").touch()
             assert jobs.results() == list(range(500))
             assert max(job.attempts for job in jobs) == 2
     finally:

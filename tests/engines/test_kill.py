@@ -227,3 +227,28 @@ def test_nothing_survives_the_notebook(tmp_path):
         lambda: not [pid for pid in process_tree.marked_with(token) if session_of(pid) != notebook.pid], within=GONE
     )
     wait_for(lambda: not process_tree.marked_with(token))
+
+
+@pytest.mark.parametrize("moment", [0.0, 0.15, 0.3, 0.5, 0.8])
+def test_a_keeper_that_just_starts_does_not_survive_the_notebook(tmp_path, moment):
+    """A notebook is killed before its keeper has been given its only call: the keeper notices and ends."""
+    token = f"TEST_KILL={os.getpid()}-{time.monotonic_ns()}"
+    name, value = token.split("=")
+    text = "import time\nfrom jobcontainer.jobs.pool import warm_up\nwarm_up()\nprint(flush=True)\ntime.sleep(1000)"
+    notebook = subprocess.Popen(
+        [sys.executable, "-c", text],
+        env=os.environ | {name: value},
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        notebook.stdout.readline()
+        wait_for(lambda: len(process_tree.marked_with(token)) > 3, within=30)  # the trackers and a keeper
+        time.sleep(moment)  # which is what is tried
+    finally:
+        notebook.kill()
+        notebook.wait()
+        notebook.stdout.close()
+    wait_for(lambda: not process_tree.marked_with(token))

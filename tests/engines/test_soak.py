@@ -33,7 +33,7 @@ class Works:
 
 def keepers():
     """The processes right below this one that loky runs, and what each holds: descriptors, and memory of its own."""
-    found = [child for child in psutil.Process().children() if "engines.local.awaiting" in " ".join(child.cmdline())]
+    found = [child for child in psutil.Process().children() if "LokyProcess" in " ".join(child.cmdline())]
     return {child.pid: (child.num_fds(), child.memory_full_info().uss) for child in found}
 
 

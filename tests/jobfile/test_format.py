@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import hmac
+import io
 import json
 import os
 import pickle
@@ -258,21 +259,17 @@ def test_whatever_fails_while_writing_leaves_the_old_file_and_no_other(path, mon
     """Interrupts too, wherever they come."""
     Serializer.serialize_to_file("old", path)
 
-    class Broken:
-        def __getattr__(self, name):
-            return getattr(os, name)
-
     def fail(*_, **__):
         raise KeyboardInterrupt if at == "replace" else OSError(errno.ENOSPC, "No space left on device")
 
-    def fail_to_close(descriptor):
-        os.close(descriptor)
-        fail()
+    class Broken(io.BufferedWriter):
+        pass
 
-    broken = Broken()
-    setattr(broken, at, fail_to_close if at == "close" else fail)
+    if at in {"write", "close"}:
+        setattr(Broken, at, fail)
     with monkeypatch.context() as patch:
-        patch.setattr(writer, "os", broken)
+        patch.setattr(writer.io, "BufferedWriter", Broken)
+        patch.setattr(writer.os, "open", fail if at == "open" else os.open)
         patch.setattr(writer.Path, "replace", fail if at == "replace" else writer.Path.replace)
         with pytest.raises((OSError, KeyboardInterrupt)):
             Serializer.serialize_to_file(np.ones(10**6), path)

@@ -67,7 +67,6 @@ def test_the_folder_of_the_key_is_its_owners_alone(tmp_path, monkeypatch, path):
 
 def _sign_at_once(folder, start, results):
     signing._own_key_file = lambda: folder + "/key"
-    signing._cached = None
     start.wait()
     results.put(signing.sign(b"data"))
 

@@ -38,6 +38,7 @@ def file(tmp_path, monkeypatch):
 
 
 def test_execute_prints_the_log_and_returns_the_result(file, capfd):
+    """``execute()`` shows what the process prints, and returns what ``run()`` returned."""
     assert JobContainer(file(Works())).execute() == 42
     assert capfd.readouterr().out == "Task is running\n"
 

@@ -74,6 +74,7 @@ def pool(request, tmp_path, shared):
 
 
 def test_submit_returns_what_the_function_returned(pool):
+    """A function with arguments is submitted as to any executor."""
     assert pool.submit(pow, 2, 8).result() == 256
 
 
@@ -84,6 +85,7 @@ def test_submit_passes_keyword_arguments_named_like_its_own(pool):
 
 
 def test_submit_takes_an_object_with_run(pool):
+    """An object with ``run()`` needs no arguments and no base class."""
     assert pool.submit(Returns(42)).result() == 42
 
 
@@ -97,10 +99,12 @@ def test_an_exception_is_the_very_one_with_the_remote_traceback(pool):
 
 
 def test_map_keeps_the_order(pool):
+    """``map`` returns results in the order of its arguments."""
     assert list(pool.map(pow, range(6), range(6))) == [pow(number, number) for number in range(6)]
 
 
 def test_map_raises_at_the_place_of_the_failure(pool):
+    """``map`` returns what came before a failure, and raises at its place."""
     results = pool.map(divmod, [1, 1, 1], [2, 1, 0])
     assert next(results) == (0, 1)
     assert next(results) == (1, 0)
@@ -120,6 +124,7 @@ def _wait_for(path):
 
 
 def test_result_times_out_and_the_job_goes_on(shared, gate):
+    """A timeout of ``result()`` ends the waiting, not the job."""
     job = shared.submit(WaitsFor(gate, 5))
     with pytest.raises(TimeoutError):
         job.result(timeout=0.02)
@@ -129,18 +134,21 @@ def test_result_times_out_and_the_job_goes_on(shared, gate):
 
 
 def test_wait_returns_on_the_first_completed(shared, gate):
+    """``concurrent.futures.wait`` returns when the first job has ended."""
     quick, slow = shared.submit(Returns(1)), shared.submit(WaitsFor(gate))
     done, pending = concurrent.futures.wait([quick, slow], 30, concurrent.futures.FIRST_COMPLETED)
     assert (done, pending) == ({quick}, {slow})
 
 
 def test_wait_returns_on_the_first_exception(shared, gate):
+    """``concurrent.futures.wait`` returns when the first job has failed."""
     failing, slow = shared.submit(Raises()), shared.submit(WaitsFor(gate))
     done, pending = concurrent.futures.wait([failing, slow], 30, concurrent.futures.FIRST_EXCEPTION)
     assert (done, pending) == ({failing}, {slow})
 
 
 def test_as_completed_gives_the_jobs_as_they_end(shared, gate):
+    """``concurrent.futures.as_completed`` yields jobs in the order of their ends."""
     slow, quick = shared.submit(WaitsFor(gate)), shared.submit(Returns(1))
     ended = concurrent.futures.as_completed([slow, quick], 30)
     assert next(ended) is quick
@@ -149,6 +157,7 @@ def test_as_completed_gives_the_jobs_as_they_end(shared, gate):
 
 
 def test_callbacks_are_called_once_with_the_job(pool):
+    """A callback is called once with the job, at its end or, where it has ended, at once."""
     called = []
     ended = threading.Event()
     job = pool.submit(Returns(1))
@@ -179,6 +188,8 @@ def test_a_running_job_can_be_cancelled(shared, gate):
 
 
 def test_await_gives_the_result(shared):
+    """A job can be awaited, and wrapped by asyncio as any other future."""
+
     async def run():
         return await shared.submit(Returns(3)), await asyncio.wrap_future(shared.submit(Returns(4)))
 
@@ -203,6 +214,7 @@ async def _awaited(job):
 
 
 def test_nothing_is_taken_after_shutdown(tmp_path):
+    """A pool that was shut down refuses jobs, as any executor does."""
     pool = JobPool(1, store=tmp_path)
     pool.shutdown()
     with pytest.raises(RuntimeError, match="after shutdown"):
@@ -210,6 +222,7 @@ def test_nothing_is_taken_after_shutdown(tmp_path):
 
 
 def test_the_context_manager_waits_for_its_jobs(tmp_path):
+    """Leaving the ``with`` block waits for all jobs, queued ones too."""
     with JobPool(2, store=tmp_path) as pool:
         jobs = [pool.submit(Returns(number)) for number in range(5)]
     assert all(job.done() for job in jobs)
@@ -217,6 +230,7 @@ def test_the_context_manager_waits_for_its_jobs(tmp_path):
 
 
 def test_shutdown_can_cancel_what_has_not_started(tmp_path, gate):
+    """``cancel_futures=True`` cancels queued jobs and lets the running one end."""
     with JobPool(1, store=tmp_path / "store") as pool:
         running = pool.submit(WaitsFor(gate, 1))
         queued = [pool.submit(Returns(2)) for _ in range(5)]
@@ -306,6 +320,7 @@ def test_a_pickled_job_is_a_handle(shared):
 
 
 def test_rerun_runs_the_same_process_again(shared):
+    """``rerun()`` is a new, later job with the same process and name."""
     job = shared.submit(Returns([1]))
     again = job.rerun()
     assert (again.result(30), again.name) == ([1], "Returns")
@@ -313,6 +328,7 @@ def test_rerun_runs_the_same_process_again(shared):
 
 
 def test_views_share_slots_and_differ_in_options(shared):
+    """``with_options`` changes the options of its own jobs alone."""
     view = shared.with_options(env={"VIEW": "1"}, name="named")
     job = view.submit(os.getenv, "VIEW")
     assert (job.result(30), job.name) == ("1", "named")
@@ -333,6 +349,7 @@ def test_views_share_slots_and_differ_in_options(shared):
     ],
 )
 def test_a_wrong_argument_is_named(tmp_path, given, error, words):
+    """An argument that can't be meant is refused by a message with its name and value."""
     with pytest.raises(error, match=words):
         JobPool(store=tmp_path, **given)
 
@@ -345,6 +362,7 @@ def test_a_detached_job_of_another_engine_is_refused(tmp_path):
 
 
 def test_a_store_on_a_file_is_told_before_anything_runs(tmp_path):
+    """A store whose path is a file is refused when the pool is made."""
     (tmp_path / "file").touch()
     with pytest.raises(NotADirectoryError, match="is a file"):
         JobPool(store=tmp_path / "file")
@@ -355,6 +373,7 @@ def test_a_store_on_a_file_is_told_before_anything_runs(tmp_path):
     [(Returns, (), "submit an instance"), (Returns(1), (2,), "constructor"), (42, (), "nothing to run")],
 )
 def test_what_can_not_run_is_refused(shared, work, arguments, words):
+    """What has no ``run()`` is refused at submit, with what to do instead."""
     with pytest.raises(TypeError, match=words):
         shared.submit(work, *arguments)
 

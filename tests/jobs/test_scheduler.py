@@ -31,7 +31,7 @@ class HandEngine:
         self.most = 0
         self.closed = threading.Event()
 
-    def submit(self, folder, options, environment, *, attempt=1):  # noqa: ARG002 -- the protocol's
+    def submit(self, folder, options, environment, *, attempt=1, identity=None):  # noqa: ARG002 -- the protocol's
         future = Future()
         self.running[folder.id] = (folder, attempt, future)
         self.most = max(self.most, len(self.running))

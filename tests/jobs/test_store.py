@@ -71,12 +71,14 @@ def test_a_found_job_can_be_rerun_without_its_class(filled):
 
 
 def test_a_unique_beginning_of_an_id_suffices(filled):
+    """A job is found by the beginning of its id, where no other begins so."""
     job = filled.jobs()[0]
     assert filled.open(job.id[:-2]).id == job.id
 
 
 @pytest.mark.parametrize("job_id", ["nope", "../store", "", "2"])
 def test_an_unknown_or_ambiguous_id_says_which_exist(filled, job_id):
+    """An id that fits no job, or several, raises KeyError with ids that exist."""
     with pytest.raises(KeyError) as caught:
         filled.open(job_id)
     assert filled.jobs()[-1].id in str(caught.value)
@@ -93,6 +95,7 @@ def test_a_torn_journal_line_loses_no_job(filled):
 
 
 def test_a_strange_file_or_a_deleted_folder_is_passed_over(filled):
+    """What is no job in the store's folder does not keep the jobs from being listed."""
     (filled.path / "notes.txt").write_text("mine")
     (filled.path / "folder").mkdir()
     shutil.rmtree(filled.jobs()[1].folder.path)
@@ -100,6 +103,7 @@ def test_a_strange_file_or_a_deleted_folder_is_passed_over(filled):
 
 
 def test_a_store_that_is_not_there_is_empty(tmp_path):
+    """Listing the jobs of a store that does not exist makes none."""
     assert list(JobStore(tmp_path / "none").jobs()) == []
     assert not (tmp_path / "none").exists()
 
@@ -121,12 +125,14 @@ def test_prune_asks_for_a_condition(filled):
     ],
 )
 def test_prune_deletes_what_meets_every_condition(filled, conditions, left):
+    """``prune`` deletes jobs that meet all conditions given, and no other."""
     gone = filled.prune(**conditions)
     assert len(gone) == 4 - len(left)
     assert [job.name for job in filled.jobs()] == left
 
 
 def test_prune_never_touches_a_running_job(tmp_path):
+    """A job that runs is not deleted, whatever the conditions."""
     with JobPool(1, store=tmp_path) as pool:
         job = pool.submit(time.sleep, 60)
         assert JobStore(tmp_path).prune(keep=0) == []
@@ -247,6 +253,7 @@ def test_a_detached_job_that_waits_is_cancelled_from_elsewhere(tmp_path):
 
 @pytest.mark.slow
 def test_a_host_that_is_killed_loses_its_running_jobs_and_says_so(tmp_path):
+    """Detached jobs whose host is killed end as lost; nobody waits for them for ever."""
     job = JobPool(store=tmp_path, detach=True).submit(time.sleep, 600)
     wait_for(lambda: job.state is JobState.RUNNING)
     os.kill(job.record.owner["pid"], signal.SIGKILL)

@@ -35,6 +35,17 @@ def test_a_class_of_the_notebook_runs_in_a_process_of_its_own_with_all_it_uses(k
     assert kernel.value("Task.__name__") == "Task"
 
 
+def test_loading_the_extension_starts_the_first_worker(kernel):
+    """The first job runs below a worker that was started in the background before there was a job."""
+    kernel.run(
+        "import psutil\ndef workers():\n    children = psutil.Process().children()\n"
+        "    return [child.pid for child in children if 'resource_tracker' not in ' '.join(child.cmdline())]"
+    )
+    (worker,) = kernel.until(lambda: kernel.value("workers()"))
+    kernel.run("%%jobcontainer\nimport os\nclass Task:\n    def run(self):\n        return os.getppid()")
+    assert kernel.value("_job.result()") == worker
+
+
 def test_another_cell_executes_at_once_and_outputs_land_under_their_own_cell(kernel):
     """While a job runs the kernel is free; what the job displays appears under the cell that submitted it."""
     cell = kernel.run(

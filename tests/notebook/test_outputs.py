@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from jobcontainer.notebook.cards import INTERVAL, Refresher
 from jobcontainer.notebook.cell_outputs import MimeBundle, OutputList
-from jobcontainer.notebook.refresher import INTERVAL, Refresher
 
 
 class Cell:

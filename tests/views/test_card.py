@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from jobcontainer.views.snapshot import JobSnapshot
 NOW = 1_800_000_000.0
 SCRIPT = '<script>alert("x")</script>'
 TRACEBACK = """Traceback (most recent call last):
-  File "/srv/venv/lib/python3.11/site-packages/jobcontainer/worker/run.py", line 120, in carry_out
+  File "/srv/venv/lib/python3.11/site-packages/jobcontainer/worker/run.py", line 120, in run_process
     value = process.run()
             ^^^^^^^^^^^^^
   File "/tmp/ipykernel_77/4239059178.py", line 7, in run
@@ -66,7 +67,7 @@ def test_nothing_a_job_says_becomes_markup(field):
         "log": {"log": (f"\x1b[31m{SCRIPT}\x1b[0m", SCRIPT)},
         "error": {"outcome": outcome, "state": JobState.FAILED},
         "traceback": {"outcome": outcome, "state": JobState.FAILED, "traceback": SCRIPT},
-        "notes": {"notes": (SCRIPT,)},
+        "notes": {"outcome": replace(outcome, state=JobState.CANCELLED, reason=SCRIPT), "state": JobState.CANCELLED},
         "log_file": {"log": ("a",), "log_file": Path(SCRIPT)},
     }[field]
     told = {"id": '"><script>', "name": "Train", "state": JobState.RUNNING} | hostile

@@ -11,7 +11,7 @@ import pytest
 from jobcontainer.events import Bar, Display, JobState, Outcome, Progress, Started
 from jobcontainer.jobs.job import Job
 from jobcontainer.storage.folder import JobFolder, JobRecord
-from jobcontainer.storage.progress_file import ProgressRecord
+from jobcontainer.storage.progress_file import ProgressFile
 from jobcontainer.storage.result import write_raised
 from jobcontainer.views.snapshot import LOG_LINES, SnapshotReader
 from jobcontainer.worker import process_tree
@@ -45,8 +45,8 @@ def test_a_look_sees_start_log_bars_and_options(job):
     assert reader.look(3).position == 3
     start(job)
     job.folder.log_file.write_text("".join(f"line {number}\n" for number in range(100)))
-    record = ProgressRecord(job.folder.progress_file)
-    record.put(0, Bar(label="epochs", done=1, total=3))
+    record = ProgressFile(job.folder.progress_file)
+    record.write([Bar(label="epochs", done=1, total=3)])
     seen = reader.look()
     record.close()
     assert (seen.started, seen.attempts, seen.options) == (2.0, 1, {"memory": 5})

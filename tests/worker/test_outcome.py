@@ -31,9 +31,13 @@ CLASSIFIED = {
         "succeeded",
         "",
     ),
-    "it wrote its result and died before it could report": (ExitFacts(exit_code=-9, result="result"), "succeeded", ""),
+    "it wrote its result and died before it could report": (
+        ExitFacts(exit_code=-9, result=JobState.SUCCEEDED),
+        "succeeded",
+        "",
+    ),
     "it wrote its result and was stopped before it could report": (
-        ExitFacts(stopped=JobState.CANCELLED, exit_code=-9, result="result"),
+        ExitFacts(stopped=JobState.CANCELLED, exit_code=-9, result=JobState.SUCCEEDED),
         "succeeded",
         "",
     ),
@@ -53,7 +57,7 @@ CLASSIFIED = {
         f"It ran longer than timeout=5 s allows.{SEE_LOG}",
     ),
     "it wrote its exception and died before it could report": (
-        ExitFacts(exit_code=1, result="error"),
+        ExitFacts(exit_code=1, result=JobState.FAILED),
         "failed",
         f"run() raised what is in its result file. The traceback is in its log: {LOG}",
     ),
@@ -138,7 +142,7 @@ CLASSIFIED = {
         f"Its process ended before run() returned.{SEE_LOG}",
     ),
     "its result file is not complete": (
-        ExitFacts(exit_code=-9, result=""),
+        ExitFacts(exit_code=-9, result=None),
         "crashed",
         f"Its process died of signal 9 (SIGKILL) before run() returned.{SEE_LOG}",
     ),

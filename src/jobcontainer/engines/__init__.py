@@ -1,7 +1,7 @@
 """Where workers come from. An engine runs jobs that lie in their folders; it knows nothing of queues or retries.
 
-Four engines stand behind one protocol, and one contract suite runs over them all: ``inline`` (this process), ``loky``
-(this machine, a keeper per slot), ``detached`` (a host process that outlives the kernel), ``dask`` (a cluster).
+Three engines stand behind one protocol, and one contract suite runs over them all: ``inline`` (this process), ``loky``
+(this machine, a keeper per slot), ``dask`` (a cluster).
 """
 
 from __future__ import annotations
@@ -14,48 +14,53 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
 
     from jobcontainer.events import Outcome
+    from jobcontainer.jobfile.identity import FileIdentity
     from jobcontainer.process import Environment, JobOptions
     from jobcontainer.storage.folder import JobFolder
 
 
 class Engine(Protocol):
-    """Runs jobs from their folders.
-
-    Attributes:
-        slots: how many jobs run at the same time; whoever submits more at once waits in the engine's own order.
-    """
+    """Runs jobs from their folders."""
 
     @property
     def slots(self) -> int:
-        """How many jobs run at the same time."""
-        ...
+        """How many jobs run at the same time; whoever submits more at once waits in the engine's own order."""
 
     @property
     def threads(self) -> int | None:
         """How many BLAS and OpenMP threads a job gets where nobody said; None leaves them as they are."""
-        ...
 
     def submit(
-        self, folder: JobFolder, options: JobOptions, environment: Environment, *, attempt: int = 1
+        self,
+        folder: JobFolder,
+        options: JobOptions,
+        environment: Environment,
+        *,
+        attempt: int = 1,
+        identity: FileIdentity | None = None,
     ) -> Future[Outcome]:
         """Run the process of a folder.
+
+        Args:
+            folder: the job's folder.
+            options: what is asked for the job.
+            environment: of the process that submitted it.
+            attempt: 1 for the first.
+            identity: of the process file, from the process that wrote it, so that the job need not check it again.
 
         Returns:
             A future that always ends, and never with an exception: a crash of whatever runs the job is an outcome
             too. Before it ends, the outcome stands in the folder's events.
         """
-        ...
 
     def cancel(self, job_id: str) -> None:
-        """End a job, politely first; it returns at once, the job's future tells when it has ended.
+        """End a job, politely first; it returns at once, and the job's future completes when it has ended.
 
         A job that is not here, or has ended, is passed over.
         """
-        ...
 
     def close(self) -> None:
         """Cancel what runs, end every process, and return when nothing is left."""
-        ...
 
 
 @runtime_checkable
@@ -64,17 +69,20 @@ class Growing(Protocol):
 
     def on_growth(self, call: Callable[[], object]) -> None:
         """Have something called, from any thread, when there are more slots than there were."""
-        ...
 
 
 @runtime_checkable
-class Hasty(Protocol):
-    """An engine that takes some reused jobs ahead, while those that run are so short that it would wait for more."""
+class StartsInBackground(Protocol):
+    """An engine whose workers start in the background."""
 
-    @property
-    def ahead(self) -> int:
-        """How many it takes at the moment beside those that run; it may give none of them a slot at once."""
-        ...
+    def warm_up(self) -> None:
+        """Start the first worker before there is a job, and return at once."""
+
+    def wait_until_started(self) -> None:
+        """Return when the workers of the jobs that were submitted have been started, or could not be.
+
+        A script may end when its jobs have been submitted, and no process can be started while the interpreter exits.
+        """
 
 
 def engine_named(name: str, max_workers: int | None, preload: Sequence[str] = ()) -> Engine:

@@ -11,24 +11,17 @@ from jobcontainer.storage.ending import cancelled_before_start, lost, write_end
 
 if TYPE_CHECKING:
     from jobcontainer.storage.folder import JobFolder
-    from jobcontainer.worker.order import Order
+    from jobcontainer.worker.keeper_protocol import Order
 
 
 @dataclass(eq=False)
 class Attempt:
-    """One attempt of a job, from its submission to its end.
-
-    Attributes:
-        folder: the job's folder.
-        order: what its process is to do.
-        future: completes with the outcome, and never with an exception.
-        cancelled: whether its end was asked for.
-    """
+    """One attempt of a job, from its submission to its end."""
 
     folder: JobFolder
     order: Order
-    future: Future[Outcome] = field(default_factory=Future)
-    cancelled: bool = False
+    future: Future[Outcome] = field(default_factory=Future)  # never completes with an exception
+    cancelled: bool = False  # whether its end was asked for
 
     @property
     def number(self) -> int:
@@ -46,9 +39,5 @@ class Attempt:
         return write_end(self.folder, cancelled_before_start(self.number))
 
     def end_lost(self, reason: str) -> Outcome:
-        """Write the end of an attempt whose worker went away; the result file decides where it is complete.
-
-        Args:
-            reason: what became of the worker, and what to do next.
-        """
+        """Write the end of an attempt whose worker went away; see :func:`~jobcontainer.storage.ending.lost`."""
         return write_end(self.folder, lost(self.folder, reason, self.number))

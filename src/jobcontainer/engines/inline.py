@@ -12,30 +12,29 @@ import io
 import os
 import sys
 import time
-from concurrent.futures import Future
+from functools import partial
 from typing import TYPE_CHECKING, Any, TextIO
 
+from jobcontainer.engines.attempt import Attempt
 from jobcontainer.events import Started, Usage
 from jobcontainer.jobfile.serializer import Serializer
-from jobcontainer.storage.folder import LOG
+from jobcontainer.storage.ending import write_end
+from jobcontainer.worker.keeper_protocol import Order
 from jobcontainer.worker.outcome import ExitFacts, classify
-from jobcontainer.worker.run import carry_out
+from jobcontainer.worker.run import run_process
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from concurrent.futures import Future
 
     from jobcontainer.events import Outcome
+    from jobcontainer.jobfile.identity import FileIdentity
     from jobcontainer.process import Environment, JobOptions
     from jobcontainer.storage.folder import JobFolder
 
 
 class InlineEngine:
-    """Runs jobs in this process, one at a time.
-
-    Example:
-        >>> InlineEngine().slots
-        1
-    """
+    """Runs jobs in this process, one at a time."""
 
     @property
     def slots(self) -> int:
@@ -51,29 +50,28 @@ class InlineEngine:
         self,
         folder: JobFolder,
         options: JobOptions,
-        environment: Environment,  # noqa: ARG002 -- the job is where they were taken
+        environment: Environment,
         *,
         attempt: int = 1,
+        identity: FileIdentity | None = None,
     ) -> Future[Outcome]:
         """Run the process of a folder, and return a future that has ended."""
+        order = Order(os.fspath(folder), options.to_json(), environment, attempt, identity=identity)
+        this = Attempt(folder, order)
         begun, cpu = time.time(), time.process_time()
         folder.result_file.unlink(missing_ok=True)
         folder.append_event(Started(at=begun, pid=os.getpid(), attempt=attempt))
-        ending: dict[str, Any] = {}
+        reported: dict[str, Any] = {}
         log = folder.log_file.open("a", encoding="utf-8", errors="backslashreplace", buffering=1)
-        with log, _copied(log), contextlib.ExitStack() as place:
-            carry_out(
-                folder,
-                lambda: place.enter_context(_place(options)),
-                ending.update,
-                load=Serializer.deserialize_from_file,
-            )
+        with log, contextlib.ExitStack() as place:
+            place.enter_context(contextlib.redirect_stdout(_Copy(sys.stdout, log)))
+            place.enter_context(contextlib.redirect_stderr(_Copy(sys.stderr, log)))
+            prepare = partial(place.enter_context, _place(options))
+            run_process(folder, prepare, reported.update, load=Serializer.deserialize_from_file)
         usage = Usage(wall=time.time() - begun, cpu=time.process_time() - cpu)
-        outcome = classify(ExitFacts(reported=ending, log=folder.file(LOG)), usage, attempt)
-        folder.append_event(outcome)
-        future: Future[Outcome] = Future()
-        future.set_result(outcome)
-        return future
+        outcome = classify(ExitFacts(reported=reported, log=str(folder.log_file)), usage, attempt)
+        this.future.set_result(write_end(folder, outcome))
+        return this.future
 
     def cancel(self, job_id: str) -> None:
         """Do nothing: when this can be called, every job has ended."""
@@ -101,13 +99,6 @@ class _Copy(io.TextIOBase):
 
     def fileno(self) -> int:
         return self._terminal.fileno()
-
-
-@contextlib.contextmanager
-def _copied(log: TextIO) -> Iterator[None]:
-    out, err = _Copy(sys.stdout, log), _Copy(sys.stderr, log)
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        yield
 
 
 @contextlib.contextmanager

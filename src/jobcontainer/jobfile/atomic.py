@@ -5,6 +5,10 @@ from __future__ import annotations
 import contextlib
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 def temporary_beside(path: Path) -> Path:
@@ -13,24 +17,29 @@ def temporary_beside(path: Path) -> Path:
     return path.with_name(f".{path.name[:55]}.{os.urandom(6).hex()}")
 
 
-def write_whole(path: str | os.PathLike[str], data: bytes) -> None:
-    """Write a small file so that it appears whole or not at all, readable by its owner alone.
+@contextlib.contextmanager
+def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+    """Open a new file, readable by its owner alone, that takes its place when the block ends.
 
     Raises:
         OSError: it can't be written; an older file of that name is as it was, and no temporary file is left.
     """
     temporary = temporary_beside(Path(path))
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
-        try:
-            write_all(descriptor, data)
-        finally:
-            os.close(descriptor)
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            yield file
         temporary.replace(path)
     except BaseException:
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(OSError):
             temporary.unlink()
         raise
+
+
+def write_whole(path: str | os.PathLike[str], data: bytes) -> None:
+    """Write a small file as :func:`replacing` does."""
+    with replacing(path) as file:
+        file.write(data)
 
 
 def write_all(descriptor: int, data: bytes) -> None:

@@ -38,41 +38,25 @@ import json
 import os
 import struct
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
-from blake3 import blake3 as Digest  # noqa: N812 -- it is a class
+import blake3
 
 from jobcontainer.pickling import MOST_BUFFERS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
-__all__ = [
-    "FORMAT",
-    "LARGEST_HEADER",
-    "MAGIC",
-    "PAGE",
-    "PRELUDE",
-    "SIGNATURE_SIZE",
-    "STREAM_OFFSET",
-    "Digest",
-    "Header",
-    "digest_threads",
-    "joined",
-    "padding",
-    "pieces",
-]
-
 MAGIC: Final = b"\x93JOB\r\n\x1a\n"
 FORMAT: Final = 1
 PAGE: Final = 4096
+Digest: TypeAlias = blake3.blake3
 
 PRELUDE: Final = struct.Struct("<8sIIQQ")  # magic, format, size and offset of the header, size of the file
 SIGNATURE_SIZE: Final = 32
 STREAM_OFFSET: Final = PRELUDE.size + SIGNATURE_SIZE
 LARGEST_HEADER: Final = 16 * 2**20
 
-_ENCODER: Final = json.JSONEncoder(separators=(",", ":"))
 _PIECE: Final = 4 * 2**20
 _MOST_THREADS: Final = 8
 
@@ -100,7 +84,7 @@ class Header(NamedTuple):
     def packed(self) -> bytes:
         """Return the header as bytes."""
         parts = {"stream": self.stream, "sources": self.sources, "buffers": self.buffers}
-        return _ENCODER.encode({**self.fields, **parts}).encode()
+        return json.dumps({**self.fields, **parts}, separators=(",", ":")).encode()
 
     @classmethod
     def unpacked(cls, data: bytes) -> Header:

@@ -26,21 +26,11 @@ class FileIdentity(NamedTuple):
 
     @classmethod
     def of(cls, file: int | str | os.PathLike[str]) -> FileIdentity:
-        """Return the identity of a file as it is now.
-
-        Args:
-            file: its path or an open descriptor.
-
-        Raises:
-            OSError: there is no such file.
+        """Return the identity that a file, named by its path or an open descriptor, has now.
 
         Example:
             >>> FileIdentity.of("/dev/null").size
             0
         """
-        return cls.of_status(os.stat(file))  # noqa: PTH116 -- takes descriptors too
-
-    @classmethod
-    def of_status(cls, status: os.stat_result) -> FileIdentity:
-        """Return the identity that a status shows."""
+        status = os.stat(file)  # noqa: PTH116 -- takes descriptors too
         return cls(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)

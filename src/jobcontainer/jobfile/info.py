@@ -100,11 +100,7 @@ def local_modules_in(file: FileReader, header: Header) -> list[LocalModule]:
 
 
 def packages_in(file: FileReader, header: Header) -> dict[str, Distribution]:
-    """Return the packages that a header names, with cloudpickle where there is code in the stream.
-
-    Raises:
-        CorruptFileError: they are not written as they should be.
-    """
+    """Return the packages that a header names, with cloudpickle where there is code in the stream."""
     fields = header.fields
     try:
         packages = {
@@ -118,11 +114,7 @@ def packages_in(file: FileReader, header: Header) -> dict[str, Distribution]:
 
 
 def read_info(file: FileReader) -> FileInfo:
-    """Return what a job file says of itself.
-
-    Raises:
-        CorruptFileError: its header is damaged.
-    """
+    """Return what a job file says of itself."""
     header = file.header()
     fields = header.fields
     signed = signing.is_signed(file.signed, file.signature)

@@ -33,7 +33,7 @@ def load_plain(file: FileReader, *, trusted: bool) -> Any:
         UntrustedFileError: it is neither.
         CorruptFileError: it is no pickle, or not a whole one.
     """
-    content = _content(file) if trusted else _signed_content(file)
+    content = _content(file) if trusted else signed_content(file)
     file.close()
     try:
         return load_foreign(content)
@@ -45,16 +45,6 @@ def load_plain(file: FileReader, *, trusted: bool) -> Any:
             f"{file.path} is neither a job file nor a pickle that can be loaded ({type(error).__name__}: {error}). "
             "Make or copy it again."
         ) from error
-
-
-def check_plain(file: FileReader) -> None:
-    """Check that a plain pickle is signed by this user's key.
-
-    Raises:
-        UntrustedFileError: it is not.
-        CorruptFileError: it does not even look like a pickle.
-    """
-    _signed_content(file)
 
 
 def sign_plain(file: FileReader) -> None:
@@ -74,7 +64,13 @@ def _content(file: FileReader) -> bytes:
     return bytes(file.read(0, file.status.st_size - (_TRAILER_SIZE if _signature(file) else 0)))
 
 
-def _signed_content(file: FileReader) -> bytes:
+def signed_content(file: FileReader) -> bytes:
+    """Read a plain pickle that is signed by this user's key.
+
+    Raises:
+        UntrustedFileError: it is not.
+        CorruptFileError: it does not even look like a pickle.
+    """
     signature = _signature(file)
     if signature:
         content = _content(file)

@@ -45,12 +45,10 @@ _FLAGS: Final = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NONBL
 class FileReader:
     """One open job file.
 
-    Args:
-        path: the file.
-
     Attributes:
         path: the file.
         status: of the open file.
+        identity: the one that the file had when it was opened.
         is_job_file: whether it begins as a job file does; if not, only :meth:`read` and :meth:`copy_to` work.
         signed: the bytes that the signature is over.
         signature: as it stands in the file; it is not compared here.
@@ -67,7 +65,6 @@ class FileReader:
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        """Open the file and read its header, unparsed."""
         self.path = os.fspath(path)
         self.signed = self.signature = b""
         try:
@@ -77,7 +74,7 @@ class FileReader:
                 raise
             raise CorruptFileError(f"{self.path} is no job file: {error.strerror}.") from error
         try:
-            self.status = os.fstat(self._descriptor)
+            self.status, self.identity = os.fstat(self._descriptor), FileIdentity.of(self._descriptor)
             self._read_head()
         except BaseException:
             self.close()
@@ -96,11 +93,6 @@ class FileReader:
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
-
-    @property
-    def identity(self) -> FileIdentity:
-        """The identity that the file had when it was opened."""
-        return FileIdentity.of_status(self.status)
 
     def _read_head(self) -> None:
         if not stat.S_ISREG(self.status.st_mode):
@@ -140,19 +132,11 @@ class FileReader:
         return header
 
     def stream(self, header: Header) -> bytes | bytearray:
-        """Read the stream into memory of this process, and check it.
-
-        Raises:
-            CorruptFileError: its digest is another.
-        """
+        """Read the stream into memory of this process, and check its digest."""
         return self._checked(STREAM_OFFSET, *header.stream)
 
     def sources(self, header: Header) -> bytes | bytearray:
-        """Read the sources, and check them.
-
-        Raises:
-            CorruptFileError: their digest is another.
-        """
+        """Read the sources, and check their digest."""
         return self._checked(header.sources_offset, *header.sources)
 
     def _checked(self, offset: int, size: int, digest: str) -> bytes | bytearray:
@@ -181,11 +165,7 @@ class FileReader:
         return [whole[start - first : end - first] for _, start, end in spans]
 
     def check_buffers(self, header: Header, views: Sequence[memoryview]) -> None:
-        """Compare the digests of the buffers, in several threads, and check the zeros between them.
-
-        Args:
-            header: the header, whose signature has been checked.
-            views: what :meth:`buffers` returned.
+        """Compare the digests of what :meth:`buffers` returned, in several threads, and check the zeros in between.
 
         Raises:
             CorruptFileError: a buffer was altered.

@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from jobcontainer.errors import UntrustedFileError
 from jobcontainer.jobfile import info, signing
-from jobcontainer.jobfile.loading import check_content, check_signature, load_file, remember_whole
-from jobcontainer.jobfile.plain_pickle import check_plain, sign_plain
+from jobcontainer.jobfile.atomic import replacing
+from jobcontainer.jobfile.format import PRELUDE
+from jobcontainer.jobfile.loading import check_file, checked_content, load_file, remember_whole
+from jobcontainer.jobfile.plain_pickle import sign_plain, signed_content
 from jobcontainer.jobfile.reader import FileReader
-from jobcontainer.jobfile.writer import FileWriter, write_signed
+from jobcontainer.jobfile.writer import FileWriter
 from jobcontainer.pickling.diagnosis import explained
 from jobcontainer.pickling.local_sources import local_modules, with_imports
 from jobcontainer.pickling.pickler import Pickler
@@ -29,8 +31,6 @@ if TYPE_CHECKING:
     from jobcontainer.jobfile.info import FileInfo
     from jobcontainer.pickling.package_versions import Distribution
     from jobcontainer.pickling.source_importer import LocalModule
-
-__all__ = ["Kind", "Serializer", "packages_of", "trust_file", "write_file"]
 
 Kind = Literal["process", "result", "error", "object"]
 
@@ -93,10 +93,10 @@ class Serializer:
             if file.is_job_file:
                 return info.read_info(file)
             try:
-                check_plain(file)
+                signed = bool(signed_content(file))
             except UntrustedFileError:
-                return info.FileInfo(kind="pickle", size=file.status.st_size)
-            return info.FileInfo(kind="pickle", size=file.status.st_size, signed=True)
+                signed = False
+            return info.FileInfo(kind="pickle", size=file.status.st_size, signed=signed)
 
     @staticmethod
     def verify(file_path: str | os.PathLike[str]) -> None:
@@ -108,21 +108,11 @@ class Serializer:
             UntrustedFileError: it is not signed by a key of this user.
             IncompatibleFileError: it is of a newer format.
         """
-        with FileReader(file_path) as file:
-            if file.is_job_file:
-                check_signature(file)
-                check_content(file)
-            else:
-                check_plain(file)
+        check_file(file_path, anew=True)
 
 
 def write_file(obj: object, file_path: str | os.PathLike[str], *, kind: Kind) -> FileIdentity:
     """Put an object into a file and say what it is; see :meth:`Serializer.serialize_to_file`.
-
-    Args:
-        obj: what goes in.
-        file_path: where to.
-        kind: what it is to a job.
 
     Returns:
         The identity of the file, for those who trust this process that it is whole.
@@ -136,12 +126,7 @@ def write_file(obj: object, file_path: str | os.PathLike[str], *, kind: Kind) ->
 
 
 def packages_of(file_path: str | os.PathLike[str]) -> Mapping[str, Distribution]:
-    """Return the distributions that a file refers to, by their top-level packages; empty where it names none.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        CorruptFileError: it is damaged where they stand.
-    """
+    """Return the distributions that a file refers to, by their top-level packages; empty where it names none."""
     with FileReader(file_path) as file:
         return info.packages_in(file, file.header()) if file.is_job_file else {}
 
@@ -160,8 +145,11 @@ def trust_file(file_path: str | os.PathLike[str]) -> None:
     """
     with FileReader(file_path) as file:
         if file.is_job_file:
-            check_content(file)
-            write_signed(file, signing.sign(file.signed))
+            checked_content(file, file.header(), anew=True)
+            with replacing(file.path) as target:
+                file.copy_to(target)
+                target.seek(PRELUDE.size)
+                target.write(signing.sign(file.signed))
         else:
             sign_plain(file)
 

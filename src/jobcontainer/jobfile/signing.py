@@ -16,15 +16,15 @@ import stat
 from pathlib import Path
 from typing import Final
 
+from platformdirs import user_config_path
+
 from jobcontainer.errors import UntrustedFileError
 
 KEY_VARIABLE: Final = "JOBCONTAINER_KEY_FILE"
 
 _SHORTEST: Final = 32
 
-# An HMAC that was made with the key; copies of it sign.
-_cached: tuple[str, tuple[int, ...], hmac.HMAC] | None = None
-_held: hmac.HMAC | None = None
+_held: bytes | None = None
 
 
 def sign(data: bytes) -> bytes:
@@ -33,9 +33,7 @@ def sign(data: bytes) -> bytes:
     Raises:
         UntrustedFileError: there is no usable key; the message says what to do.
     """
-    signature = _key().copy()
-    signature.update(data)
-    return signature.digest()
+    return hmac.digest(_key(), data, "sha256")
 
 
 def is_signed(data: bytes, signature: bytes) -> bool:
@@ -66,47 +64,32 @@ def key_file() -> str:
     return os.environ.get(KEY_VARIABLE) or _own_key_file()
 
 
-def cache_folder() -> Path:
-    """Tell where this user keeps what can be lost; it need not exist."""
-    from platformdirs import user_cache_path  # noqa: PLC0415 -- see _own_key_file
-
-    return user_cache_path("jobcontainer", appauthor=False)
-
-
-def _key() -> hmac.HMAC:
-    """Read the key, once for each state of its file."""
-    global _cached  # noqa: PLW0603 -- the process has one key, whichever thread asks
+def _key() -> bytes:
+    """Return the key; make one where there is none yet."""
     if _held is not None:
         return _held
     path = key_file()
     try:
-        status = Path(path).stat()
-    except FileNotFoundError:
-        _create(Path(path))
-        status = Path(path).stat()
+        try:
+            status = Path(path).stat()
+        except FileNotFoundError:
+            _create(Path(path))
+            status = Path(path).stat()
+        return _read(path, (*status[:7], status.st_mtime_ns))  # everything but the time of the last access
     except OSError as error:
         raise _unusable(path, f"can't be read ({error.strerror})") from error
-    identity = (*status[:7], status.st_mtime_ns)  # everything but the time of the last access
-    cached = _cached
-    if cached is None or cached[:2] != (path, identity):
-        _cached = cached = path, identity, hmac.new(_read(path), digestmod="sha256")
-    return cached[2]
 
 
-def _read(path: str) -> bytes:
-    try:
-        with open(path, "rb", opener=_open) as file:
-            _check(path, os.fstat(file.fileno()))
-            key = file.read(4096).strip()
-    except OSError as error:
-        raise _unusable(path, f"can't be read ({error.strerror})") from error
+@functools.lru_cache(maxsize=1)
+def _read(path: str, _state: tuple[int, ...]) -> bytes:
+    """Read the key, once for each state of its file."""
+    # A FIFO would wait for its writer for ever.
+    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
+        _check(path, os.fstat(file.fileno()))
+        key = file.read(4096).strip()
     if len(key) < _SHORTEST:
         raise _unusable(path, f"holds only {len(key)} bytes")
     return key
-
-
-def _open(path: str, flags: int) -> int:
-    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))  # a FIFO would wait for its writer for ever
 
 
 def _check(path: str, status: os.stat_result) -> None:
@@ -155,8 +138,5 @@ def _unusable(path: str | Path, what: str) -> UntrustedFileError:
     )
 
 
-@functools.cache
 def _own_key_file() -> str:
-    from platformdirs import user_config_path  # noqa: PLC0415 -- not needed where KEY_VARIABLE is set
-
     return str(user_config_path("jobcontainer", appauthor=False) / "key")

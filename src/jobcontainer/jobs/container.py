@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import _thread
 import codecs
 import concurrent.futures
+import contextlib
+import signal
 import sys
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jobcontainer.jobs.cancel_on_interrupt import InterruptCancels
 from jobcontainer.jobs.pool import shared_pool
 from jobcontainer.process import JobOptions
 
 if TYPE_CHECKING:
     import os
+    from collections.abc import Iterator
 
     from jobcontainer.jobs.job import Job
 
@@ -39,14 +43,7 @@ class JobContainer:
         Task is running
     """
 
-    def __init__(
-        self,
-        process_file_path: str | os.PathLike[str],
-        *,
-        trusted: bool = False,
-        **options: Any,
-    ) -> None:
-        """Check that there is such a file."""
+    def __init__(self, process_file_path: str | os.PathLike[str], *, trusted: bool = False, **options: Any) -> None:
         JobOptions().updated(**options)  # a wrong option is reported before a file that is not there
         self.path = Path(process_file_path)
         if not self.path.exists():
@@ -76,36 +73,67 @@ class JobContainer:
             Exception: what ``run()`` raised, or a :class:`JobError` that says how else the job ended.
         """
         job = self.submit()
-        copy = LogCopy(job)
         try:
-            with InterruptCancels(job) as interrupt:
-                while concurrent.futures.wait([job], timeout=_COPY_SECONDS).not_done:
-                    copy.step()
-            copy.step()
+            with interrupt_cancels(job) as interrupts:
+                LogCopy(job).follow()
         except BaseException:
             job.cancel()
             raise
-        if interrupt.came:
+        if interrupts:
             raise KeyboardInterrupt
         return job.result()
 
 
 class LogCopy:
-    """Copies what is new in a job's log to standard output, a step at a time.
-
-    Args:
-        job: the job.
-    """
+    """Copies what is new in a job's log to standard output, a step at a time."""
 
     def __init__(self, job: Job[Any]) -> None:
-        """Start at the log's beginning."""
-        self._folder = job.folder
+        self._job = job
         self._position = 0
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
 
     def step(self) -> None:
         """Copy what has come since the last step."""
-        data = self._folder.read_log(self._position)
+        data = self._job.folder.read_log(self._position)
         self._position += len(data)
         sys.stdout.write(self._decoder.decode(data))
         sys.stdout.flush()
+
+    def follow(self) -> None:
+        """Copy until the job has ended."""
+        while concurrent.futures.wait([self._job], timeout=_COPY_SECONDS).not_done:
+            self.step()
+        self.step()
+
+
+@contextlib.contextmanager
+def interrupt_cancels(job: Job[Any]) -> Iterator[list[int]]:
+    """Have an interrupt (Ctrl-C) of this process cancel a job, within a ``with`` block; a second one raises as usual.
+
+    Python raises KeyboardInterrupt wherever the main thread happens to be. In the midst of a wait for a future that may
+    be where a lock was taken and will never be released, and the thread that is to complete the future hangs for ever.
+    So here the first interrupt raises nothing: it cancels the job from a thread of its own, and the wait ends with the
+    job. Outside the main thread, and where somebody else handles interrupts, nothing is changed.
+
+    Yields:
+        The signals that have cancelled the job: none or one.
+    """
+    interrupts: list[int] = []
+
+    def cancel(signal_number: int, _frame: object) -> None:
+        """Cancel in a thread; one of `threading` would take locks that the main thread may be holding."""
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        interrupts.append(signal_number)
+        _thread.start_new_thread(job.cancel, ())
+
+    if (
+        threading.current_thread() is not threading.main_thread()
+        or signal.getsignal(signal.SIGINT) is not signal.default_int_handler
+    ):
+        yield interrupts
+        return
+    signal.signal(signal.SIGINT, cancel)
+    try:
+        yield interrupts
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)

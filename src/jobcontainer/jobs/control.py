@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from jobcontainer.engines import engine_named
 from jobcontainer.jobs.job import Job
-from jobcontainer.jobs.scheduler import Scheduler
+from jobcontainer.jobs.scheduler import Scheduler, schedulers_here
 from jobcontainer.jobs.submission import Submitter
 from jobcontainer.jobs.watcher import Watcher
 from jobcontainer.storage.folder import JobFolder, StoreFolder
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
 R = TypeVar("R")
 
-_schedulers: weakref.WeakSet[Scheduler] = weakref.WeakSet()
 _watchers: weakref.WeakValueDictionary[Path, Watcher] = weakref.WeakValueDictionary()
 _shared: dict[Path, SchedulerControl] = {}
 _lock = threading.RLock()
@@ -60,14 +59,9 @@ def shared_control(store: StoreFolder) -> SchedulerControl:
 
 
 class StoreControl:
-    """Finds the jobs of a store, and cancels and reruns them wherever they run.
-
-    Args:
-        store: the store.
-    """
+    """Finds the jobs of a store, and cancels and reruns them wherever they run."""
 
     def __init__(self, store: StoreFolder) -> None:
-        """Share one watcher for each store."""
         self.store = store
         self.reopen = reopen
         self._journal = Journal(store)
@@ -86,11 +80,7 @@ class StoreControl:
         return bool(pending)
 
     def rerun(self, job: Job[R]) -> Job[R]:
-        """Run a job's process file again, as a new job with the same options.
-
-        Args:
-            job: a job of this store or another.
-        """
+        """Run the process file of a job, of this store or another, again as a new job with the same options."""
         return shared_control(self.store).rerun(job)
 
     def jobs(self) -> list[Job[Any]]:
@@ -128,34 +118,21 @@ class StoreControl:
 
     def _live_jobs(self) -> dict[str, Job[Any]]:
         """Return the jobs of the store that are queued or running in this process, by id."""
-        schedulers = [one for one in list(_schedulers) if one.submitter.store.path == self.store.path]
+        schedulers = [one for one in schedulers_here() if one.submitter.store.path == self.store.path]
         return {job.id: job for scheduler in schedulers for job in scheduler.unfinished()}
 
 
 class SchedulerControl(StoreControl):
-    """Submits jobs to a scheduler of this process, cancels them there and runs them again there.
-
-    Args:
-        scheduler: the scheduler.
-    """
+    """Submits jobs to a scheduler of this process, cancels them there and runs them again there."""
 
     def __init__(self, scheduler: Scheduler) -> None:
-        """Make the scheduler's jobs known to whoever looks for jobs of its store."""
         super().__init__(scheduler.submitter.store)
         self.scheduler = scheduler
         self.submitter = scheduler.submitter
-        with _lock:
-            _schedulers.add(scheduler)
 
     def submit(self, submissions: Sequence[Submission]) -> list[Job[Any]]:
-        """Queue jobs whose folders are ready, and return their handles.
-
-        Raises:
-            RuntimeError: the scheduler was shut down.
-        """
-        jobs: list[Job[Any]] = [
-            Job(one.folder, name=one.name, submitted=one.submitted, control=self) for one in submissions
-        ]
+        """Queue jobs whose folders are ready, and return their handles; refused once the scheduler was shut down."""
+        jobs = [Job[Any](one.folder, name=one.name, submitted=one.submitted, control=self) for one in submissions]
         self.scheduler.submit(jobs, submissions)
         if self.scheduler.has_waiting:
             self._watcher.add_queue(self.scheduler)

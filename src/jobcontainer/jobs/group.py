@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, overload
 
 from jobcontainer.events import JobState
 from jobcontainer.jobs.job import Job
+from jobcontainer.views.render import group_html
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -21,9 +22,6 @@ R = TypeVar("R")
 class JobGroup(Sequence[Job[R]], Generic[R]):
     """Several jobs, in the order they were submitted.
 
-    Args:
-        jobs: the jobs.
-
     Example:
         >>> group = pool.submit_all([Train(rate) for rate in (0.1, 0.2)])     # doctest: +SKIP
         >>> group.results()                                                   # doctest: +SKIP
@@ -31,7 +29,6 @@ class JobGroup(Sequence[Job[R]], Generic[R]):
     """
 
     def __init__(self, jobs: Iterable[Job[R]]) -> None:
-        """Hold the jobs."""
         self._jobs = tuple(jobs)
 
     @overload
@@ -53,8 +50,6 @@ class JobGroup(Sequence[Job[R]], Generic[R]):
 
     def _repr_html_(self) -> str:
         """Show one card of all jobs as they are now; with the extension loaded, a notebook shows a live one."""
-        from jobcontainer.views.render import group_html  # noqa: PLC0415 -- scripts show none
-
         return group_html(self)
 
     def results(self, on_error: Literal["raise", "return"] = "raise") -> list[R | BaseException]:

@@ -17,10 +17,12 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from jobcontainer.errors import JobError
 from jobcontainer.events import Display, JobState, Outcome, Started, Usage, folded
+from jobcontainer.jobfile.identity import FileIdentity
 from jobcontainer.jobfile.serializer import Serializer
 from jobcontainer.storage.ending import error_of
 from jobcontainer.storage.progress_file import read_bars
 from jobcontainer.storage.result import read_result
+from jobcontainer.views.render import job_html
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
@@ -64,7 +66,6 @@ class Job(Future[R], Generic[R]):
     """
 
     def __init__(self, folder: JobFolder, *, name: str, submitted: float, control: Control) -> None:
-        """Make the handle of the job of a folder."""
         super().__init__()
         self.folder = folder
         self.name = name
@@ -143,11 +144,7 @@ class Job(Future[R], Generic[R]):
         return Serializer.deserialize_from_file(self.folder.process_file)
 
     def tail(self, lines: int = 10) -> list[str]:
-        """Return the last lines of the log.
-
-        Args:
-            lines: how many at the most.
-        """
+        """Return the last lines of the log, so many at the most."""
         return self.folder.tail(lines)
 
     def cancel(self) -> bool:
@@ -222,8 +219,6 @@ class Job(Future[R], Generic[R]):
 
     def _repr_html_(self) -> str:
         """Show a card of the job as it is now; with the extension loaded, a notebook shows a live one."""
-        from jobcontainer.views.render import job_html  # noqa: PLC0415 -- scripts show none
-
         return job_html(self)
 
     def __reduce__(self) -> tuple[Callable[[str], Job[Any]], tuple[str]]:
@@ -235,14 +230,14 @@ class Job(Future[R], Generic[R]):
         if self._loaded is None:
             outcome = self.outcome
             assert outcome is not None, "only an ended job is loaded"  # noqa: S101 -- callers have waited
-            if outcome.state is JobState.SUCCEEDED or (outcome.state is JobState.FAILED and self._has_result()):
-                self._loaded = read_result(self.folder.result_file)
+            if outcome.state is JobState.SUCCEEDED or (
+                outcome.state is JobState.FAILED and self.folder.result_file.exists()
+            ):
+                identity = outcome.result_identity
+                self._loaded = read_result(self.folder.result_file, identity and FileIdentity(*identity))
             else:
                 self._loaded = None, error_of(outcome, self.folder)
         return self._loaded
-
-    def _has_result(self) -> bool:
-        return self.folder.result_file.exists()
 
     def _dispatched(self, attempt: int) -> None:
         """Note that an attempt was handed to an engine."""

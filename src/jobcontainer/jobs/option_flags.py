@@ -1,12 +1,18 @@
-"""The options of a job as flags: the same words in the magic's line and at the shell."""
+"""Flags that mean the same in the lines of the magics and at the shell: the options of a job, what to prune."""
 
 from __future__ import annotations
 
 import argparse
 from dataclasses import fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from jobcontainer.events import JobState
 from jobcontainer.process import JobOptions, memory_in_bytes
+
+if TYPE_CHECKING:
+    from jobcontainer.jobs.store import JobStore
+
+_DAY = 24 * 60 * 60
 
 
 def add_option_flags(parser: argparse.ArgumentParser) -> None:
@@ -14,9 +20,6 @@ def add_option_flags(parser: argparse.ArgumentParser) -> None:
 
     Flags that are not given are absent from the parsed namespace, so that :func:`options_given` can tell them from
     those that were set to a default.
-
-    Args:
-        parser: an argparse parser, or a subclass of it.
     """
     group = parser.add_argument_group("options of the job")
 
@@ -33,12 +36,7 @@ def add_option_flags(parser: argparse.ArgumentParser) -> None:
     flag("grace", type=float, metavar="SECONDS", help="time between the polite stop and the kill")
     flag("isolation", choices=("fresh", "reuse"), help="a new process for each job, or the slot's own one")
     flag("priority", type=int, metavar="N", help="jobs of a higher number start first")
-    group.add_argument(
-        "--detach",
-        action="store_true",
-        default=argparse.SUPPRESS,
-        help="let the job outlive the kernel or shell it came from",
-    )
+    flag("detach", action="store_true", help="let the job outlive the kernel or shell it came from")
 
 
 def options_given(namespace: argparse.Namespace) -> dict[str, Any]:
@@ -51,14 +49,35 @@ def options_given(namespace: argparse.Namespace) -> dict[str, Any]:
         >>> options_given(parser.parse_args(["--timeout", "5", "--env", "A=1"]))
         {'timeout': 5.0, 'env': {'A': '1'}}
     """
-    given = {name: getattr(namespace, name) for name in _names() if hasattr(namespace, name)}
+    names = [option.name for option in fields(JobOptions)]
+    given = {name: getattr(namespace, name) for name in names if hasattr(namespace, name)}
     if "env" in given:
         given["env"] = dict(given["env"])
     return given
 
 
-def _names() -> list[str]:
-    return [option.name for option in fields(JobOptions)]
+def add_prune_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the conditions of :meth:`jobcontainer.JobStore.prune` to a parser."""
+    parser.add_argument("--older-than", type=float, metavar="DAYS", help="prune jobs submitted before that")
+    parser.add_argument("--keep", type=int, metavar="N", help="keep the newest N in any case")
+    parser.add_argument("--state", action="append", choices=[state.value for state in JobState if state.ended])
+    parser.add_argument("--larger-than", type=memory_in_bytes, metavar="AMOUNT", help='on disk, e.g. "100MB"')
+    parser.add_argument("--all", action="store_true", help="prune every job that has ended")
+
+
+def prune(store: JobStore, namespace: argparse.Namespace) -> str:
+    """Delete the jobs that meet the given conditions, and return how many they were.
+
+    Raises:
+        ValueError: no condition was given.
+    """
+    gone = store.prune(
+        older_than=None if namespace.older_than is None else namespace.older_than * _DAY,
+        keep=namespace.keep,
+        states=namespace.state or (list(JobState) if namespace.all else None),
+        larger_than=namespace.larger_than,
+    )
+    return f"{len(gone)} jobs deleted"
 
 
 def _assignment(text: str) -> tuple[str, str]:

@@ -1,19 +1,19 @@
-"""JobPool: the executor whose every call has a process of its own.
-
-A pool that is made has the interpreter of its first keeper start before anything else. What writes jobs and queues them
-is loaded meanwhile, which is why functions import it here.
-"""
+"""JobPool: the executor whose every call has a process of its own."""
 
 from __future__ import annotations
 
+import shutil
 import threading
 import weakref
 from concurrent.futures import Executor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar, overload
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 
 from jobcontainer.engines import engine_named
-from jobcontainer.engines.local import ahead
+from jobcontainer.jobs.control import shared_control, start_scheduler
+from jobcontainer.jobs.detached.client import DetachedJobs
+from jobcontainer.jobs.group import JobGroup
+from jobcontainer.jobs.submission import as_process
 from jobcontainer.process import JobOptions
 from jobcontainer.storage.folder import store_folder
 
@@ -23,25 +23,13 @@ if TYPE_CHECKING:
 
     from jobcontainer.engines import Engine
     from jobcontainer.jobs.control import SchedulerControl
-    from jobcontainer.jobs.group import JobGroup
     from jobcontainer.jobs.job import Job
     from jobcontainer.jobs.scheduler import Scheduler
-    from jobcontainer.jobs.submission import Submission, Submitter
+    from jobcontainer.jobs.submission import Submission
     from jobcontainer.process import Process
-    from jobcontainer.storage.folder import StoreFolder
 
 P = ParamSpec("P")
 R = TypeVar("R")
-
-
-class Sender(Protocol):
-    """Takes jobs: this process's scheduler, or the host of detached ones."""
-
-    submitter: Submitter
-    """Writes the jobs' folders."""
-
-    def submit(self, submissions: Sequence[Submission]) -> list[Job[Any]]:
-        """Take jobs whose folders are written, and return their handles."""
 
 
 class JobPool(Executor):
@@ -80,14 +68,12 @@ class JobPool(Executor):
         preload: Sequence[str] = (),
         **options: Any,
     ) -> None:
-        """Make the store; but for the interpreter of the first keeper, workers start with the first job."""
         if max_workers is not None and (not isinstance(max_workers, int) or max_workers < 1):
             raise ValueError(f"max_workers={max_workers!r}: it takes a whole number from 1 up, or None for all CPUs.")
-        with ahead.expecting(engine == "loky"):
-            self._options, folder = JobOptions().updated(**options), store_folder(store)
-            folder.create()
-            made = engine_named(engine, max_workers, preload) if isinstance(engine, str) else engine
-            self._control = _start_scheduler(made, folder)
+        self._options, folder = JobOptions().updated(**options), store_folder(store)
+        folder.create()
+        made = engine_named(engine, max_workers, preload) if isinstance(engine, str) else engine
+        self._control = start_scheduler(made, folder)
         self._root = self  # what a view keeps alive
         self._may_detach = engine == "loky"
         weakref.finalize(self, _shut_down_soon, self._control.scheduler).atexit = False
@@ -118,8 +104,6 @@ class JobPool(Executor):
             >>> pool.submit(pow, 2, 10).result()      # doctest: +SKIP
             1024
         """
-        from jobcontainer.jobs.submission import as_process
-
         process = as_process(work, args, kwargs)
         sender = self._sender()
         return sender.submit([sender.submitter.of_process(process, self._for_jobs())])[0]
@@ -136,9 +120,6 @@ class JobPool(Executor):
         Raises:
             SerializationError: one of them can't go into a file.
         """
-        from jobcontainer.jobs.group import JobGroup
-        from jobcontainer.jobs.submission import as_process
-
         sender, options = self._sender(), self._for_jobs()
         submissions: list[Submission] = []
         try:
@@ -146,7 +127,7 @@ class JobPool(Executor):
             submissions.extend(sender.submitter.of_process(as_process(one, (), {}), options, here) for one in processes)
         except BaseException:
             for submission in submissions:
-                sender.submitter.discard(submission)
+                shutil.rmtree(submission.folder.path)
             raise
         return JobGroup(sender.submit(submissions))
 
@@ -204,15 +185,13 @@ class JobPool(Executor):
         """Show the slots and the store."""
         return f"<JobPool of {self._control.scheduler.engine.slots} slots, store {self.store}>"
 
-    def _sender(self) -> Sender:
+    def _sender(self) -> SchedulerControl | DetachedJobs:
         """Return where jobs go: to this pool's scheduler, or to the host of detached ones."""
         self._control.scheduler.refuse_if_shut()
         if not self._options.detach:
             return self._control
         if not self._may_detach:
             raise ValueError("detach=True: detached jobs run on this machine, by the store's host; leave engine out.")
-        from jobcontainer.jobs.detached.client import DetachedJobs
-
         return DetachedJobs(self._control.store)
 
     def _for_jobs(self) -> JobOptions:
@@ -222,17 +201,16 @@ class JobPool(Executor):
         return self._options.updated(threads=self._control.scheduler.engine.threads)
 
 
+def warm_up() -> None:
+    """Load loky and start a worker in the background, for the first pool that is made; return at once."""
+    from jobcontainer.engines.local.worker_slots import start_spare_keeper  # noqa: PLC0415 -- joblib takes its time
+
+    start_spare_keeper()
+
+
 def shared_pool() -> JobPool:
     """Return this process's own pool for the default store; for jobs that come without a pool."""
-    from jobcontainer.jobs.control import shared_control
-
     return _view(shared_control(store_folder(None)), JobOptions())
-
-
-def _start_scheduler(engine: Engine, store: StoreFolder) -> SchedulerControl:
-    from jobcontainer.jobs.control import start_scheduler
-
-    return start_scheduler(engine, store)
 
 
 def _view(control: SchedulerControl, options: JobOptions) -> JobPool:

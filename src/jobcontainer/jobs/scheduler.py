@@ -19,15 +19,18 @@ from __future__ import annotations
 import contextlib
 import heapq
 import itertools
+import os
+import sys
 import threading
+import weakref
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from jobcontainer.engines import Growing, Hasty
+from jobcontainer.engines import Growing, StartsInBackground
 from jobcontainer.events import JobState, Outcome
-from jobcontainer.jobs import at_exit
-from jobcontainer.storage.ending import cancelled_before_start, may_be_retried, write_end
+from jobcontainer.storage.ending import cancelled_before_start, lost, may_be_retried, write_end
 from jobcontainer.storage.journal import Journal, JournalEntry
+from jobcontainer.worker.cpython_internals import call_at_exit
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -38,6 +41,13 @@ if TYPE_CHECKING:
     from jobcontainer.jobs.submission import Submission, Submitter
 
 _ENDS_AT_ONCE = 200  # cancelled jobs whose ends go into the journal in one write
+
+_schedulers: weakref.WeakSet[Scheduler] = weakref.WeakSet()
+
+
+def schedulers_here() -> list[Scheduler]:
+    """Return the schedulers that this process made, not those of a parent that it was forked from."""
+    return [scheduler for scheduler in list(_schedulers) if scheduler.owner_pid == os.getpid()]
 
 
 @dataclass(slots=True, order=True)
@@ -51,24 +61,12 @@ class _Entry:
     attempt: int = field(default=1, compare=False)
     cancelled: bool = field(default=False, compare=False)
 
-    @property
-    def begun(self) -> int:
-        """The number of the attempt that waits; 0 where none was made yet."""
-        return self.attempt if self.attempt > 1 else 0
-
 
 class Scheduler:
-    """Hands queued jobs to an engine's free slots, oldest first among those of the highest priority.
-
-    Args:
-        engine: where jobs run; the scheduler owns it from here on, and closes it.
-        submitter: writes the job folders.
-    """
+    """Hands queued jobs to an engine's free slots, oldest first among those of the highest priority."""
 
     def __init__(self, engine: Engine, submitter: Submitter) -> None:
-        """Start with an empty queue."""
         self.engine = engine
-        self._hasty = engine if isinstance(engine, Hasty) else None
         self.submitter = submitter
         self._lock = threading.Lock()
         self._idle = threading.Condition(self._lock)
@@ -77,34 +75,22 @@ class Scheduler:
         self._journal = Journal(submitter.store)
         self._running: dict[str, _Entry] = {}
         self._numbers = itertools.count()
-        self._shut = False
+        self.owner_pid = os.getpid()
+        self.is_shut = False
         self._closing: threading.Thread | None = None
-        at_exit.add(self)
+        _schedulers.add(self)
         if isinstance(engine, Growing):
             engine.on_growth(self._dispatch)
-
-    @property
-    def idle(self) -> bool:
-        """Whether no job is queued or running."""
-        with self._lock:
-            return not self._waiting and not self._running
+        if isinstance(engine, StartsInBackground):
+            engine.warm_up()
 
     @property
     def has_waiting(self) -> bool:
         """Whether a job is queued."""
         return bool(self._waiting)
 
-    @property
-    def is_shut(self) -> bool:
-        """Whether it takes no more jobs."""
-        return self._shut
-
     def submit(self, jobs: Sequence[Job[Any]], submissions: Sequence[Submission]) -> None:
         """Queue jobs whose folders are ready.
-
-        Args:
-            jobs: their handles, which the scheduler moves from here on.
-            submissions: what each starts with, in the same order.
 
         Raises:
             RuntimeError: the scheduler was shut down.
@@ -121,6 +107,8 @@ class Scheduler:
             for entry in entries:
                 self._push(entry)
         self._dispatch()
+        if isinstance(self.engine, StartsInBackground):
+            self.engine.wait_until_started()
 
     def cancel(self, jobs: Sequence[Job[Any]]) -> bool:
         """End jobs, queued or running: all of them leave the queue before the end of the first one frees a slot.
@@ -148,7 +136,7 @@ class Scheduler:
             cancel_queued: whether the jobs that have not started are cancelled.
         """
         with self._lock:
-            self._shut = True
+            self.is_shut = True
         if cancel_queued:
             self.cancel(self.waiting())
         self._close_if_done()
@@ -163,7 +151,7 @@ class Scheduler:
     def end(self) -> None:
         """Cancel every job and close the engine at once."""
         with self._lock:
-            self._shut = True
+            self.is_shut = True
         self.cancel(self.unfinished())
         self.engine.close()
         self.shutdown()
@@ -185,12 +173,14 @@ class Scheduler:
             return None if entry is None else sum(other < entry for other in self._waiting.values())
 
     def refuse_if_shut(self) -> None:
-        """Raise if the scheduler takes no more jobs.
+        """Raise if the scheduler takes no jobs.
 
         Raises:
-            RuntimeError: it was shut down.
+            RuntimeError: it was shut down, or this process was forked from the one that made it.
         """
-        if self._shut:
+        if self.owner_pid != os.getpid():
+            raise RuntimeError("This process was forked from the one that made the pool: make a new JobPool here.")
+        if self.is_shut:
             raise RuntimeError("cannot submit after shutdown: make a new JobPool.")
 
     def _push(self, entry: _Entry) -> None:
@@ -211,25 +201,32 @@ class Scheduler:
     def _next(self) -> _Entry | None:
         """Take the next job out of the queue, if a slot is free for it."""
         with self._lock:
-            while self._queue and len(self._running) < self._room_for(self._queue[0]):
+            while self._queue and len(self._running) < self.engine.slots:
                 entry = heapq.heappop(self._queue)
                 if self._waiting.pop(entry.job.id, None) is not None:  # else it was cancelled while it waited
                     self._running[entry.job.id] = entry
                     return entry
         return None
 
-    def _room_for(self, entry: _Entry) -> int:
-        """Return how many jobs may be at the engine for this one to go there too."""
-        reuses = entry.submission.options.isolation == "reuse"
-        return self.engine.slots + (self._hasty.ahead if reuses and self._hasty is not None else 0)
-
     def _start(self, entry: _Entry) -> None:
         entry.job._dispatched(entry.attempt)
         submission = entry.submission
-        future = self.engine.submit(
-            submission.folder, submission.options, submission.environment, attempt=entry.attempt
-        )
-        at_exit.finish_at_exit()
+        try:
+            future = self.engine.submit(
+                submission.folder,
+                submission.options,
+                submission.environment,
+                attempt=entry.attempt,
+                identity=submission.identity,
+            )
+        except BaseException as error:
+            with self._lock:
+                del self._running[entry.job.id]
+            reason = f"Its engine did not take it: {error!r}. Submit it again."
+            outcome = write_end(submission.folder, lost(submission.folder, reason, entry.attempt))
+            self._settle([(entry.job, outcome)])
+            raise
+        call_at_exit(_finish_at_exit)
         if entry.cancelled:  # between the queue and the engine, where neither could find it
             self.engine.cancel(entry.job.id)
         future.add_done_callback(lambda done: self._ended(entry, done))
@@ -252,9 +249,11 @@ class Scheduler:
 
     def _settle_unstarted(self, *entries: _Entry) -> None:
         """End jobs that were cancelled while they waited, as no engine knows of them."""
-        self._settle(
-            [(entry.job, write_end(entry.job.folder, cancelled_before_start(entry.begun))) for entry in entries]
-        )
+        ends = []
+        for entry in entries:
+            begun = entry.attempt if entry.attempt > 1 else 0
+            ends.append((entry.job, write_end(entry.job.folder, cancelled_before_start(begun))))
+        self._settle(ends)
 
     def _settle(self, ends: list[tuple[Job[Any], Outcome]]) -> None:
         self._journal.add_ended((job.folder, outcome.state) for job, outcome in ends)
@@ -263,9 +262,20 @@ class Scheduler:
 
     def _close_if_done(self) -> None:
         with self._lock:
-            if not self._shut or self._waiting or self._running or self._closing is not None:
+            if not self.is_shut or self._waiting or self._running or self._closing is not None:
                 return
             self._closing = threading.Thread(target=self.engine.close, name="jobcontainer-close")
             with contextlib.suppress(RuntimeError):  # at exit, from Python 3.12 on, no thread starts: who waits closes
                 self._closing.start()
             self._idle.notify_all()
+
+
+def _finish_at_exit() -> None:
+    """Wait for the jobs of a script, as the standard library's executors do; end those of an interactive session."""
+    interactive = hasattr(sys, "ps1")  # set by the plain prompt and by IPython, in a terminal or a kernel
+    for scheduler in schedulers_here():
+        try:
+            scheduler.end() if interactive else scheduler.shutdown()
+        except KeyboardInterrupt:
+            scheduler.end()
+            raise

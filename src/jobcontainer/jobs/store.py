@@ -41,7 +41,6 @@ class JobStore:
     """
 
     def __init__(self, path: str | os.PathLike[str] | None = None) -> None:
-        """Name the folder; it need not exist yet."""
         self._folder = store_folder(path)
         self._control = StoreControl(self._folder)
 

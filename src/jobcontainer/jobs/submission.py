@@ -12,9 +12,7 @@ from jobcontainer.jobfile.loading import check_file
 from jobcontainer.jobfile.serializer import Serializer, trust_file, write_file
 from jobcontainer.pickling.source_code import source_of
 from jobcontainer.process import Call, Environment, JobOptions
-from jobcontainer.storage.folder import PROCESS
-from jobcontainer.storage.owner import this_process
-from jobcontainer.storage.record import JobRecord
+from jobcontainer.storage.record import JobRecord, this_process
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -55,7 +53,6 @@ class Submitter:
     """
 
     def __init__(self, store: StoreFolder, owner: dict[str, Any] | None = None) -> None:
-        """Name the store; it is made with the first job."""
         self.store = store
         self.owner = owner or this_process()
         self._environment: Environment | None = None
@@ -70,18 +67,13 @@ class Submitter:
     ) -> Submission:
         """Write the folder of a process.
 
-        Args:
-            process: the process.
-            options: its options.
-            environment: of this process, where several submissions share it; None for that of now.
-
         Raises:
             SerializationError: the process can't go into a file; no folder is left.
             OSError: the store can't be written to; no folder is left.
         """
         name = options.name or name_of(process)
         with self._new_folder(name) as folder:
-            identity = write_file(process, folder.file(PROCESS), kind="process")
+            identity = write_file(process, folder.process_file, kind="process")
             submission = self._recorded(folder, name, options, source_of(process), environment)
             return replace(submission, identity=identity)
 
@@ -108,10 +100,6 @@ class Submitter:
             _snapshot(folder.process_file, new.process_file)
             here = replace(Environment.here(), cwd=record.cwd, sys_path=record.sys_path)
             return self._recorded(new, record.name, JobOptions(**record.options), record.source, here)
-
-    def discard(self, submission: Submission) -> None:
-        """Remove a folder whose job was never queued."""
-        shutil.rmtree(submission.folder.path)
 
     @contextlib.contextmanager
     def _new_folder(self, name: str) -> Iterator[JobFolder]:
@@ -146,11 +134,6 @@ class Submitter:
 
 def as_process(work: object, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Process[Any]:
     """Return what is to run as a process.
-
-    Args:
-        work: an object with ``run()``, or a function.
-        args: the function's arguments.
-        kwargs: the function's keyword arguments.
 
     Raises:
         TypeError: it is neither, or a process came with arguments; the message says what to do.

@@ -13,16 +13,17 @@ import threading
 import time
 import weakref
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from jobcontainer.events import Outcome, Started
 from jobcontainer.storage.ending import lost, may_be_retried, write_end
-from jobcontainer.storage.owner import is_alive
+from jobcontainer.storage.record import is_alive
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable
 
     from jobcontainer.jobs.job import Job
+    from jobcontainer.jobs.scheduler import Scheduler
     from jobcontainer.storage.folder import StoreFolder
 
 _LOOK_SECONDS = 0.1
@@ -30,16 +31,6 @@ _REQUESTS_SECONDS = 1.0  # for so long after the last request queues are looked 
 _PAUSE = 4  # times as long as a look took, so that ten thousand jobs never take a whole CPU
 _DELETED = "Its folder was deleted."
 _OWNER_GONE = "The kernel or script that ran it is gone; job.rerun() runs it again."
-
-
-class Queue(Protocol):
-    """Whoever holds jobs that have not started."""
-
-    def waiting(self) -> list[Job[Any]]:
-        """Return these jobs."""
-
-    def cancel(self, jobs: Sequence[Job[Any]]) -> bool:
-        """End jobs."""
 
 
 @dataclass(slots=True)
@@ -52,28 +43,19 @@ class _Watched:
 
 
 class Watcher:
-    """Moves the handles of other processes' jobs, and cancels queued jobs for other processes.
-
-    Args:
-        store: the store of all these jobs.
-    """
+    """Moves the handles of other processes' jobs, and cancels queued jobs for other processes."""
 
     def __init__(self, store: StoreFolder) -> None:
-        """Watch nothing yet."""
         self._store = store
         self._lock = threading.Lock()
         self._jobs: weakref.WeakKeyDictionary[Job[Any], _Watched] = weakref.WeakKeyDictionary()
-        self._queues: set[Queue] = set()
+        self._queues: set[Scheduler] = set()
         self._asked = 0
         self._look_until = 0.0
         self._thread: threading.Thread | None = None
 
     def add_jobs(self, jobs: Iterable[tuple[Job[Any], dict[str, Any]]]) -> None:
-        """Bring handles up to date, and watch those that have not ended from here on.
-
-        Args:
-            jobs: handles that were just made, each with the owner of its job.
-        """
+        """Bring new handles, each with its job's owner, up to date, and watch those that have not ended."""
         found = {job: _Watched(owner) for job, owner in jobs}
         self._look_at(found)
         if pending := {job: watched for job, watched in found.items() if not job.done()}:
@@ -81,7 +63,7 @@ class Watcher:
                 self._jobs.update(pending)
                 self._start()
 
-    def add_queue(self, queue: Queue) -> None:
+    def add_queue(self, queue: Scheduler) -> None:
         """Look for requests to cancel the jobs of a queue for as long as it has any."""
         with self._lock:
             if queue not in self._queues:
@@ -115,10 +97,10 @@ class Watcher:
             owner = repr(watched.owner)
             if owner not in alive:
                 alive[owner] = is_alive(watched.owner)
-            self._look(job, watched, alive[owner])
+            self._look(job, watched, alive=alive[owner])
 
     @staticmethod
-    def _look(job: Job[Any], watched: _Watched, alive: bool) -> None:  # noqa: FBT001 -- of this class alone
+    def _look(job: Job[Any], watched: _Watched, *, alive: bool) -> None:
         """Bring a handle up to date. Its owner was looked at first: what a dead one wrote is all there."""
         stamp = job.folder.events_stamp()
         if stamp != watched.stamp:

@@ -8,7 +8,7 @@ import re
 import shlex
 from typing import NoReturn
 
-from jobcontainer.jobs.option_flags import add_option_flags
+from jobcontainer.jobs.option_flags import add_option_flags, add_prune_flags
 
 CELL_HELP = """\
 Run a process of this cell outside the notebook, in an operating system process of its own.
@@ -64,15 +64,9 @@ class HelpRequested(Exception):  # noqa: N818 -- no error: its text is what the 
 
 
 class ArgumentParser(argparse.ArgumentParser):
-    """A parser that raises where argparse would end the process.
-
-    Args:
-        name: the magic, with its percent signs.
-        description: what it does.
-    """
+    """A parser that raises where argparse would end the process."""
 
     def __init__(self, name: str, description: str = "") -> None:
-        """Make a parser that has ``--help`` alone."""
         super().__init__(
             prog=name,
             description=description,
@@ -158,9 +152,7 @@ def jobs_parser() -> ArgumentParser:
     parser = ArgumentParser("%jobs", JOBS_HELP)
     parser.add_argument("action", nargs="?", default="list", choices=(*JOB_ACTIONS, "list", "prune"))
     parser.add_argument("id", nargs="?", help="a job's id, or the beginning of it")
-    parser.add_argument("--older-than", type=float, metavar="DAYS", help="with prune: jobs submitted before that")
-    parser.add_argument("--keep", type=int, metavar="N", help="with prune: keep the newest N in any case")
-    parser.add_argument("--all", action="store_true", help="with prune: every job that has ended")
+    add_prune_flags(parser)
     return parser
 
 

@@ -22,7 +22,7 @@ from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from jobcontainer.notebook.cell_outputs import MimeBundle, OutputList, value_bundle
-from jobcontainer.notebook.panel import LivePanel, can_be_live
+from jobcontainer.notebook.panel import LivePanel
 from jobcontainer.views.render import card_html, card_text
 
 if TYPE_CHECKING:
@@ -67,14 +67,13 @@ class CellCard:
         on_rerun: Callable[[Job[Any] | JobGroup[Any]], None],
         earlier: Sequence[CardSource] = (),
     ) -> None:
-        """Show the jobs as they are now, in the cell that runs."""
         self.source, self.headless = source, area.headless
         self.closed = threading.Event()
         self._id = uuid.uuid4().hex
         self._shell, self._wake, self._on_rerun, self._earlier = shell, wake, on_rerun, earlier
         self._requests: deque[str] = deque()
         self._pages = 0
-        live = not source.ended and not area.headless and can_be_live()
+        live = not source.ended and not area.headless
         self._panel = LivePanel(area, self._id, self.request) if live else None
         self._static, self._outputs = OutputList(area), OutputList(area)
         self._update_static(self._content())
@@ -188,9 +187,6 @@ class CellCard:
 class TerminalCard:
     """What a terminal shows of jobs: a line when they were submitted, and their end above the prompt.
 
-    Args:
-        source: the content of the card.
-
     Attributes:
         closed: set when the end has been shown.
     """
@@ -199,7 +195,6 @@ class TerminalCard:
     headless = False
 
     def __init__(self, source: CardSource) -> None:
-        """Show that the jobs were submitted."""
         self.source = source
         self.closed = threading.Event()
         card = source.card(time.time())

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from jobcontainer.events import JobState
 from jobcontainer.jobs.group import JobGroup
-from jobcontainer.notebook.cell_outputs import MOST_OUTPUTS, MimeBundle, display_bundle
+from jobcontainer.notebook.cell_outputs import MOST_OUTPUTS, MimeBundle
 from jobcontainer.views import units
 from jobcontainer.views.card import Card, job_card
 from jobcontainer.views.group_card import GroupSummary
@@ -33,18 +33,11 @@ _LONGEST_ERROR = 100
 
 
 class JobSource:
-    """The content of a card of one job.
-
-    Args:
-        job: the job.
-        on_change: called, from any thread, when its state has changed.
-        position: returns how many jobs start before a queued one; None where that is not known.
-    """
+    """The content of a card of one job."""
 
     def __init__(
         self, job: Job[Any], on_change: Callable[[], None], position: Callable[[Job[Any]], int | None] = lambda _: None
     ) -> None:
-        """Read nothing yet."""
         self.handle = job
         self._on_change, self._position = on_change, position
         self._reader = SnapshotReader(job, MOST_OUTPUTS)
@@ -67,8 +60,7 @@ class JobSource:
 
     def outputs(self) -> list[MimeBundle]:
         """Return its outputs, and a note where there are too many."""
-        bundles = [display_bundle(display) for display in self._reader.outputs()]
-        return bundles + _more_outputs(self._reader.more_outputs)
+        return _bundles(self._reader) + _more_outputs(self._reader.more_outputs)
 
     def result(self) -> object:
         """Return what ``run()`` returned."""
@@ -84,15 +76,9 @@ class JobSource:
 
 
 class GroupSource:
-    """The content of a card of a group.
-
-    Args:
-        group: the jobs.
-        on_change: called, from any thread, when the state of one has changed.
-    """
+    """The content of a card of a group."""
 
     def __init__(self, group: JobGroup[Any], on_change: Callable[[], None]) -> None:
-        """Count the jobs by state."""
         self.handle = group
         self._on_change = on_change
         self._changes: deque[Job[Any]] = deque()
@@ -186,7 +172,7 @@ class GroupSource:
         return self._readers.setdefault(job.id, SnapshotReader(job, MOST_OUTPUTS))
 
     def _read_outputs(self, reader: SnapshotReader) -> None:
-        bundles = [display_bundle(display) for display in reader.outputs()]
+        bundles = _bundles(reader)
         if bundles or reader.job.id in self._outputs:
             self._outputs[reader.job.id] = bundles
 
@@ -204,6 +190,10 @@ class _ErrorLine:
         first, *more = str(self._error).splitlines() or [""]
         cut = first[:_LONGEST_ERROR] + ("…" if more or len(first) > _LONGEST_ERROR else "")
         return f"<{type(self._error).__name__}: {cut}>"
+
+
+def _bundles(reader: SnapshotReader) -> list[MimeBundle]:
+    return [MimeBundle(display.data, display.metadata) for display in reader.outputs()]
 
 
 def _more_outputs(count: int) -> list[MimeBundle]:

@@ -101,11 +101,7 @@ def run_without_loop(coroutine: Coroutine[Any, Any, Any]) -> Any:
 
 
 def with_traceback(error: BaseException, lines: list[str] | None) -> BaseException:
-    """Have IPython show an error as these lines, or as its message alone, in place of a traceback.
-
-    Args:
-        error: the error, which is about to be raised.
-        lines: what to show; None for type and message.
+    """Have IPython show an error that is about to be raised as these lines, or as its message alone.
 
     Returns:
         The error.

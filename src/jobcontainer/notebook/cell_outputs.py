@@ -12,8 +12,6 @@ from jobcontainer.notebook.ipython_internals import CellRequest, call_formatter
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from jobcontainer.events import Display
-
 MOST_OUTPUTS = 40
 """How many outputs of one cell are shown; JupyterLab itself folds those beyond fifty."""
 
@@ -58,15 +56,11 @@ class OutputList:
     An output that changed is updated where it is; one that was removed is made empty, and the next one takes its place.
     So a job that clears and redraws a plot a thousand times has one output, and only changes are sent.
 
-    Args:
-        area: the outputs of the cell.
-
     Attributes:
         shown: the list as it is shown.
     """
 
     def __init__(self, area: OutputArea) -> None:
-        """Begin with no outputs."""
         self._area = area
         self._ids: list[str] = []
         self.shown: list[MimeBundle] = []
@@ -83,11 +77,6 @@ class OutputList:
         for bundle in target[len(self._ids) :]:
             self._ids.append(self._area.add(bundle))
         self.shown = list(wanted)
-
-
-def display_bundle(display: Display) -> MimeBundle:
-    """Return a job's output as an output of a cell."""
-    return MimeBundle(display.data, display.metadata)
 
 
 def value_bundle(shell: Any, value: object) -> MimeBundle | None:

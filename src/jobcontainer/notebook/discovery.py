@@ -79,10 +79,6 @@ def find_in_value(value: object) -> FoundProcesses | None:
 def find_in_classes(names: Iterable[str], namespace: Mapping[str, Any]) -> FoundProcesses:
     """Instantiate every class that a cell defines, except those that others of them inherit from.
 
-    Args:
-        names: the names of the classes.
-        namespace: where they are bound.
-
     Raises:
         NothingToRunError: no class has ``run()``, or one needs arguments.
     """

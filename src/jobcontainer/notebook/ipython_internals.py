@@ -25,9 +25,6 @@ class CellRequest:
     Relies on ``session``, ``pub_socket`` and ``topic`` of the shell's display publisher and on ``shell.get_parent``,
     which are undocumented. :func:`in_kernel` returns False where they are missing; there is no card then, but text.
 
-    Args:
-        shell: a kernel's shell.
-
     Attributes:
         cell_id: the id of the cell; empty where the front end sends none.
         request_id: the id of the request, different for each run of the cell.
@@ -35,7 +32,6 @@ class CellRequest:
     """
 
     def __init__(self, shell: Any) -> None:
-        """Remember the request."""
         publisher = shell.display_pub
         self._session, self._socket, self._topic = publisher.session, publisher.pub_socket, publisher.topic
         self._parent = shell.get_parent()
@@ -60,11 +56,6 @@ def parse_cell(shell: Any, text: str, raw: str) -> tuple[ast.Module, str]:
     Relies on methods of ``shell.compile`` and, for the number that tracebacks show, on ``displayhook.exec_result``, the
     result of the cell that runs: depending on IPython's version, ``shell.execution_count`` is this cell's number or the
     next one's. Without a result, that count is taken.
-
-    Args:
-        shell: IPython's shell.
-        text: the cell as IPython has transformed it.
-        raw: the cell as it was typed.
 
     Returns:
         The syntax tree, and the file name under which the lines are kept.
@@ -105,11 +96,6 @@ def await_cell_magic(shell: Any, name: str, lines: list[str]) -> list[str]:
     IPython decides before it runs a cell whether the cell needs the event loop, and sees only the call of the magic.
     Relies on the text of that call, ``get_ipython().run_cell_magic(name, line, cell)``, which converted notebooks hold
     too. Where it differs, such a cell runs without an event loop and an error says to await in a cell of its own.
-
-    Args:
-        shell: IPython's shell.
-        name: the magic.
-        lines: a cell as IPython has transformed it.
     """
     if lines and lines[0].startswith(f"{_RUN_CELL_MAGIC}{name!r},") and shell.autoawait:
         call: Any = ast.parse("".join(lines)).body[0]
@@ -147,11 +133,6 @@ def remove_magics(shell: Any, magics: Any, names: Iterable[tuple[str, str]]) -> 
     """Undo ``shell.register_magics``, for which IPython has no counterpart.
 
     Relies on the registries of the magics manager and on ``shell.configurables``. What is missing there is left alone.
-
-    Args:
-        shell: IPython's shell.
-        magics: what was registered.
-        names: "line" or "cell" and the name, for each magic.
     """
     manager = shell.magics_manager
     for kind, name in names:

@@ -11,6 +11,7 @@ from jobcontainer.events import JobState
 from jobcontainer.jobfile.serializer import Serializer
 from jobcontainer.jobs.container import LogCopy
 from jobcontainer.jobs.group import JobGroup
+from jobcontainer.jobs.option_flags import prune
 from jobcontainer.notebook.arguments import JOB_ACTIONS, ArgumentsError, jobs_parser, submit_parser
 from jobcontainer.views.render import Listing
 from jobcontainer.views.snapshot import traceback_text
@@ -23,24 +24,20 @@ if TYPE_CHECKING:
     from jobcontainer.jobs.store import JobStore
     from jobcontainer.notebook.discovery import FoundProcesses
 
-_DAY = 24 * 60 * 60
-
 
 def manage(given: argparse.Namespace, store: JobStore) -> Job[Any] | Listing | None:
-    """Run ``%jobs``.
-
-    Args:
-        given: the parsed line.
-        store: the store of the jobs.
-
-    Returns:
-        What IPython shows: a job, a list of jobs, or nothing.
+    """Run ``%jobs``, and return what IPython shows: a job, a list of jobs, or nothing.
 
     Raises:
         ArgumentsError: there is no such job, or the id or a condition is missing.
     """
     if given.action == "prune":
-        _prune(given, store)
+        try:
+            sys.stdout.write(f"{prune(store, given)}\n")
+        except ValueError:
+            raise ArgumentsError(
+                "%jobs prune deletes nothing without a condition: add --older-than DAYS, --keep N or --all."
+            ) from None
         return None
     if given.action not in JOB_ACTIONS:
         return Listing(store.jobs())
@@ -93,10 +90,6 @@ def unsuccessful(jobs: Job[Any] | JobGroup[Any]) -> Iterator[tuple[BaseException
 def completions(line: str, store: JobStore) -> list[str]:
     """Return the completions of the last word of a line that begins with one of the magics.
 
-    Args:
-        line: the line up to the cursor.
-        store: the store whose job ids are offered.
-
     Example:
         >>> completions("%%jobcontainer --mem", None)
         ['--memory']
@@ -114,15 +107,3 @@ def completions(line: str, store: JobStore) -> list[str]:
     else:
         return []
     return [word for word in offered if word.startswith(prefix)]
-
-
-def _prune(given: argparse.Namespace, store: JobStore) -> None:
-    older_than = None if given.older_than is None else given.older_than * _DAY
-    states = list(JobState) if given.all else None
-    try:
-        deleted = store.prune(older_than=older_than, keep=given.keep, states=states)
-    except ValueError:
-        raise ArgumentsError(
-            "%jobs prune deletes nothing without a condition: add --older-than DAYS, --keep N or --all."
-        ) from None
-    sys.stdout.write(f"{len(deleted)} jobs deleted\n")

@@ -19,7 +19,7 @@ from jobcontainer.errors import JobContainerError
 from jobcontainer.jobs.group import JobGroup
 from jobcontainer.jobs.job import Job
 from jobcontainer.jobs.option_flags import options_given
-from jobcontainer.jobs.pool import JobPool
+from jobcontainer.jobs.pool import JobPool, warm_up
 from jobcontainer.jobs.store import JobStore
 from jobcontainer.notebook import ipython_internals
 from jobcontainer.notebook.arguments import (
@@ -30,7 +30,7 @@ from jobcontainer.notebook.arguments import (
     jobs_parser,
     submit_parser,
 )
-from jobcontainer.notebook.card_registry import CardRegistry
+from jobcontainer.notebook.cards import CardRegistry
 from jobcontainer.notebook.cell import compile_cell, run_cell, run_without_loop, with_traceback
 from jobcontainer.notebook.discovery import NothingToRunError, find_in_classes, find_in_value
 from jobcontainer.notebook.jobs_magic import completions, manage, save, unsuccessful
@@ -55,7 +55,6 @@ class JobContainerMagics(Settings, Magics):
     shell: Any
 
     def __init__(self, shell: Any) -> None:
-        """Begin without pools; they are made with the first job."""
         super().__init__(shell=shell)
         self._pools: dict[str, JobPool] = {}
         self.cards = CardRegistry(shell)
@@ -186,6 +185,8 @@ def load(shell: Any) -> None:
         formatter = shell.display_formatter.ipython_display_formatter
         formatter.for_type(Job, magics.cards.open)
         formatter.for_type(JobGroup, magics.cards.open)
+    if magics.engine == "loky" and not magics.preload:
+        warm_up()  # while the user reads on, so that the first job starts at once
 
 
 def unload(shell: Any) -> None:

@@ -9,7 +9,6 @@ a cell runs) and are only passed on, by ``request``. The refresher calls everyth
 
 from __future__ import annotations
 
-import importlib.util
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
@@ -28,11 +27,6 @@ if TYPE_CHECKING:
 _WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 
 
-def can_be_live() -> bool:
-    """Return whether the packages that a panel needs are installed."""
-    return importlib.util.find_spec("anywidget") is not None
-
-
 class LivePanel:
     """The panel of one card, and its output in the cell.
 
@@ -43,7 +37,6 @@ class LivePanel:
     """
 
     def __init__(self, area: OutputArea, card_id: str, request: Callable[[str], None]) -> None:
-        """Show nothing yet."""
         self._cell_id, self._card_id, self._request = area.cell_id, card_id, request
         self._output = OutputList(area)
         self._widget: Any = None

@@ -27,7 +27,7 @@ _LEAVE_OUT: Final = "Leave it out of what run() returns, or return what it is ma
 _MOST_ROUNDS: Final = 20
 _MOST_SHOWN: Final = 10
 _LONGEST_PATH: Final = 200
-_SHORTEST_REDUCED, _LONGEST_REDUCED = 2, 6
+_REDUCED_LENGTHS: Final = range(2, 7)
 
 
 def diagnose(obj: object) -> list[Culprit]:
@@ -64,13 +64,7 @@ def _name_of(obj: object) -> str:
 
 
 def explained(obj: object, error: Exception, *, is_result: bool) -> SerializationError:
-    """Return the error that says why an object can't go into a file.
-
-    Args:
-        obj: the object.
-        error: what pickling it raised.
-        is_result: whether it is what ``run()`` returned; then the advice is different.
-    """
+    """Return the error that says why an object can't go into a file."""
     culprits = _culprits(obj, "result" if is_result else _name_of(obj))
     if is_result:
         culprits = [replace(culprit, hint=_LEAVE_OUT) for culprit in culprits]
@@ -95,7 +89,6 @@ class Probe(Pickler):
     """
 
     def __init__(self, skipped: frozenset[int] = frozenset()) -> None:
-        """Make a probe."""
         super().__init__(NullFile())
         self.failures: list[tuple[object, Exception]] = []
         self.last: object = None
@@ -132,7 +125,7 @@ class Probe(Pickler):
 
     def _asked(self, obj: Any) -> Any:
         value = super().reducer_override(obj)
-        if value is NotImplemented and not _goes_by_name(obj):
+        if value is NotImplemented and not isinstance(obj, (type, types.FunctionType)):  # those go by name
             special = self.dispatch_table.get(type(obj))
             value = special(obj) if special is not None else obj.__reduce_ex__(5)
         # pickle itself checks the name that a string is.
@@ -156,16 +149,11 @@ def _probed(obj: object) -> tuple[Probe, list[tuple[object, Exception]]]:
     return probe, found + probe.failures
 
 
-def _goes_by_name(obj: object) -> bool:
-    """Return whether pickle writes only a name for what the pickler leaves to it: a class or function."""
-    return isinstance(obj, (type, types.FunctionType))
-
-
 def _with_lists(value: Any) -> tuple[Any, ...]:
     """Check a reduce value as pickle does, and turn the iterators of items in it into lists."""
     if (
         not isinstance(value, tuple)
-        or not _SHORTEST_REDUCED <= len(value) <= _LONGEST_REDUCED
+        or len(value) not in _REDUCED_LENGTHS
         or not callable(value[0])
         or not isinstance(value[1], tuple)
     ):
@@ -179,18 +167,13 @@ def _stand_in() -> None:
 
 def _culprit(path: list[Part], error: Exception) -> Culprit:
     """Name the first well-known object of the path, or else its end."""
-    for words, part in path:
-        hint = hint_for(type(part))
-        if hint is not None:
-            return Culprit(_shortened(words), type_name(type(part)), hint)
-    words, part = path[-1]
-    return Culprit(_shortened(words), type_name(type(part)), _hint(part, error))
+    known = ((words, part, hint) for words, part in path if (hint := hint_for(type(part))) is not None)
+    words, part, hint = next(known, (*path[-1], None))
+    hint = hint or guess_for(type(part)) or _hint_of(error)
+    return Culprit(_shortened(words), type_name(type(part)), hint)
 
 
-def _hint(part: object, error: Exception) -> str:
-    guess = guess_for(type(part))
-    if guess is not None:
-        return guess
+def _hint_of(error: Exception) -> str:
     if isinstance(error.__cause__ or error, RecursionError):
         return "It is nested too deeply for pickle: make it flatter, for example a list instead of a chain."
     if isinstance(error, (TypeError, pickle.PicklingError)):
@@ -199,7 +182,5 @@ def _hint(part: object, error: Exception) -> str:
 
 
 def _shortened(words: str) -> str:
-    if len(words) <= _LONGEST_PATH:
-        return words
     half = _LONGEST_PATH // 2
-    return f"{words[:half]} ... {words[-half:]}"
+    return words if len(words) <= _LONGEST_PATH else f"{words[:half]} ... {words[-half:]}"

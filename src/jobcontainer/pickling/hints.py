@@ -88,11 +88,8 @@ def hint_for(cls: type) -> str | None:
         >>> hint_for(io.FileIO)
         'An open file belongs to one process: pass its path, and open it inside run().'
     """
-    for base in cls.__mro__:
-        known = _HINTS.get(f"{base.__module__}.{base.__qualname__}")
-        if known is not None:
-            return known
-    return None
+    names = (f"{base.__module__}.{base.__qualname__}" for base in cls.__mro__)
+    return next((_HINTS[name] for name in names if name in _HINTS), None)
 
 
 def guess_for(cls: type) -> str | None:

@@ -74,14 +74,7 @@ def _path(came_from: Mapping[int, tuple[str, object, int]], part: int) -> list[P
 
 
 def parts_of(whole: Any, words: str, reduced: Any, *, is_root: bool = False) -> Iterator[Part]:
-    """Yield the parts of an object.
-
-    Args:
-        whole: the object.
-        words: its own path.
-        reduced: its reduce value, the items in it as lists, or its definition; None where it has none.
-        is_root: whether it is the root; then its methods are called ``run()`` and not ``Train.run()``.
-    """
+    """Yield the parts of an object; those of the root are called ``run()`` and not ``Train.run()``."""
     if isinstance(whole, dict) and reduced is None:
         yield from _items(whole.items(), words)
     elif isinstance(whole, (set, frozenset)) and reduced is None:
@@ -110,7 +103,8 @@ def _parts_of_function(function: types.FunctionType, words: str, definition: Def
     for _, (names, *_, modules) in definition.code + definition.data:
         named |= names | {module.__name__: module for module in modules}
     for name, value in named.items():
-        yield f"{words} -> {_word_for(value)}{name}{_call_of(value)}", value
+        kind = "" if _call_of(value) or isinstance(value, (type, types.ModuleType)) else "global "
+        yield f"{words} -> {kind}{name}{_call_of(value)}", value
     for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
         with contextlib.suppress(ValueError):  # it is empty
             yield f"{words} -> closure {name}", cell.cell_contents
@@ -194,10 +188,6 @@ def _shown(key: object) -> str:
     except Exception:  # noqa: BLE001 -- user code
         text = f"<{type(key).__qualname__}>"
     return text if len(text) <= _LONGEST_KEY else text[: _LONGEST_KEY - 3] + "..."
-
-
-def _word_for(value: object) -> str:
-    return "" if _call_of(value) or isinstance(value, (type, types.ModuleType)) else "global "
 
 
 def _call_of(value: object) -> str:

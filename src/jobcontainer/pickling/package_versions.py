@@ -22,24 +22,14 @@ _compared: set[Distribution] = set()
 
 
 class Distribution(NamedTuple):
-    """A distribution of packages.
-
-    Attributes:
-        name: as package indexes write it, for example ``scikit-learn``.
-        version: its version; empty where it is not known.
-    """
+    """A distribution: its name as package indexes write it (``scikit-learn``), and its version, empty if not known."""
 
     name: str
     version: str
 
 
 def installed_modules(modules: Iterable[str]) -> list[str]:
-    """Return the modules that are installed: not of the standard library, the notebook's folder or this package.
-
-    Example:
-        >>> installed_modules({"cloudpickle.cloudpickle", "json.decoder", "__main__"})
-        ['cloudpickle.cloudpickle']
-    """
+    """Return the modules that are installed: not of the standard library, the notebook's folder or this package."""
     return sorted(
         name
         for name in modules
@@ -52,13 +42,7 @@ def installed_modules(modules: Iterable[str]) -> list[str]:
 
 
 def distributions_of(modules: Iterable[str]) -> dict[str, Distribution]:
-    """Find the distributions of installed packages.
-
-    Args:
-        modules: names of modules that are imported.
-
-    Returns:
-        The distribution by the name of the top-level package; packages of no distribution stand under their own name.
+    """Return the distributions of imported modules by their top-level packages; one of none has the package's name.
 
     Example:
         >>> [distribution.name for distribution in distributions_of(["cloudpickle.cloudpickle"]).values()]
@@ -70,20 +54,11 @@ def distributions_of(modules: Iterable[str]) -> dict[str, Distribution]:
 
 
 def other_versions(packages: Mapping[str, Distribution]) -> dict[str, tuple[str, str | None]]:
-    """Compare the versions that a file was written with to those here.
-
-    Args:
-        packages: as :func:`distributions_of` returned them when the file was written.
-
-    Returns:
-        The distributions that differ: version then, version here (None if it is not installed).
-    """
+    """Return the distributions of which this environment has another version: then, and here (None for none)."""
     changed: dict[str, tuple[str, str | None]] = {}
     for top, (name, version) in packages.items():
-        if _version_in_memory(top) != version:
-            here = _version_of(name)
-            if here != version:
-                changed[name] = version, here
+        if _version_in_memory(top) != version and (here := _version_of(name)) != version:
+            changed[name] = version, here
     return changed
 
 

@@ -75,7 +75,6 @@ class Pickler(cloudpickle_internals.BasePickler):
     """
 
     def __init__(self, file: Any) -> None:
-        """Make a pickler that writes into a file."""
         self.buffers: list[memoryview] = []
         super().__init__(file, protocol=5, buffer_callback=functools.partial(_stays_in_stream, self.buffers))
         self.by_value = False
@@ -254,7 +253,6 @@ class NullFile:
     """
 
     def __init__(self) -> None:
-        """Start with a size of zero."""
         self.size = 0
 
     def write(self, data: bytes | memoryview) -> int:

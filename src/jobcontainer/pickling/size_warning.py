@@ -25,12 +25,7 @@ _warned: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
 def warn_if_large(obj: object, size: int) -> None:
-    """Warn, once for each class, of a process file over 10 MB, and name its largest parts.
-
-    Args:
-        obj: the process.
-        size: of its file in bytes.
-    """
+    """Warn, once for each class, of a process whose file has over 10 MB, and name its largest parts."""
     definition = definition_of(obj)
     if size <= _LARGE or definition in _warned:
         return
@@ -47,10 +42,6 @@ def largest_parts(obj: object, name: str) -> list[tuple[str, int]]:
 
     An object that is large only because of a few of its parts is replaced by them, so that ``process.data['train']`` is
     named and not ``process``.
-
-    Args:
-        obj: the object.
-        name: what it is called.
     """
     total = _size_of(obj)
     open_parts = [(total, name, obj)]

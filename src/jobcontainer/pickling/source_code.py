@@ -43,13 +43,7 @@ class _Place(NamedTuple):
 
 
 def source_of(obj: object) -> str:
-    """Return the source of an object's class, or of a function, as it was in its cell.
-
-    Args:
-        obj: as :func:`definition_of` takes it.
-
-    Returns:
-        The text with its decorators; empty where it is not known.
+    """Return the source of what defines an object, with its decorators, as it was in its cell; empty if not known.
 
     Example:
         >>> source_of(source_of).splitlines()[0]
@@ -68,21 +62,17 @@ def source_of(obj: object) -> str:
 
 
 def definition_of(obj: object) -> type | Callable[..., Any]:
-    """Return what defines an object: its class, or the function that it calls.
-
-    Args:
-        obj: an instance, a class, a function, a bound method, a partial or a :class:`~jobcontainer.process.Call`.
-    """
+    """Return what defines an object: its class, or the function that a partial or a Call calls."""
     while isinstance(obj, (functools.partial, Call)):
         obj = obj.func if isinstance(obj, functools.partial) else obj.function
     return obj if isinstance(obj, _DEFINED) else type(obj)
 
 
 def definition_in(sources: bytes | bytearray, qualified_name: str, file: str = "") -> str:
-    """Return the definition of a class or function from the sources of a file; empty where it is not in them.
+    """Return the definition of a class or function from what :func:`carried_sources` returned; empty for none.
 
     Args:
-        sources: what :func:`carried_sources` returned.
+        sources: the sources.
         qualified_name: its ``__qualname__``.
         file: where it is, if that is known.
     """
@@ -130,19 +120,19 @@ def _is_generated(code: types.CodeType, cls: type) -> bool:
     return name.startswith("<") and _definition(name, cls.__qualname__, code.co_firstlineno) is None
 
 
-def remember(sources: bytes | bytearray, *, own_process: bool) -> None:
+def remember(texts: Mapping[str, str], *, own_process: bool) -> None:
     """Register sources for tracebacks and for :mod:`inspect`.
 
     Args:
-        sources: what :func:`carried_sources` returned.
+        texts: the sources, by the names of their files.
         own_process: whether this process is a job's. There they replace files on disk, which may have been edited
             since; elsewhere only what is not known yet is added.
     """
-    for name, text in texts_in(sources).items():
+    for name, text in texts.items():
         if own_process or not (cpython_internals.has_source(name) or Path(name).exists()):
             cpython_internals.add_source(name, text)
             _carried.add(name)
-    if sources and own_process:
+    if texts and own_process:
         let_inspect_find_classes()
 
 

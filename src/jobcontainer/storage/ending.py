@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from jobcontainer.errors import JobCrashedError, JobError, JobFailedError, JobLostError, JobMemoryError, JobTimeoutError
 from jobcontainer.events import RETRIED, JobState, Outcome
-from jobcontainer.storage.result import kind_of
+from jobcontainer.storage.result import decided_state
 
 if TYPE_CHECKING:
     from jobcontainer.storage.folder import JobFolder
@@ -31,10 +31,6 @@ def write_end(folder: JobFolder, outcome: Outcome) -> Outcome:
     """Append how an attempt ended to the job's events.
 
     A folder that was removed, or a full disk, costs the line in the file but not the outcome, which is returned.
-
-    Args:
-        folder: the job's folder.
-        outcome: how it ended.
     """
     with contextlib.suppress(OSError):
         folder.append_event(outcome)
@@ -42,11 +38,7 @@ def write_end(folder: JobFolder, outcome: Outcome) -> Outcome:
 
 
 def cancelled_before_start(attempt: int = 0) -> Outcome:
-    """Return the end of a job that was cancelled before a process began with it.
-
-    Args:
-        attempt: the attempt that never began; 0 where the job never left the queue.
-    """
+    """Return the end of an attempt that was cancelled before a process began; 0 if the job never left the queue."""
     return Outcome(state=JobState.CANCELLED, at=time.time(), reason="It had not started.", attempt=attempt)
 
 
@@ -54,27 +46,14 @@ def lost(folder: JobFolder, reason: str, attempt: int = 0) -> Outcome:
     """Return the end of a job whose worker went away without reporting one.
 
     The result file decides where it is complete: a job that had written its result before its worker died has
-    succeeded (or failed, where the result is an exception).
-
-    Args:
-        folder: the job's folder.
-        reason: what became of the worker, and what to do next.
-        attempt: the attempt that was lost.
+    succeeded (or failed, where the result is an exception). The reason says what to do next.
     """
-    try:
-        kind = kind_of(folder.result_file)
-    except OSError:  # FileNotFoundError: there is none
-        kind = ""
-    state = {"result": JobState.SUCCEEDED, "error": JobState.FAILED}.get(kind, JobState.LOST)
+    state = decided_state(folder.result_file) or JobState.LOST
     return Outcome(state=state, at=time.time(), reason=reason, attempt=attempt)
 
 
 def may_be_retried(outcome: Outcome, retries: int) -> bool:
-    """Whether a job that ended so is tried again; the one rule for it.
-
-    Args:
-        outcome: how the attempt ended.
-        retries: how often the job may be tried again, as in its options.
+    """Whether a job that ended so, and has so many retries in its options, is tried again; the one rule for it.
 
     Example:
         >>> may_be_retried(Outcome(state=JobState.CRASHED, at=0.0, attempt=1), retries=1)
@@ -86,12 +65,7 @@ def may_be_retried(outcome: Outcome, retries: int) -> bool:
 
 
 def error_of(outcome: Outcome, folder: JobFolder) -> JobError:
-    """Return an end as an exception: what happened, where the log is, and its last lines.
-
-    Args:
-        outcome: an end that is neither success nor a cancel.
-        folder: the job's folder.
-    """
+    """Return an end, neither success nor a cancel, as an exception: what happened, where the log is, how it ends."""
     tail = "\n".join(folder.tail(_TAIL))
     message = f"Job {folder.id} {outcome.state.words}: {outcome.reason or outcome.error_message}"
     if str(folder.log_file) not in message:

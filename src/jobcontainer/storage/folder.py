@@ -11,12 +11,13 @@ from __future__ import annotations
 import json
 import os
 import stat
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from jobcontainer.events import Outcome, Started, event_from_json, event_line
+from jobcontainer.events import Outcome, Started, event_from_json, event_to_json
 from jobcontainer.jobfile.atomic import write_whole
-from jobcontainer.storage.jsonl import append, read_lines
+from jobcontainer.storage.jsonl import append_lines, read_lines
 from jobcontainer.storage.record import JobRecord, new_job_id
 
 if TYPE_CHECKING:
@@ -26,92 +27,69 @@ if TYPE_CHECKING:
 
 _TAIL_BLOCK = 64 * 1024
 
-PROCESS: Final = "process.job"
-RESULT: Final = "result.job"
-LOG: Final = "log.txt"
-PROGRESS: Final = "progress"
-CANCEL: Final = "cancel"
-_RECORD: Final = "job.json"
-_EVENTS: Final = "events.jsonl"
+_CANCEL: Final = "cancel"
 
 
 class JobFolder:
-    """The folder of one job.
-
-    Args:
-        path: the folder; it need not exist yet.
+    """The folder of one job, which need not exist yet.
 
     Example:
         >>> JobFolder("/tmp/store/20261122-120000.000000-Train-a1b2c3").id
         '20261122-120000.000000-Train-a1b2c3'
     """
 
-    __slots__ = ("_path",)
+    __slots__ = ("path",)
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        """Name the folder; nothing is read or made."""
-        self._path = os.fspath(path)
+        self.path = Path(path)
 
     def __fspath__(self) -> str:
         """Return the path, so that a folder can be passed where a path can."""
-        return self._path
+        return str(self.path)
 
     def __repr__(self) -> str:
         """Show the path."""
-        return f"JobFolder({self._path!r})"
-
-    @property
-    def path(self) -> Path:
-        """The folder; made when it is asked for, as a Path is large where ten thousand jobs are queued."""
-        return Path(self._path)
+        return f"JobFolder({str(self.path)!r})"
 
     @property
     def id(self) -> str:
         """The job's id."""
-        return os.path.basename(self._path)  # noqa: PTH119 -- of ten thousand jobs in a listing
-
-    def file(self, name: str) -> str:
-        """Name one of its files as a text: to make a Path takes longer than to write a small file.
-
-        Args:
-            name: a constant of this module, as :data:`PROCESS`.
-        """
-        return f"{self._path}{os.sep}{name}"
+        return self.path.name
 
     @property
     def process_file(self) -> Path:
         """The process, as Serializer wrote it."""
-        return Path(self.file(PROCESS))
+        return self.path / "process.job"
 
     @property
     def result_file(self) -> Path:
         """What ``run()`` returned or raised; exists only once it did."""
-        return Path(self.file(RESULT))
+        return self.path / "result.job"
 
     @property
     def record_file(self) -> Path:
         """The facts of the job, written once."""
-        return Path(self.file(_RECORD))
+        return self.path / "job.json"
 
     @property
     def log_file(self) -> Path:
         """Standard output and error of the job, in order."""
-        return Path(self.file(LOG))
+        return self.path / "log.txt"
 
     @property
     def events_file(self) -> Path:
         """What happened, a line each."""
-        return Path(self.file(_EVENTS))
+        return self.path / "events.jsonl"
 
     @property
     def progress_file(self) -> Path:
-        """The last progress, memory-mapped."""
-        return Path(self.file(PROGRESS))
+        """The bars as they were at the last update."""
+        return self.path / "progress"
 
     @property
     def cancel_file(self) -> Path:
         """Exists once another process asked for the job's end."""
-        return Path(self.file(CANCEL))
+        return self.path / _CANCEL
 
     def ask_to_cancel(self) -> None:
         """Ask whoever runs the job to end it."""
@@ -119,7 +97,7 @@ class JobFolder:
 
     def is_asked_to_cancel(self) -> bool:
         """Return whether another process asked for the job's end."""
-        return os.path.exists(self.file(CANCEL))  # noqa: PTH110 -- as file()
+        return self.cancel_file.exists()
 
     def size(self) -> int:
         """Return the bytes that the job's files take on disk; files shared by hard links count in each folder."""
@@ -135,11 +113,11 @@ class JobFolder:
             FileExistsError: there is such a folder already.
             OSError: the store can't be written to.
         """
-        os.mkdir(self._path, 0o700)  # noqa: PTH102 -- as file()
+        self.path.mkdir(0o700)
 
     def write_record(self, record: JobRecord) -> None:
         """Write ``job.json``, whole or not at all."""
-        write_whole(self.file(_RECORD), json.dumps(record.to_json()).encode())
+        write_whole(self.record_file, json.dumps(asdict(record)).encode())
 
     def read_record(self) -> JobRecord:
         """Read ``job.json``.
@@ -151,32 +129,21 @@ class JobFolder:
 
     def append_event(self, event: Event) -> None:
         """Add one line to ``events.jsonl``."""
-        self.append_line(event_line(event))
-
-    def append_line(self, line: bytes) -> None:
-        """Add what :func:`~jobcontainer.events.event_line` gave to ``events.jsonl``."""
-        append(self.file(_EVENTS), line)
+        append_lines(self.events_file, [event_to_json(event)])
 
     def read_events(self, offset: int = 0) -> tuple[list[Event], int]:
-        """Read the events from a byte offset on.
-
-        Args:
-            offset: where an earlier call stopped; 0 for all.
-
-        Returns:
-            The events, and the offset at which the next call goes on.
-        """
+        """Read the events from a byte offset on; return them, and the offset at which the next call goes on."""
         lines, offset = read_lines(self.events_file, offset)
         events = (event_from_json(line) for line in lines)
         return [event for event in events if event is not None], offset
 
     def record_stamp(self) -> str | None:
         """Return what changes whenever ``job.json`` does; None where there is no such file."""
-        return _stamp(self.file(_RECORD))
+        return _stamp(self.record_file)
 
     def events_stamp(self) -> str | None:
         """Return what changes whenever an event is added; None where there is none yet."""
-        return _stamp(self.file(_EVENTS))
+        return _stamp(self.events_file)
 
     def last_turn(self) -> Started | Outcome | None:
         """Return the last event that is the start or the end of an attempt; None where none began."""
@@ -193,13 +160,9 @@ class JobFolder:
             return b""
 
     def tail(self, lines: int) -> list[str]:
-        """Read the last lines of the log without reading all of it.
+        """Read the last lines of the log, so many at the most, without reading all of it.
 
-        Args:
-            lines: how many at the most.
-
-        Returns:
-            The lines without their ends; bytes that are not UTF-8 are shown as replacement characters.
+        Bytes that are not UTF-8 are shown as replacement characters.
         """
         try:
             with self.log_file.open("rb") as log:
@@ -219,16 +182,11 @@ class JobFolder:
 
 
 class StoreFolder:
-    """The folder that holds the job folders, and their journal.
-
-    Args:
-        path: the folder; :meth:`create` makes it.
-    """
+    """The folder that holds the job folders, and their journal."""
 
     __slots__ = ("path",)
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        """Name the folder; nothing is read or made."""
         self.path = Path(path).absolute()
 
     @property
@@ -239,7 +197,7 @@ class StoreFolder:
     @property
     def cancel_file(self) -> Path:
         """Touched whenever a process asks for the end of another's job, so that one look finds all requests."""
-        return self.path / CANCEL
+        return self.path / _CANCEL
 
     @property
     def host_lock_file(self) -> Path:
@@ -287,7 +245,7 @@ class StoreFolder:
 
     def job(self, job_id: str) -> JobFolder:
         """Name the folder of a job; nothing is read or made."""
-        return JobFolder(f"{self.path}{os.sep}{job_id}")
+        return JobFolder(self.path / job_id)
 
     def job_folders(self) -> Iterator[JobFolder]:
         """Go through the folders of jobs, oldest first."""
@@ -307,10 +265,10 @@ def store_folder(store: str | os.PathLike[str] | None) -> StoreFolder:
     return StoreFolder(store if store is not None else os.environ.get("JOBCONTAINER_HOME") or ".jobcontainer")
 
 
-def _stamp(path: str) -> str | None:
+def _stamp(path: Path) -> str | None:
     """Return size and modification time of a regular file; None for anything else."""
     try:
-        found = os.lstat(path)
+        found = path.lstat()
     except OSError:
         return None
     return f"{found.st_size}:{found.st_mtime_ns}" if stat.S_ISREG(found.st_mode) else None

@@ -27,32 +27,19 @@ _EVENTS = "events"
 
 @dataclass(frozen=True, slots=True)
 class JournalEntry:
-    """What is known of a job without reading its events.
-
-    Attributes:
-        folder: its folder.
-        name: what it is called.
-        submitted: when, in seconds since the epoch.
-        owner: who runs it.
-        state: how it ended; None where only its events can say whether it has.
-    """
+    """What is known of a job without reading its events."""
 
     folder: JobFolder
     name: str
     submitted: float
     owner: dict[str, Any]
-    state: JobState | None = None
+    state: JobState | None = None  # how it ended; None where only its events can say whether it has
 
 
 class Journal:
-    """The index of a store's jobs.
-
-    Args:
-        store: the store.
-    """
+    """The index of a store's jobs."""
 
     def __init__(self, store: StoreFolder) -> None:
-        """Name the store; nothing is read yet."""
         self._store = store
 
     def entries(self) -> list[JournalEntry]:

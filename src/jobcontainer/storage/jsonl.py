@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from jobcontainer.jobfile.atomic import write_all
 
@@ -12,12 +13,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
-_ENCODER: Final = json.JSONEncoder(separators=(",", ":"))  # what json.dumps makes anew for each call
-
 
 def append_lines(path: Path, records: Iterable[dict[str, Any]]) -> None:
     """Add records to a file of JSON lines, in one write, so that two writers never mix their lines."""
-    if data := "".join([_ENCODER.encode(record) + "\n" for record in records]).encode():
+    if data := "".join([json.dumps(record) + "\n" for record in records]).encode():
         append(path, data)
 
 
@@ -44,16 +43,8 @@ def read_lines(path: Path, offset: int = 0) -> tuple[list[dict[str, Any]], int]:
     except FileNotFoundError:
         return [], offset
     whole = data.rfind(b"\n") + 1
-    lines = data[:whole].splitlines()
-    try:
-        records = json.loads(b"[" + b",".join(lines) + b"]")  # one call for all: a journal has tens of thousands
-    except ValueError:
-        records = [record for record in map(_read_line, lines) if record is not None]
+    records = []
+    for line in data[:whole].splitlines():
+        with contextlib.suppress(ValueError):
+            records.append(json.loads(line))
     return [record for record in records if isinstance(record, dict)], offset + whole
-
-
-def _read_line(line: bytes) -> Any:
-    try:
-        return json.loads(line)
-    except ValueError:
-        return None

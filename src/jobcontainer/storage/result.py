@@ -6,6 +6,7 @@ import traceback
 from typing import TYPE_CHECKING, Any
 
 from jobcontainer.errors import JobFailedError, JobFileError
+from jobcontainer.events import JobState
 from jobcontainer.jobfile.loading import load_file
 from jobcontainer.jobfile.reader import FileReader
 from jobcontainer.jobfile.serializer import Serializer, write_file
@@ -20,7 +21,6 @@ class RemoteTraceback(Exception):  # noqa: N818 -- a traceback, shown as the cau
     """The traceback of the job's process, attached as ``__cause__`` to what ``run()`` raised there."""
 
     def __init__(self, text: str) -> None:
-        """Keep the traceback's text."""
         super().__init__(text)
         self.text = text
 
@@ -30,10 +30,7 @@ class RemoteTraceback(Exception):  # noqa: N818 -- a traceback, shown as the cau
 
 
 def write_returned(path: str | os.PathLike[str], value: object) -> FileIdentity:
-    """Put what ``run()`` returned into the result file.
-
-    Returns:
-        The identity of the file, for those who trust this process that it is whole.
+    """Put what ``run()`` returned into the result file; return its identity, for those who trust this process.
 
     Raises:
         SerializationError: it can't go into a file.
@@ -46,7 +43,7 @@ def write_raised(path: str | os.PathLike[str], error: BaseException) -> None:
     """Put what ``run()`` raised into the result file, or its type, message and traceback where it can't be carried.
 
     An exception whose constructor takes other arguments than its ``args`` goes into a file and never comes out again.
-    So what was written is read back here, where the failure can still be told.
+    So what was written is read back here, where the failure can still be reported.
 
     Raises:
         OSError: the file can't be written.
@@ -80,23 +77,23 @@ def read_result(path: str | os.PathLike[str], identity: FileIdentity | None = No
         JobFileError: it can't be loaded.
     """
     content = load_file(path, identity=identity)
-    if kind_of(path) != "error":
+    if _kind_of(path) != "error":
         return content, None
     error, text = content
     error.__cause__ = RemoteTraceback(text)
     return None, error
 
 
-def kind_of(path: str | os.PathLike[str]) -> str:
-    """Tell whether a result file holds a ``result`` or an ``error``, without loading it; empty if it is not whole.
+def decided_state(path: str | os.PathLike[str]) -> JobState | None:
+    """Return the end that a complete result file decides, without loading it; None where there is no such file."""
+    return {"result": JobState.SUCCEEDED, "error": JobState.FAILED}.get(_kind_of(path))
 
-    Raises:
-        FileNotFoundError: there is no result file.
-    """
+
+def _kind_of(path: str | os.PathLike[str]) -> str:
     try:
         with FileReader(path) as file:
             return str(file.header().fields["kind"])
-    except JobFileError:
+    except (OSError, JobFileError):  # missing, not complete
         return ""
 
 

@@ -37,7 +37,7 @@ ICONS = {
     JobState.LOST: "?",
 }
 
-_NO_ERRORS = {JobState.SUCCEEDED, JobState.CANCELLED}
+NO_ERRORS = {JobState.SUCCEEDED, JobState.CANCELLED}
 
 _FRAME = re.compile(
     r'^ +File "(?P<file>[^"\n]+)", line (?P<line>\d+)(?:, in (?P<function>[^\n]+))?\n(?: {4,}(?P<code>[^\n]+))?',
@@ -129,10 +129,6 @@ class Card:
 def job_card(job: JobSnapshot, now: float) -> Card:
     """Make the card of a job.
 
-    Args:
-        job: what was read.
-        now: the moment of reading, in seconds since the epoch.
-
     Example:
         >>> from jobcontainer.views.snapshot import JobSnapshot
         >>> card = job_card(JobSnapshot(id="1", name="Train", state=JobState.QUEUED, position=2), now=0.0)
@@ -142,7 +138,6 @@ def job_card(job: JobSnapshot, now: float) -> Card:
     outcome = job.outcome
     failed = job.state is JobState.FAILED and outcome is not None
     running = job.state is JobState.RUNNING
-    log = visible_lines(list(job.log))
     return Card(
         id=job.id,
         state=job.state,
@@ -152,11 +147,11 @@ def job_card(job: JobSnapshot, now: float) -> Card:
         facts=_running_facts(job) if running else _ended_facts(job),
         clock=max(0.0, now - job.started) if running and job.started else None,
         bars=bar_lines(job.bars, moving=not job.state.ended),
-        error=error_line(outcome) if outcome is not None and job.state not in _NO_ERRORS else "",
+        error=error_line(outcome) if outcome is not None and job.state not in NO_ERRORS else "",
         where=own_line(job.traceback) if failed else "",
         traceback=shown(job.traceback, LONGEST_TRACEBACK, keep_end=True),
-        notes=(*_waiting(job), *_why_cancelled(job), *job.notes),
-        log=tuple(log),
+        notes=units.present(_place_in_queue(job), _why_cancelled(job)),
+        log=tuple(visible_lines(list(job.log))),
         log_title=_log_title(job),
         log_file=str(job.log_file) if job.log_file and job.log else "",
         actions=("rerun",) if job.state.ended else ("cancel",),
@@ -164,12 +159,7 @@ def job_card(job: JobSnapshot, now: float) -> Card:
 
 
 def bar_lines(bars: tuple[Bar, ...], *, moving: bool) -> tuple[BarLine, ...]:
-    """Make the texts of progress bars; of more than six, of the outermost and the newest.
-
-    Args:
-        bars: the bars as they are now.
-        moving: whether they may go on; speed and time left are shown only then.
-    """
+    """Make the texts of progress bars; of more than six, of the outermost and the newest."""
     kept = bars if len(bars) <= MOST_BARS else (bars[0], *bars[1 - MOST_BARS :])
     return tuple(
         BarLine(
@@ -225,39 +215,26 @@ def _bar_facts(bar: Bar, *, moving: bool) -> tuple[str, ...]:
     fraction, left = bar.fraction, bar.seconds_left
     done = units.number(bar.done)
     unfinished = moving and (bar.total is None or bar.done < bar.total)
-    return tuple(
-        fact
-        for fact in (
-            f"{fraction:.0%}".replace("%", " %") if fraction is not None else "",
-            f"{done}/{units.number(bar.total)}" if bar.total is not None else done,
-            units.rate(bar.rate) if bar.rate and unfinished else "",
-            f"{units.seconds(left)} left" if left and unfinished else "",
-            shown(bar.message, LONGEST_NAME),
-        )
-        if fact
+    return units.present(
+        f"{fraction:.0%}".replace("%", " %") if fraction is not None else "",
+        f"{done}/{units.number(bar.total)}" if bar.total is not None else done,
+        units.rate(bar.rate) if bar.rate and unfinished else "",
+        f"{units.seconds(left)} left" if left and unfinished else "",
+        shown(bar.message, LONGEST_NAME),
     )
 
 
 def _running_facts(job: JobSnapshot) -> tuple[str, ...]:
     limit, timeout = job.options.get("memory"), job.options.get("timeout")
     retries = job.options.get("retries", 0)
-    return tuple(
-        fact
-        for fact in (
-            f"attempt {job.attempts} of {retries + 1}" if job.attempts > 1 else "",
-            f"at most {units.seconds(timeout)}" if timeout else "",
-            f"CPU {job.load:.0%}".replace("%", " %") if job.load is not None else "",
-            _memory(job.memory, limit),
-        )
-        if fact
+    held = memory_text(job.memory) if job.memory else ""
+    allowed = memory_text(limit) if limit else ""
+    return units.present(
+        f"attempt {job.attempts} of {retries + 1}" if job.attempts > 1 else "",
+        f"at most {units.seconds(timeout)}" if timeout else "",
+        f"CPU {job.load:.0%}".replace("%", " %") if job.load is not None else "",
+        f"{held} of {allowed}" if held and allowed else held or (f"at most {allowed}" if allowed else ""),
     )
-
-
-def _memory(held: int, limit: int | None) -> str:
-    """Return how much memory is held, of how much that is allowed."""
-    if not limit:
-        return memory_text(held) if held else ""
-    return f"{memory_text(held)} of {memory_text(limit)}" if held else f"at most {memory_text(limit)}"
 
 
 def _ended_facts(job: JobSnapshot) -> tuple[str, ...]:
@@ -266,31 +243,25 @@ def _ended_facts(job: JobSnapshot) -> tuple[str, ...]:
         return ()
     usage, limit = outcome.usage, job.options.get("memory")
     peak = f"peak {memory_text(usage.peak_memory)}" if usage.peak_memory else ""
-    return tuple(
-        fact
-        for fact in (
-            units.seconds(usage.wall) if usage.wall else "",
-            f"attempt {outcome.attempt}" if outcome.attempt > 1 else "",
-            f"CPU {units.seconds(usage.cpu)}" if usage.cpu else "",
-            f"{peak} of {memory_text(limit)}" if peak and limit else peak,
-            units.clock(outcome.at),
-        )
-        if fact
+    return units.present(
+        units.seconds(usage.wall) if usage.wall else "",
+        f"attempt {outcome.attempt}" if outcome.attempt > 1 else "",
+        f"CPU {units.seconds(usage.cpu)}" if usage.cpu else "",
+        f"{peak} of {memory_text(limit)}" if peak and limit else peak,
+        units.clock(outcome.at),
     )
 
 
-def _waiting(job: JobSnapshot) -> tuple[str, ...]:
+def _place_in_queue(job: JobSnapshot) -> str:
     if job.state is not JobState.QUEUED or job.position is None:
-        return ()
+        return ""
     if job.position == 0:
-        return ("It is next: it starts as soon as a slot is free.",)
-    return (f"{units.count(job.position, 'job')} start{'s' if job.position == 1 else ''} before it.",)
+        return "It is next: it starts as soon as a slot is free."
+    return f"{units.count(job.position, 'job')} start{'s' if job.position == 1 else ''} before it."
 
 
-def _why_cancelled(job: JobSnapshot) -> tuple[str, ...]:
-    if job.state is not JobState.CANCELLED or job.outcome is None or not job.outcome.reason:
-        return ()
-    return (shown(job.outcome.reason, LONGEST_MESSAGE),)
+def _why_cancelled(job: JobSnapshot) -> str:
+    return shown(job.outcome.reason, LONGEST_MESSAGE) if job.state is JobState.CANCELLED and job.outcome else ""
 
 
 def _log_title(job: JobSnapshot) -> str:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from jobcontainer.events import Bar, JobState
 from jobcontainer.views import units
 from jobcontainer.views.ansi import visible_text
-from jobcontainer.views.card import ICONS, LONGEST_NAME, BarLine, Card, Row, bar_lines, error_line, shown
+from jobcontainer.views.card import ICONS, LONGEST_NAME, NO_ERRORS, Card, Row, bar_lines, error_line, shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -39,14 +39,9 @@ class _Kind:
 
 
 class GroupSummary:
-    """Counts the jobs of a group by state, and its failures by what they say.
-
-    Args:
-        jobs: the group's jobs; each is counted in its present state.
-    """
+    """Counts the jobs of a group by state, and its failures by what they say."""
 
     def __init__(self, jobs: Sequence[JobView]) -> None:
-        """Count every job once."""
         self.jobs = jobs
         self.name = _common_name(jobs)
         self.numbers = {job.id: number for number, job in enumerate(jobs, start=1)}
@@ -66,11 +61,10 @@ class GroupSummary:
     @property
     def state(self) -> JobState:
         """The state of the whole: of its failures the most frequent kind, where there are any."""
-        if self.counts[JobState.RUNNING] or (self.counts[JobState.QUEUED] and len(self._ended_states()) > 0):
-            return JobState.RUNNING
-        if self.counts[JobState.QUEUED]:
-            return JobState.QUEUED
-        bad = {state: self.counts[state] for state in self._ended_states() if state is not JobState.SUCCEEDED}
+        ended = [state for state in JobState if state.ended and self.counts[state]]
+        if not self.ended:
+            return JobState.RUNNING if self.counts[JobState.RUNNING] or ended else JobState.QUEUED
+        bad = {state: self.counts[state] for state in ended if state is not JobState.SUCCEEDED}
         return max(bad, key=bad.__getitem__) if bad else JobState.SUCCEEDED
 
     def note(self, job: JobView) -> None:
@@ -90,12 +84,7 @@ class GroupSummary:
             self._note_end(job)
 
     def card(self, now: float, look: Callable[[JobView], JobSnapshot]) -> Card:
-        """Make the card of the group.
-
-        Args:
-            now: the moment, in seconds since the epoch.
-            look: reads a running job, for its row.
-        """
+        """Make the card of the group."""
         state, total = self.state, len(self.jobs)
         done = total - self.counts[JobState.QUEUED] - self.counts[JobState.RUNNING]
         began = self.jobs[0].submitted if self.jobs else now
@@ -106,7 +95,7 @@ class GroupSummary:
             id=self.jobs[0].id if self.jobs else "",
             state=state,
             icon=ICONS[state],
-            words=self._words(),
+            words=", ".join(f"{self.counts[state]:,} {state.words}" for state in _ORDER if self.counts[state]),
             name=self.name,
             facts=(units.seconds(self._last_end - began), units.clock(self._last_end)) if self.ended else (),
             clock=None if self.ended else now - began,
@@ -126,28 +115,17 @@ class GroupSummary:
         if outcome is None:
             return
         self._last_end = max(self._last_end, outcome.at)
-        if outcome.state is not JobState.SUCCEEDED and outcome.state is not JobState.CANCELLED:
+        if outcome.state not in NO_ERRORS:
             error = shown(error_line(outcome).split("\n", 1)[0], _LONGEST_ERROR)
             kind = self._kinds.setdefault(error, _Kind(outcome.state, job))
             kind.count += 1
             kind.newest, kind.at = job, outcome.at
 
-    def _ended_states(self) -> list[JobState]:
-        return [state for state in JobState if state.ended and self.counts[state]]
-
-    def _words(self) -> str:
-        return ", ".join(f"{self.counts[state]:,} {state.words}" for state in _ORDER if self.counts[state])
-
     def _row(self, job: JobView, seen: JobSnapshot) -> Row:
-        bars: tuple[BarLine, ...] = bar_lines(seen.bars, moving=True)
-        last = visible_text(seen.log[-1]) if seen.log else ""
-        outer = bars[0] if bars else None
-        return Row(
-            id=job.id,
-            title=self.label(job),
-            fraction=outer.fraction if outer else None,
-            facts=tuple(fact for fact in (*(outer.facts[:2] if outer else ()), shown(last, LONGEST_NAME)) if fact),
-        )
+        bars = bar_lines(seen.bars, moving=True)
+        fraction, facts = (bars[0].fraction, bars[0].facts[:2]) if bars else (None, ())
+        last = shown(visible_text(seen.log[-1]), LONGEST_NAME) if seen.log else ""
+        return Row(id=job.id, title=self.label(job), fraction=fraction, facts=units.present(*facts, last))
 
     def _failures(self) -> list[Row]:
         newest = heapq.nlargest(MOST_KINDS, self._kinds.items(), key=lambda item: item[1].at)
@@ -163,13 +141,9 @@ class GroupSummary:
     def _notes(self) -> tuple[str, ...]:
         rest = len(self.running) - MOST_ROWS
         hidden = len(self._kinds) - MOST_KINDS
-        return tuple(
-            note
-            for note in (
-                f"{units.count(rest, 'more job')} running." if rest > 0 else "",
-                f"{units.count(hidden, 'more kind')} of failure; job.exception() has each." if hidden > 0 else "",
-            )
-            if note
+        return units.present(
+            f"{units.count(rest, 'more job')} running." if rest > 0 else "",
+            f"{units.count(hidden, 'more kind')} of failure; job.exception() has each." if hidden > 0 else "",
         )
 
 

@@ -39,18 +39,13 @@ def job_html(job: JobView) -> str:
 def group_html(jobs: Sequence[JobView]) -> str:
     """Return several jobs as static HTML, dated where they have not all ended."""
     now = time.time()
-    return card_html(_group_card(jobs, now), now)
+    return card_html(GroupSummary(jobs).card(now, snapshot_of), now)
 
 
 class Listing:
-    """Jobs as a table, for ``%jobs`` and ``jobcontainer list``.
-
-    Args:
-        jobs: the jobs, in the order in which they are listed.
-    """
+    """Jobs as a table, for ``%jobs`` and ``jobcontainer list``."""
 
     def __init__(self, jobs: Sequence[JobView]) -> None:
-        """Keep the jobs; they are read when the table is shown."""
         self.jobs = jobs
 
     def __repr__(self) -> str:
@@ -89,7 +84,8 @@ def card_text(card: Card) -> str:
         >>> card_text(Card(id="1", state=JobState.LOST, icon="?", words="lost", name="Train", error="Its keeper died."))
         '? Train lost\n  Its keeper died.'
     """
-    lines = [headline(card)]
+    clock = (units.seconds(card.clock),) if card.clock is not None else ()
+    lines = [" · ".join((f"{card.icon} {card.name} {card.words}", *clock, *card.facts))]
     lines += [
         f"{'  ' * bar.level}{bar.label:<12} {_text_bar(bar.fraction)} {'  '.join(bar.facts)}" for bar in card.bars
     ]
@@ -100,12 +96,6 @@ def card_text(card: Card) -> str:
         lines.append(f"{card.log_title}, {card.log_file}:" if card.log_file else f"{card.log_title}:")
         lines += ["  " + "".join(text for _, text in line) for line in card.log[-_LINES_IN_TEXT:]]
     return "\n".join([lines[0], *(f"  {line}".rstrip() for line in lines[1:])])
-
-
-def headline(card: Card) -> str:
-    """Return the first line of a card: icon, name, state and facts."""
-    clock = (units.seconds(card.clock),) if card.clock is not None else ()
-    return " · ".join((f"{card.icon} {card.name} {card.words}", *clock, *card.facts))
 
 
 def card_html(card: Card, now: float, card_id: str = "") -> str:
@@ -144,10 +134,6 @@ def card_html(card: Card, now: float, card_id: str = "") -> str:
 def style() -> str:
     """Return the style sheet of every card, static or live."""
     return Path(__file__).with_name("card.css").read_text("utf-8")
-
-
-def _group_card(jobs: Sequence[JobView], now: float) -> Card:
-    return GroupSummary(jobs).card(now, snapshot_of)
 
 
 def _head(card: Card) -> str:

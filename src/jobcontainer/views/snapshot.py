@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from jobcontainer.errors import JobFailedError, JobFileError
 from jobcontainer.events import Display, JobState, Outcome, Progress, Started, fold
-from jobcontainer.storage.owner import host_name
+from jobcontainer.storage.record import host_name
 from jobcontainer.storage.result import RemoteTraceback
 from jobcontainer.worker import process_tree
 
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
     from jobcontainer.events import Bar, Usage
     from jobcontainer.storage.folder import JobFolder
-    from jobcontainer.storage.record import JobRecord
 
 LOG_LINES = 40
 _LOAD_SECONDS = 1.0
@@ -57,13 +56,6 @@ class JobView(Protocol):
     def progress(self) -> tuple[Bar, ...]:
         """Its progress bars as they are now."""
 
-    @property
-    def record(self) -> JobRecord:
-        """What was written down of it when it was submitted."""
-
-    def tail(self, lines: int = 10) -> list[str]:
-        """Return the last lines of its log."""
-
     def exception(self) -> BaseException | None:
         """Return what an ended job raised."""
 
@@ -88,7 +80,6 @@ class JobSnapshot:
         outcome: how it ended; None until it has.
         traceback: of what ``run()`` raised, as text; empty where there is none.
         position: how many queued jobs start before this one; None where it is not known.
-        notes: sentences that the card shows beside its own.
     """
 
     id: str
@@ -106,7 +97,6 @@ class JobSnapshot:
     outcome: Outcome | None = None
     traceback: str = ""
     position: int | None = None
-    notes: tuple[str, ...] = ()
 
 
 class SnapshotReader:
@@ -121,7 +111,6 @@ class SnapshotReader:
     """
 
     def __init__(self, job: JobView, most_outputs: int = 0) -> None:
-        """Start at the beginning of the job's files; nothing is read yet."""
         self.job = job
         self.more_outputs = 0
         self._displays: list[Display] = []
@@ -149,7 +138,7 @@ class SnapshotReader:
             self._read_events()
             self._read_log()
             self._bars = self.job.progress or self._bars
-        below = self._processes() if state is JobState.RUNNING else []
+        below = self._process_ids() if state is JobState.RUNNING else []
         self._last = JobSnapshot(
             id=self.job.id,
             name=self.job.name,
@@ -202,9 +191,9 @@ class SnapshotReader:
         except FileNotFoundError:
             return
         if size != self._log_size:
-            self._log_size, self._log = size, tuple(self.job.tail(LOG_LINES))
+            self._log_size, self._log = size, tuple(self.job.folder.tail(LOG_LINES))
 
-    def _processes(self) -> list[int]:
+    def _process_ids(self) -> list[int]:
         """Return the job's processes that can be seen from here."""
         if self._started is None or self._started.host != host_name():
             return []
@@ -222,7 +211,7 @@ class SnapshotReader:
 
     def _read_options(self) -> dict[str, Any]:
         if self._options is None:
-            self._options = self.job.record.options
+            self._options = self.job.folder.read_record().options
         return self._options
 
 

@@ -65,3 +65,8 @@ def clock(at: float) -> str:
         19
     """
     return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at))
+
+
+def present(*facts: str) -> tuple[str, ...]:
+    """Leave out the facts that are empty."""
+    return tuple(filter(None, facts))

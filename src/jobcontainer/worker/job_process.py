@@ -1,8 +1,8 @@
-"""Fresh processes: never used, waiting for the one job that each will run.
+"""Fresh processes: never used, each waiting for the one job that it will run.
 
-A keeper makes one ahead of time, so that a job does not wait for it. :func:`fork` copies the keeper, with all that it
-has imported, in a millisecond or two. :func:`start` makes a new interpreter, for systems where a fork is not to be had;
-that takes a hundred times as long.
+A keeper makes one before it is needed, so that a job does not wait for it. :func:`fork` copies the keeper, with all
+that it has imported, in a millisecond or two. :func:`start` makes a new interpreter, for systems without fork; that
+takes a hundred times as long.
 """
 
 from __future__ import annotations
@@ -20,54 +20,47 @@ from jobcontainer.errors import UntrustedFileError
 from jobcontainer.jobfile import signing
 from jobcontainer.pickling import source_code
 from jobcontainer.worker import isolation, limits
-from jobcontainer.worker.environment import were_taken_over
-from jobcontainer.worker.reporting import display, log, progress
-from jobcontainer.worker.run import live
+from jobcontainer.worker.environment import take_over_early
+from jobcontainer.worker.reporting import log
+from jobcontainer.worker.run import serve
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from multiprocessing.process import BaseProcess
 
     from jobcontainer.process import Environment
-    from jobcontainer.worker.order import Order
+    from jobcontainer.worker.keeper_protocol import Order
 
 
 READY = b"{}"
-"""What a process that was started anew tells before it waits for an order."""
+"""What a new interpreter sends before it waits for an order."""
 
 
 class JobProcess:
-    """A job's process, as its keeper sees it.
-
-    Args:
-        pid: its process id.
-        channel: the keeper's end of the channel.
-        told: the environment that it knows already.
-        handle: what :mod:`multiprocessing` holds of it, if that started it.
+    """A job's process, as its keeper sees it; with the handle of :mod:`multiprocessing`, if that started it.
 
     Attributes:
+        inherited: the environment, and the number of threads, that it has from its keeper; None where it has none.
         exited: becomes readable when the process has ended.
-        starting: whether it has yet to tell that it is ready.
+        starting: whether it has yet to say that it is ready.
     """
 
     def __init__(
-        self, pid: int, channel: Connection, told: Environment | None, handle: BaseProcess | None = None
+        self,
+        pid: int,
+        channel: Connection,
+        handle: BaseProcess | None = None,
+        inherited: tuple[Environment, int | None] | None = None,
     ) -> None:
-        """Watch for its end."""
-        self.pid, self.channel, self.told = pid, channel, told
+        self.pid, self.channel, self.inherited = pid, channel, inherited
         self._handle = handle
         self.starting = handle is not None
         self._watches = handle is None or hasattr(os, "pidfd_open")
         self.exited: int = os.pidfd_open(pid) if self._watches else handle.sentinel  # type: ignore[union-attr]
 
-    def give(self, order: Order) -> None:
-        """Send it an order.
-
-        Raises:
-            OSError: it has ended.
-        """
-        self.channel.send_bytes(order.packed())
-        self.told = order.environment or self.told
+    def send(self, order: Order) -> None:
+        """Send it an order; an OSError if it has ended."""
+        self.channel.send(order)
 
     def interrupt(self) -> None:
         """Ask its whole process group to stop, as Ctrl-C in a terminal does."""
@@ -88,11 +81,7 @@ class JobProcess:
             os.kill(self.pid, signal.SIGKILL)
 
     def reap(self) -> int | None:
-        """Wait for its end, and let go of everything that was held for it.
-
-        Returns:
-            Its exit code; negative for a signal.
-        """
+        """Wait for its end, let go of everything that was held for it, and return its exit code, as subprocess does."""
         self.channel.close()
         if self._watches:
             os.close(self.exited)
@@ -104,65 +93,54 @@ class JobProcess:
         return code
 
 
-def fork(environment: Environment | None) -> JobProcess:
-    """Fork a process that waits for an order.
-
-    Args:
-        environment: what the order will mean if it names none; the keeper has taken them over where it could.
-    """
+def fork(inherited: tuple[Environment, int | None] | None = None) -> JobProcess:
+    """Fork a process that waits for an order, and has the environment and threads that its keeper took over."""
     ours, theirs = (end.detach() for end in socket.socketpair())
     keeper, pid = os.getpid(), os.fork()
     if pid == 0:
-        _live_clean(keeper, theirs, environment)
+        _live_clean(keeper, theirs)
     os.close(theirs)
-    isolation.volunteer(pid)
-    return JobProcess(pid, Connection(ours), environment)
+    isolation.prefer_as_oom_victim(pid)
+    return JobProcess(pid, Connection(ours), inherited=inherited)
 
 
 def start(environment: Environment | None, preload: Iterable[str]) -> JobProcess:
-    """Start a new interpreter that waits for an order.
-
-    Args:
-        environment: what the order will most likely name.
-        preload: the modules that it imports meanwhile.
-    """
+    """Start a new interpreter that waits for an order, which most likely has this environment."""
     ours, theirs = multiprocessing.Pipe()
     arguments = (os.getpid(), theirs, environment, tuple(preload))
     process = multiprocessing.get_context("spawn").Process(target=_begin, args=arguments)
     process.start()
     theirs.close()
-    isolation.volunteer(process.pid or 0)
-    return JobProcess(process.pid or 0, ours, environment, process)
+    isolation.prefer_as_oom_victim(process.pid or 0)
+    return JobProcess(process.pid or 0, ours, process)
 
 
-def load_ahead(preload: Iterable[str]) -> None:
-    """Do what every job would have to: read the key, import modules, set hooks. What can't be done, a job will tell."""
+def preload_for_jobs(preload: Iterable[str]) -> None:
+    """Do once what every job would have to: read the key, import modules, set hooks. Jobs report what can't be done."""
     with contextlib.suppress(UntrustedFileError):
         signing.sign(b"")
     for name in preload:
         with contextlib.suppress(Exception):
             importlib.import_module(name)
-    progress.prepare()
-    display.prepare()
     source_code.let_inspect_find_classes()
 
 
 def _begin(keeper: int, channel: Connection, environment: Environment | None, preload: tuple[str, ...]) -> None:
-    """Live in a new interpreter."""
-    isolation.settle_in(forks=True)
+    """Be a job's process in a new interpreter."""
+    isolation.settle_in()
     log.prepare_streams()
-    load_ahead(preload)
+    preload_for_jobs(preload)
     limits.find_thread_pools()
     if environment is not None:
-        were_taken_over(environment, None)
+        take_over_early(environment, None)
     channel.send_bytes(READY)
-    _live_clean(keeper, channel.fileno(), environment)
+    _live_clean(keeper, channel.fileno())
 
 
-def _live_clean(keeper: int, channel: int, environment: Environment | None) -> NoReturn:
+def _live_clean(keeper: int, channel: int) -> NoReturn:
     """Be a job's process, whatever happens; never return into the keeper's code."""
     leave = os._exit  # user code may change the module
     try:
-        live(Connection(isolation.become_clean(keeper, channel)), environment)
+        serve(Connection(isolation.become_clean(keeper, channel)))
     finally:
-        leave(70)  # EX_SOFTWARE in C's sysexits.h; live never returns
+        leave(70)  # EX_SOFTWARE in C's sysexits.h; serve never returns

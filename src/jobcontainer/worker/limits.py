@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import time
-from pathlib import Path
 from typing import Any
 
 from jobcontainer.worker import process_tree
@@ -27,42 +26,22 @@ _LEAST_SECONDS = 0.002  # at one that will soon be over its limit
 _EXACT_SHARE = 20  # a look may take a twentieth of the time
 
 _loaded: list[tuple[Any, int]] = []
-_capped: int | None = None
 
 
 def find_thread_pools() -> None:
     """Look once, in the keeper, which of the loaded libraries have threads; its jobs inherit the list."""
-    if not _may_have_loaded_some():
-        return
     from threadpoolctl import ThreadpoolController  # noqa: PLC0415 -- it takes longer than a short job
 
     _loaded[:] = [(library, library.num_threads) for library in ThreadpoolController().lib_controllers]
 
 
-def _may_have_loaded_some() -> bool:
-    """Tell whether any loaded file has a name that those libraries have; a look costs a fifth of a millisecond."""
-    try:
-        files = Path("/proc/self/maps").read_bytes()
-    except OSError:  # not on Linux
-        return True
-    return any(name in files for name in (b"blas", b"mkl", b"blis", b"omp"))
-
-
 def announce_cap(threads: int) -> None:
     """Bound the threads of numerical libraries that will be loaded, here and in processes that are made from here."""
-    global _capped  # noqa: PLW0603 -- the process has one environment
-    if threads != _capped:
-        _capped = threads
-        for name in THREAD_VARIABLES:
-            os.environ[name] = str(threads)
+    os.environ.update(dict.fromkeys(THREAD_VARIABLES, str(threads)))
 
 
 def cap_threads(threads: int) -> None:
-    """Bound the threads of numerical libraries, of those that are loaded and those that will be.
-
-    Args:
-        threads: how many each may use.
-    """
+    """Bound the threads of numerical libraries, of those that are loaded and those that will be."""
     announce_cap(threads)
     for index, (library, number) in enumerate(_loaded):
         if number != threads:  # to set it starts the threads
@@ -70,22 +49,11 @@ def cap_threads(threads: int) -> None:
             _loaded[index] = (library, threads)
 
 
-def forget_cap() -> None:
-    """Note that the environment was replaced."""
-    global _capped  # noqa: PLW0603 -- as above
-    _capped = None
-
-
 class MemoryGauge:
-    """Measures a job's process tree now and then.
+    """Measures a job's process tree now and then, less what a forked process maps of its keeper untouched.
 
     A look adds up what the processes hold, which counts what a process shares with its forked children several times,
     but is cheap. Where that matters, an exact look decides.
-
-    Args:
-        pid: the job's process.
-        limit: bytes that the tree may hold; None for no limit.
-        base: bytes of the keeper's that a forked process maps without having touched them.
 
     Attributes:
         peak: the most that was seen, in bytes.
@@ -93,7 +61,6 @@ class MemoryGauge:
     """
 
     def __init__(self, pid: int, limit: int | None, base: int) -> None:
-        """Plan the first look."""
         self.peak = 0
         self._pid, self._limit, self._base = pid, limit, base
         self._pause = _FIRST_SECONDS if limit is None else FIRST_LOOK_SECONDS
@@ -101,7 +68,7 @@ class MemoryGauge:
         self.next_look = self._last[0] + self._pause
 
     def look(self) -> bool:
-        """Measure, and tell whether the tree holds more than the limit."""
+        """Measure, and return whether the tree holds more than the limit."""
         begun, used = time.monotonic(), time.process_time()
         pids = [self._pid, *process_tree.descendants_of(self._pid)]
         held = max(process_tree.memory_of(pids) - self._base, 0)
@@ -118,7 +85,7 @@ class MemoryGauge:
         return self._limit is not None and held > self._limit
 
     def _pause_before(self, limit: int, held: int, now: float) -> float:
-        """Tell how long a limited job may go unseen: one that grows fast is looked at again halfway to its limit."""
+        """Return how long a limited job may go unseen: one that grows fast is measured again halfway to its limit."""
         (before, less), self._last = self._last, (now, held)
         if held <= less:
             return FIRST_LOOK_SECONDS

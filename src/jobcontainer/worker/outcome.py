@@ -20,25 +20,18 @@ DECIDED = frozenset({JobState.SUCCEEDED, JobState.FAILED})
 class ExitFacts:
     """What is known of a job that has ended.
 
-    Attributes:
-        reported: what its process reported before it ended; empty where it could not. ``state`` is always there;
-            ``error_type``, ``error_message`` and perhaps ``hint`` for an exception; ``exit_code`` and
-            ``exit_argument`` for ``sys.exit``; ``stopped`` where it was interrupted.
-        stopped: why the keeper stopped it; None where it did not.
-        exit_code: of its process; negative for a signal.
-        result: the kind of its result file, ``result`` or ``error``; empty where there is none.
-        oom_killed: whether the kernel's OOM killer was active meanwhile.
-        limit: the limit that it exceeded: "timeout=5 s", "memory=2 GB, and it held 2.1 GB".
-        log: the path of its log.
+    What its process reported is empty where it could not. ``state`` is always there; ``error_type``, ``error_message``
+    and perhaps ``hint`` for an exception; ``exit_code`` and ``exit_argument`` for ``sys.exit``; ``stopped`` where it
+    was interrupted; ``result_identity`` for a result.
     """
 
     reported: dict[str, Any] = field(default_factory=dict)
-    stopped: JobState | None = None
-    exit_code: int | None = None
-    result: str = ""
-    oom_killed: bool = False
-    limit: str = ""
-    log: str = ""
+    stopped: JobState | None = None  # why the keeper stopped it
+    exit_code: int | None = None  # of its process; negative for a signal
+    result: JobState | None = None  # the end that its result file decides; None where there is no complete one
+    oom_killed: bool = False  # whether the kernel's OOM killer was active meanwhile
+    limit: str = ""  # that it exceeded: "timeout=5 s", "memory=2 GB, and it held 2.1 GB"
+    log: str = ""  # the path
 
 
 def classify(facts: ExitFacts, usage: Usage, attempt: int) -> Outcome:
@@ -47,17 +40,13 @@ def classify(facts: ExitFacts, usage: Usage, attempt: int) -> Outcome:
     A complete result file decides. Without one, a stop by the keeper counts; and where the keeper did not stop the job,
     its process ended without having been asked to.
 
-    Args:
-        facts: what is known of the end.
-        usage: what the attempt used.
-        attempt: 1 for the first.
-
     Example:
         >>> from jobcontainer.events import Usage
         >>> classify(ExitFacts(exit_code=-11, log="log.txt"), Usage(), attempt=1).reason
         'Its process died of signal 11 (SIGSEGV) before run() returned. The end of its log may show where: log.txt'
     """
     state = _state(facts)
+    identity = facts.reported.get("result_identity")
     return Outcome(
         state=state,
         at=time.time(),
@@ -67,12 +56,12 @@ def classify(facts: ExitFacts, usage: Usage, attempt: int) -> Outcome:
         exit_code=facts.reported.get("exit_code", facts.exit_code),
         usage=usage,
         attempt=attempt,
+        result_identity=None if identity is None else tuple(identity),
     )
 
 
 def _state(facts: ExitFacts) -> JobState:
-    by_file = {"result": JobState.SUCCEEDED, "error": JobState.FAILED}.get(facts.result)
-    reported = facts.reported.get("state", by_file)
+    reported = facts.reported.get("state", facts.result)
     if reported in DECIDED and not (facts.stopped and facts.reported.get("stopped")):
         return JobState(reported)
     if facts.stopped:

@@ -1,6 +1,6 @@
 """A process and everything it started: who they are, what memory they hold, and how they end.
 
-On Linux all of it is read from ``/proc``; elsewhere ``ps`` tells it. A process that ends while it is looked at is
+On Linux all of it is read from ``/proc``; elsewhere ``ps`` is asked. A process that ends while it is looked at is
 passed over everywhere: that is the ordinary case, not an error.
 """
 
@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import resource
 import select
 import signal
 import subprocess
@@ -19,13 +18,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator
+    from collections.abc import Collection, Iterable
 
-_last_peak = (0, 0, 0)  # of which process, at which peak of its resident memory, and what it was
-
+_TRACKER_SECONDS = 0.1
 _PROC = Path("/proc")
 _LINUX = sys.platform == "linux"
-_RESIDENT = re.compile(rb"^Rss(?:Anon|Shmem):\s+(\d+) kB", re.MULTILINE)
+_HELD = re.compile(rb"^Rss(?:Anon|Shmem):\s+(\d+) kB", re.MULTILINE)
 _PEAK_AND_FILES = re.compile(rb"^(?:VmHWM|RssFile):\s+(\d+) kB", re.MULTILINE)
 _PROPORTIONAL = re.compile(rb"^Pss_(?:Anon|Shmem):\s+(\d+) kB", re.MULTILINE)
 
@@ -36,10 +34,10 @@ def children_of(pid: int) -> list[int]:
         return _children_by_ps(pid)
     found: list[int] = []
     try:
-        for task in os.listdir(f"/proc/{pid}/task"):  # noqa: PTH208 -- a list of names is all that is needed
-            found += map(int, _read(f"/proc/{pid}/task/{task}/children").split())
-    except OSError:
-        return found if _lists_children() else _children_by_ps(pid)
+        for task in (_PROC / str(pid) / "task").iterdir():
+            found += map(int, (task / "children").read_bytes().split())
+    except OSError:  # it has ended, or the kernel was built without these files
+        return found if (_PROC / "thread-self" / "children").exists() else _children_by_ps(pid)
     return found
 
 
@@ -56,15 +54,15 @@ def memory_of(pids: Iterable[int]) -> int:
 
     A few tens of microseconds for each process.
     """
-    return sum(_memory(pid, "status", _RESIDENT) for pid in pids)
+    return sum(_memory(pid, "status", _HELD) for pid in pids)
 
 
 def cpu_of(pids: Iterable[int]) -> float:
-    """Return the CPU seconds that processes have used, with those of their children that have ended; 0 if untold."""
+    """Return the CPU seconds of processes, with those of their children that have ended; 0 where unknown."""
     ticks = 0
     for pid in pids if _LINUX else ():
         with contextlib.suppress(OSError):
-            ticks += sum(map(int, _read(f"/proc/{pid}/stat").rpartition(b") ")[2].split()[11:15]))  # proc(5): 14 to 17
+            ticks += sum(map(int, _read(pid, "stat").rpartition(b") ")[2].split()[11:15]))  # proc(5): 14 to 17
     return ticks / os.sysconf("SC_CLK_TCK")
 
 
@@ -77,20 +75,15 @@ def exact_memory_of(pids: Iterable[int]) -> int:
 
 
 def peak_memory() -> int:
-    """Return the most memory of its own that this process has held, in bytes; 0 where it isn't told.
+    """Return the most memory of its own that this process has held, in bytes; 0 where unknown.
 
-    It is the peak of all resident memory less the files that are mapped now: the kernel keeps no peak of its own for
-    anonymous memory. As long as the former is what it was, so is this.
+    It is the peak of the RSS less the files that are mapped now: the kernel keeps no peak of its own for
+    anonymous memory.
     """
-    global _last_peak  # noqa: PLW0603 -- of this process
-    if not _LINUX:
-        return 0
-    pid, resident = os.getpid(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    if _last_peak[:2] != (pid, resident):
-        with contextlib.suppress(OSError):
-            peak, files = (int(size) for size in _PEAK_AND_FILES.findall(_read("/proc/self/status")))
-            _last_peak = pid, resident, max(peak - files, 0) * 1024
-    return _last_peak[2]
+    with contextlib.suppress(OSError):  # not on Linux
+        peak, files = (int(size) for size in _PEAK_AND_FILES.findall(_read(os.getpid(), "status")))
+        return max(peak - files, 0) * 1024
+    return 0
 
 
 def kill(pids: Iterable[int]) -> None:
@@ -104,16 +97,13 @@ def end_children(spared: Collection[int] = (), *, within: float = 1.0) -> None:
     """Kill and reap every child of this process, and every process below, until none is left.
 
     Resource trackers get a tenth of a second to remove the semaphores and files of those that were killed; they end
-    by themselves when nobody is left to serve.
-
-    Args:
-        spared: children that are left alone.
-        within: seconds after which a process that can't be killed (it hangs in the kernel) is given up.
+    by themselves when nobody is left to serve. A process that can't be killed within so many seconds, as it hangs in
+    the kernel, is given up.
     """
     begun = time.monotonic()
     while children := [pid for pid in children_of(os.getpid()) if pid not in spared]:
         everyone = [*children, *(pid for child in children for pid in descendants_of(child))]
-        patient = time.monotonic() - begun < 0.1  # noqa: PLR2004 -- told above
+        patient = time.monotonic() - begun < _TRACKER_SECONDS
         kill(pid for pid in everyone if not (patient and _is_tracker(pid)))
         _await_end(children, 0.02)
         for pid in children:
@@ -135,7 +125,7 @@ def marked_with(mark: str) -> list[int]:
     It finds what no chain of parents leads to any more.
     """
     found = []
-    for entry in _numbered(_PROC) if _LINUX else ():
+    for entry in _PROC.glob("[0-9]*") if _LINUX else ():
         with contextlib.suppress(OSError):
             if mark.encode() in (entry / "environ").read_bytes():
                 found.append(int(entry.name))
@@ -143,9 +133,9 @@ def marked_with(mark: str) -> list[int]:
 
 
 def oom_kills() -> int:
-    """Return how many processes the kernel's OOM killer has killed since the machine started; 0 where it isn't told."""
+    """Return how many processes the kernel's OOM killer has killed since the machine started; 0 where unknown."""
     with contextlib.suppress(OSError):
-        for line in _read("/proc/vmstat").splitlines():
+        for line in (_PROC / "vmstat").read_bytes().splitlines():
             if line.startswith(b"oom_kill "):
                 return int(line.split()[1])
     return 0
@@ -178,35 +168,25 @@ def _memory(pid: int, table: str, pattern: re.Pattern[bytes]) -> int:
     if not _LINUX:
         return _table().get(pid, (0, 0))[1] * 1024
     with contextlib.suppress(OSError):
-        return sum(map(int, pattern.findall(_read(f"/proc/{pid}/{table}")))) * 1024
+        return sum(map(int, pattern.findall(_read(pid, table)))) * 1024
     return 0
 
 
 def _state_of(pid: int) -> str:
     """Return the letter of a process's state; empty where there is none such."""
     with contextlib.suppress(OSError):
-        return chr(_read(f"/proc/{pid}/stat").rpartition(b") ")[2][0])
+        return chr(_read(pid, "stat").rpartition(b") ")[2][0])
     return ""
 
 
 def _is_tracker(pid: int) -> bool:
     with contextlib.suppress(OSError):
-        return b"resource_tracker" in _read(f"/proc/{pid}/cmdline")
+        return b"resource_tracker" in _read(pid, "cmdline")
     return False
 
 
-def _read(path: str) -> bytes:
-    with open(path, "rb", buffering=0) as file:  # noqa: PTH123 -- half the time, and it is read fifty times a second
-        return file.read()
-
-
-def _numbered(folder: Path) -> Iterator[Path]:
-    return (entry for entry in folder.iterdir() if entry.name.isdigit())
-
-
-def _lists_children() -> bool:
-    """Whether the kernel was built with ``/proc/PID/task/TID/children``."""
-    return Path(f"/proc/self/task/{os.getpid()}/children").exists()
+def _read(pid: int, name: str) -> bytes:
+    return (_PROC / str(pid) / name).read_bytes()
 
 
 def _children_by_ps(pid: int) -> list[int]:
@@ -214,7 +194,7 @@ def _children_by_ps(pid: int) -> list[int]:
 
 
 def _table() -> dict[int, tuple[int, int]]:
-    """Ask ``ps`` for every process: its parent, and its resident memory in KiB."""
+    """Ask ``ps`` for every process: its parent, and its RSS in KiB."""
     listed = subprocess.run(["ps", "-A", "-o", "pid=,ppid=,rss="], capture_output=True, check=False)  # noqa: S607 -- POSIX
     rows = (list(map(int, line.split())) for line in listed.stdout.splitlines())
     return {pid: (parent, size) for pid, parent, size in rows}

@@ -1,9 +1,9 @@
-"""A job's whole life in its own process: take the order, load, run, write, end.
+"""A job's life in its own process: take an order, load, run, write the result, report, end.
 
 One thread of ours, the main one. Everything that a job leaves behind is written from here: the log, the result file,
-the rich displays. How it ended goes to the keeper as one line of JSON over the channel, and only after the result file
-stands; from then on the job's state is decided, whatever destructors and exit handlers do. A stop (cancel, timeout)
-comes as SIGINT, and becomes :class:`JobStopped` in the main thread until the result file stands.
+progress and displays. How it ended is reported to the keeper as one line of JSON over the channel, and only after the
+result file is complete; from then on the job's state is decided, whatever destructors and exit handlers do. A stop
+(cancel, timeout) comes as SIGINT, and becomes :class:`JobStopped` in the main thread until the result file is complete.
 """
 
 from __future__ import annotations
@@ -17,112 +17,95 @@ import time
 import traceback
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from jobcontainer.events import JobState, Usage
+from jobcontainer.events import JobState
 from jobcontainer.jobfile.loading import load_in_job
 from jobcontainer.pickling.job_main import missing_name
-from jobcontainer.storage.folder import LOG, PROCESS, RESULT, JobFolder
+from jobcontainer.storage.folder import JobFolder
 from jobcontainer.storage.result import qualified_name, write_raised, write_returned
 from jobcontainer.worker import isolation, limits, nested_multiprocessing, process_tree, reused_process
+from jobcontainer.worker.cpython_internals import run_exit_functions
 from jobcontainer.worker.environment import take_over
-from jobcontainer.worker.order import Order
 from jobcontainer.worker.reporting import display, log, progress
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from multiprocessing.connection import Connection
+    from pathlib import Path
     from types import FrameType, TracebackType
 
-    from jobcontainer.process import Environment
+    from jobcontainer.worker.keeper_protocol import Order
 
 _BUILTINS = dict(vars(builtins))
 _stopped = False
-_MESSAGE_LENGTH = 4000  # what is told goes into the pipe in one piece, also when nobody reads yet
+_MESSAGE_LENGTH = 4000  # a report fits into the pipe in one piece, also when nobody reads yet
 
 
 class JobStopped(KeyboardInterrupt):
     """Raised inside ``run()`` when the job is cancelled or out of time; ``finally`` blocks see it."""
 
 
-def live(channel: Connection, environment: Environment | None) -> NoReturn:
-    """Wait for an order, carry it out, tell how it ended, and end; or go on, where orders say so.
-
-    Args:
-        channel: to the keeper; its end while no order has come is the end of this process.
-        environment: what the order means if it names none.
-    """
+def serve(channel: Connection) -> NoReturn:
+    """Wait for an order, run its job and end; or wait for the next, where the order says so."""
     state = None
     while True:
         try:
-            order = Order.unpacked(channel.recv_bytes())
+            order: Order = channel.recv()
         except (EOFError, OSError):
             os._exit(0)
-        environment = order.environment or environment
         if not order.reuses:
-            run_order(order, environment, channel)
-            end()
+            run_order(order, channel)
+            exit_process()
         state = state or reused_process.State()
-        reused_process.begin(order)
-        run_order(order, environment, channel)
+        run_order(order, channel)
         state.restore()
 
 
-def run_order(order: Order, environment: Environment | None, channel: Connection) -> None:
-    """Carry one order out, with the log as standard output and error.
-
-    Args:
-        order: what to do.
-        environment: what to take over first, where it is not done yet.
-        channel: where to tell how it ended.
-    """
+def run_order(order: Order, channel: Connection) -> None:
+    """Run the job of an order, with its log as standard output and error, and report its end to the keeper."""
     folder, options = JobFolder(order.folder), order.options
-    used, begun = _cpu_seconds(), time.monotonic()
+    used = _cpu_seconds()
 
     def prepare() -> None:
         isolation.accept_stop(_raise_stopped)
-        log.redirect(folder.file(LOG), attempt=order.attempt)
-        if environment is not None:
-            take_over(environment, options["threads"])
+        log.redirect(folder.log_file, attempt=order.attempt)
+        if order.environment is not None:
+            take_over(order.environment, options["threads"])
         if options["threads"] is not None:
             limits.cap_threads(options["threads"])
-        if options["env"]:
-            os.environ.update(options["env"])
+        os.environ.update(options["env"])
         if options["cwd"] is not None:
             os.chdir(options["cwd"])
 
-    def tell(ending: dict[str, Any]) -> None:
+    def report(end: dict[str, Any]) -> None:
         isolation.accept_stop(_ignore)
-        usage = Usage(time.monotonic() - begun, _cpu_seconds() - used, process_tree.peak_memory())
-        told = reused_process.told_by_itself(order, ending, usage) if order.reuses and not _stopped else None
-        if told is None:
-            facts = {"cpu": usage.cpu, "peak_memory": usage.peak_memory, "stopped": _stopped}
-            told = json.dumps(facts | ending).encode()
+        facts = {"cpu": _cpu_seconds() - used, "peak_memory": process_tree.peak_memory(), "stopped": _stopped}
         with contextlib.suppress(OSError):  # user code closed it; the keeper finds the result file
-            channel.send_bytes(told)
+            channel.send_bytes(json.dumps(facts | end).encode())
 
-    def load(path: str) -> Any:
-        nested_multiprocessing.send_sources_of(path)
+    def load(path: Path) -> Any:
+        nested_multiprocessing.send_sources_of(str(path))
         return load_in_job(path, order.identity)
 
     try:
-        carry_out(folder, prepare, tell, load)
+        run_process(folder, prepare, report, load)
     except JobStopped as error:  # it came while an earlier end was being written
-        tell(_ending(folder, error))
+        report(_ended_by(error, folder))
 
 
-def carry_out(
+def run_process(
     folder: JobFolder,
     prepare: Callable[[], None],
-    tell: Callable[[dict[str, Any]], None],
-    load: Callable[[str], Any] = load_in_job,
+    report: Callable[[dict[str, Any]], None],
+    load: Callable[[Path], Any] = load_in_job,
 ) -> None:
-    """Load the process, run it, and write what it returned or raised.
+    """Do all of a job: prepare, load, run, write what it returned or raised, report.
 
     Args:
         folder: the job's folder; no result of an earlier attempt is in it.
         prepare: what must be done before any user code is loaded; it may raise, as ``run()`` may.
-        tell: takes the end, as fields of an :class:`~jobcontainer.events.Outcome`, when the result file stands and
-            before anything of the job is thrown away.
-        load: gets the process out of its file; the default takes this process for the job's own.
+        report: receives how it ended, as :class:`~jobcontainer.worker.outcome.ExitFacts` takes it, when the result file
+            is complete and before any object of the job is destroyed.
+        load: returns the process from its file; the default takes this process for the job's own.
     """
     process = value = None
     try:
@@ -130,31 +113,31 @@ def carry_out(
         progress.install(folder)
         display.install(folder)
         try:
-            process = load(folder.file(PROCESS))
+            process = load(folder.process_file)
             value = process.run()
         finally:
-            vars(builtins).update(_BUILTINS)  # what user code did to them shall not keep its result from being written
+            vars(builtins).update(_BUILTINS)  # what user code did to them must not keep its result from being written
             display.finish()
-        write_returned(folder.file(RESULT), value)
-        ending: dict[str, Any] = {"state": JobState.SUCCEEDED}
+        identity = write_returned(folder.result_file, value)
+        end: dict[str, Any] = {"state": JobState.SUCCEEDED, "result_identity": identity}
     except BaseException as error:  # noqa: BLE001 -- whatever run() raises is its end
-        ending = _ending(folder, error)
+        end = _ended_by(error, folder)
     with contextlib.suppress(OSError):  # a full disk
         progress.finish()
-    tell(ending)
+    report(end)
 
 
-def end() -> NoReturn:
-    """Run the user's exit handlers, flush every stream, and leave without tearing the interpreter down."""
+def exit_process() -> NoReturn:
+    """Run the user's exit handlers, flush every stream, and end without tearing the interpreter down."""
     try:
-        isolation.run_exit_functions()
+        run_exit_functions()
     finally:
         log.flush()
         os._exit(0)
 
 
-def _ending(folder: JobFolder, error: BaseException) -> dict[str, Any]:
-    """Print the traceback, keep the exception, and tell what it makes of the job."""
+def _ended_by(error: BaseException, folder: JobFolder) -> dict[str, Any]:
+    """Print the traceback, write the exception, and return how the job ended by it."""
     if isinstance(error, JobStopped) and folder.result_file.exists():
         return {"state": JobState.SUCCEEDED}  # the stop came too late
     if isinstance(error, SystemExit):
@@ -167,8 +150,8 @@ def _ending(folder: JobFolder, error: BaseException) -> dict[str, Any]:
         traceback.print_exception(error)
     if isinstance(error, JobStopped):
         return {"state": JobState.CANCELLED}
-    with contextlib.suppress(Exception):  # a full disk; the log and the outcome tell of it
-        write_raised(folder.file(RESULT), error)
+    with contextlib.suppress(Exception):  # a full disk; log and outcome name the exception
+        write_raised(folder.result_file, error)
     return {
         "state": JobState.FAILED,
         "error_type": qualified_name(type(error)),
@@ -178,7 +161,7 @@ def _ending(folder: JobFolder, error: BaseException) -> dict[str, Any]:
 
 
 def _exited(error: SystemExit) -> dict[str, Any]:
-    """Tell of ``sys.exit``, which ends the process before ``run()`` has returned."""
+    """Print what ``sys.exit`` was given as the interpreter does, and return it."""
     code = error.code
     if code is not None and not isinstance(code, int):
         with contextlib.suppress(Exception):

@@ -1,9 +1,9 @@
 """Supervisor: sees one job from its order to its last stray.
 
 States of a job here: *running*; *stopping*, after a cancel or its timeout, until its grace is over; *ending*, after it
-told its end, until its exit handlers are done or its grace is over; *ended*, when its process is reaped and nothing
-that it started is left. One thread, the keeper's; it waits for whatever comes first: the end of the process, a word
-over the channel, a message over the lifeline, the next deadline.
+reported its end, until its exit handlers are done or its grace is over; *ended*, when its process is reaped and nothing
+that it started is left. One thread, the keeper's; it waits for whatever comes first: the end of the process, a message
+over the channel or the lifeline, the next deadline.
 
 Who kills whom: SIGINT to the job's process group asks politely; SIGKILL to the job's process follows, at once where it
 is out of memory. The kernel then hands whatever the job had started to the keeper, which kills that too.
@@ -15,39 +15,30 @@ import contextlib
 import json
 import resource
 import select
+import signal
 import time
 from multiprocessing.connection import wait
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
-from jobcontainer.events import JobState, Outcome, Usage, event_line
+from jobcontainer.events import JobState, Outcome, Usage
 from jobcontainer.process import memory_text
+from jobcontainer.storage.ending import write_end
 from jobcontainer.storage.folder import JobFolder
-from jobcontainer.storage.result import kind_of
+from jobcontainer.storage.result import decided_state
 from jobcontainer.worker import process_tree
 from jobcontainer.worker.limits import MemoryGauge
 from jobcontainer.worker.outcome import DECIDED, ExitFacts, classify
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from multiprocessing.connection import Connection
 
     from jobcontainer.worker.job_process import JobProcess
-    from jobcontainer.worker.order import Order
+    from jobcontainer.worker.keeper_protocol import Order
 
 _TRACE_SECONDS = 0.06  # for the traceback before a kill
 _START_SECONDS = 30.0  # for a new interpreter, on top of the job's timeout, which is not for that
 _NEVER = float("inf")
-
-
-class Superior(Protocol):
-    """Whom a supervisor asks and tells."""
-
-    def is_cancelled(self, number: int) -> bool:
-        """Read what came over the lifeline, and tell whether a job is to be cancelled."""
-        ...
-
-    def note_that_it_runs_long(self) -> None:
-        """Hear that the job was not over when it was first looked at."""
-        ...
 
 
 class Supervisor:
@@ -55,16 +46,16 @@ class Supervisor:
 
     Args:
         process: the job's process; it has its order.
-        order: what it was told to do.
         watched: what the keeper watches, its lifeline.
-        superior: decides what is not the job's own affair.
+        is_cancelled: reads what came over the lifeline, and returns whether the job of that number is cancelled.
         base: bytes of memory that the process shares with its keeper.
     """
 
-    def __init__(self, process: JobProcess, order: Order, watched: select.poll, superior: Superior, base: int) -> None:
-        """Start the clocks."""
+    def __init__(
+        self, process: JobProcess, order: Order, watched: select.poll, is_cancelled: Callable[[int], bool], base: int
+    ) -> None:
         self._process, self._order = process, order
-        self._watched, self._superior = watched, superior
+        self._watched, self._is_cancelled = watched, is_cancelled
         self._folder = JobFolder(order.folder)
         self._base = base
         self._start_clock()
@@ -72,39 +63,27 @@ class Supervisor:
         self._gauge = MemoryGauge(process.pid, order.options["memory"], base)
         self._channel: Connection | None = process.channel
         self._facts = ExitFacts(log=str(self._folder.log_file))
-        self._line = b""
         self._oom_kills: int | None = None
         self._cpu_before = _cpu_of_children()
 
-    def see_through(self, spared: set[int]) -> tuple[bytes, bool]:
-        """Supervise until nothing is left to supervise, and write down how it ended.
-
-        Args:
-            spared: children of the keeper that are not this job's.
+    def see_through(self, spared: set[int]) -> tuple[Outcome, bool]:
+        """Supervise until nothing is left to supervise, but for the children of the keeper that are not this job's.
 
         Returns:
-            The outcome as a line of the job's events, and whether the process is there for another job.
+            The outcome, which is written down, and whether the process is there for another job.
         """
         kept = self._watch()
         if not kept:
             if self._channel is not None and self._channel.poll():
-                self._hear()
+                self._receive()
             self._facts.exit_code = self._process.reap()
             process_tree.end_children(spared)
-        elif not self._line:
+        else:
             self._end_strays_of_reused()
-        if not self._line:
-            self._line = event_line(self._outcome())
-            with contextlib.suppress(OSError):  # user code removed the folder, the disk is full
-                self._folder.append_line(self._line)
-        return self._line, kept
+        return write_end(self._folder, self._outcome()), kept
 
     def _watch(self) -> bool:
-        """Wait for what comes, until the process has ended or may be kept.
-
-        Returns:
-            Whether it may be kept for another job.
-        """
+        """Wait for what comes, until the process has ended or may be kept; return whether it may."""
         exited, channel = self._process.exited, self._process.channel.fileno()
         self._watched.register(exited, select.POLLIN)
         self._watched.register(channel, select.POLLIN)
@@ -113,11 +92,11 @@ class Supervisor:
             ready = {descriptor for descriptor, _ in self._watched.poll(self._milliseconds_left())}
             ended = exited in ready
             if channel in ready:
-                self._hear()
+                self._receive()
                 kept = not ended and self._is_kept()
                 if self._channel is None:  # nothing more will come
                     self._watched.unregister(channel)
-            if ready - {exited, channel} and self._superior.is_cancelled(self._order.number):
+            if ready - {exited, channel} and self._is_cancelled(self._order.number):
                 self._stop(JobState.CANCELLED)
             if not ended:
                 self._keep_time()
@@ -134,7 +113,7 @@ class Supervisor:
             self._timeout_at += _START_SECONDS
 
     def _milliseconds_left(self) -> float | None:
-        """Tell how long to wait for anything else; None for ever."""
+        """Return how long to wait for anything else; None for ever."""
         due = self._kill_at
         if not self._facts.reported:
             due = min(due, self._gauge.next_look, _NEVER if self._facts.stopped else self._timeout_at)
@@ -154,8 +133,6 @@ class Supervisor:
                 self._stop(JobState.CANCELLED)
             if self._oom_kills is None:  # a job that is over sooner is no match for the OOM killer
                 self._oom_kills = process_tree.oom_kills()
-                if self._order.reuses:
-                    self._superior.note_that_it_runs_long()
             if self._gauge.look():
                 limit, held = self._order.options["memory"], self._gauge.peak
                 self._facts.limit = f"memory={memory_text(limit)}, and it held {memory_text(held)}"
@@ -163,14 +140,14 @@ class Supervisor:
                 self._kill()
 
     def _stop(self, why: JobState) -> None:
-        """Ask it to stop; once, and not after it told its end."""
+        """Ask it to stop; once, and not after it reported its end."""
         if self._facts.stopped is None and not self._facts.reported:
             self._facts.stopped = why
             self._kill_at = time.monotonic() + self._order.options["grace"]
             self._process.interrupt()
 
     def _kill(self) -> None:
-        """End it for sure; if it has not told its end, with a traceback in its log."""
+        """Kill it; where it has not reported its end, with a traceback in its log."""
         self._kill_at = _NEVER
         if not self._facts.reported:
             self._trace()
@@ -192,16 +169,13 @@ class Supervisor:
                     return
                 last = size
 
-    def _hear(self) -> None:
-        """Take what the process tells of its end."""
+    def _receive(self) -> None:
+        """Receive what the process reports of its end."""
         try:
-            message = self._process.channel.recv_bytes()
-            self._facts.reported = json.loads(message)
+            self._facts.reported = json.loads(self._process.channel.recv_bytes())
         except (EOFError, OSError):  # user code closed it
             self._channel = None
             return
-        if "event" in self._facts.reported:  # it was fast, and has written down how it ended
-            self._line = message
         if self._facts.reported:
             self._kill_at = time.monotonic() + self._order.options["grace"]
             self._channel = None
@@ -228,11 +202,10 @@ class Supervisor:
         facts = self._facts
         peak = max(self._gauge.peak, facts.reported.get("peak_memory", 0) - self._base)
         cpu = facts.reported.get("cpu", 0.0) if self._order.reuses else _cpu_of_children() - self._cpu_before
-        if facts.exit_code == -9 and facts.stopped is None and self._oom_kills is not None:  # noqa: PLR2004
+        if facts.exit_code == -signal.SIGKILL and facts.stopped is None and self._oom_kills is not None:
             facts.oom_killed = process_tree.oom_kills() > self._oom_kills
         if not facts.reported:
-            with contextlib.suppress(OSError):  # FileNotFoundError: there is no result
-                facts.result = kind_of(self._folder.result_file)
+            facts.result = decided_state(self._folder.result_file)
         wall = time.monotonic() - self._begun
         outcome = classify(facts, Usage(wall=wall, cpu=cpu, peak_memory=peak), self._order.attempt)
         if outcome.state not in DECIDED:

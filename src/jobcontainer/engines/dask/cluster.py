@@ -8,20 +8,23 @@ second, and everyone who waits for a slot is woken when it has changed.
 from __future__ import annotations
 
 import asyncio
-import importlib.metadata
-import platform
+import pickle
 import secrets
 from collections import Counter
+from concurrent.futures import CancelledError
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from jobcontainer.engines.dask import worker_side
 from jobcontainer.errors import warn
 from jobcontainer.jobfile import signing
-from jobcontainer.pickling import cloudpickle_internals
+from jobcontainer.process import memory_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+
+    from jobcontainer.engines.dask.worker_side import JobTask
+    from jobcontainer.events import Outcome
 
 _REFRESH_SECONDS = 0.5
 _ANSWER_SECONDS = 30.0  # in which a new worker imports this package
@@ -29,31 +32,19 @@ _ANSWER_SECONDS = 30.0  # in which a new worker imports this package
 
 @dataclass(eq=False)
 class Worker:
-    """A worker that can run jobs.
-
-    Attributes:
-        address: of the worker.
-        instance: its process; another one may get the same address later.
-        slots: how many jobs it runs at the same time.
-        host: its machine.
-        cpus: how many CPUs it may use there.
-        memory: bytes that it may use; 0 for no limit.
-        running: how many jobs run there.
-        inaccessible: stores that it has no access to.
-        compared: distributions whose versions were compared.
-        gone: set once it is gone.
-    """
+    """A worker that can run jobs."""
 
     address: str
-    instance: str
-    slots: int
+    instance: str  # its process; another may get the same address later
+    slots: int  # jobs that it runs at the same time
     host: str
-    cpus: int
-    memory: int
-    running: int = 0
-    inaccessible: set[str] = field(default_factory=set)
-    compared: set[str] = field(default_factory=set)
-    gone: asyncio.Event = field(default_factory=asyncio.Event)
+    cpus: int  # that it may use
+    memory: int  # bytes that it may use; 0 for no limit
+    taken: int = 0  # slots in use
+    tasks: set[asyncio.Future[Any]] = field(default_factory=set)  # those who wait; cancelled when the worker is gone
+    is_gone: bool = False
+    inaccessible: set[str] = field(default_factory=set)  # stores
+    compared: set[str] = field(default_factory=set)  # distributions whose versions were compared
 
     def has_memory_for(self, memory: int | None) -> bool:
         """Whether a job with that memory limit can run there."""
@@ -70,7 +61,6 @@ class Cluster:
     """
 
     def __init__(self, client: Any, watch: type[Any], on_change: Callable[[], object]) -> None:
-        """Know no worker yet."""
         self._client, self._watch, self._on_change = client, watch, on_change
         self._fit: dict[str, Worker] = {}
         self._unfit: dict[str, str] = {}
@@ -81,11 +71,6 @@ class Cluster:
     def slots(self) -> int:
         """How many jobs run at the same time on all fit workers."""
         return sum(worker.slots for worker in self._fit.values())
-
-    @property
-    def is_unfit(self) -> bool:
-        """Whether there are workers, and none of them can run jobs."""
-        return bool(self._unfit and not self._fit)
 
     @property
     def is_lost(self) -> bool:
@@ -101,36 +86,42 @@ class Cluster:
         return min((max(1, worker.cpus // slots[worker.host]) for worker in self._fit.values()), default=None)
 
     async def call(self, address: str, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """Call a function in a worker's event loop.
-
-        Raises:
-            Exception: what it raised; an OSError if the worker can't be reached.
-        """
+        """Call a function in a worker's event loop; what it raised is raised, or an OSError if it can't be reached."""
         answers = await self._client.run(function, *args, workers=[address], **kwargs)
         return answers[address]
 
-    async def refresh(self) -> str:
-        """Look which workers there are.
+    async def run(self, address: str, task: JobTask) -> Outcome | str:
+        """Run a Dask task on a worker, and return its result; when cancelled, give the task up.
 
-        Returns:
-            Why new ones get no jobs, a line for each that is unfit.
+        Raises:
+            ConnectionError: Dask has given it up.
         """
+        data = pickle.dumps(task)
+        future = self._client.submit(
+            worker_side.run, data, key=task.key, workers=[address], allow_other_workers=False, retries=0, pure=False
+        )
+        try:
+            return cast("Outcome | str", await future)
+        except CancelledError as error:
+            raise ConnectionError(f"Dask has given up its task: {error}") from error
+        finally:
+            future.release()
+
+    async def refresh(self) -> str:
+        """Look which workers there are, and return why new ones get no jobs, a line for each that is unfit."""
         known = set(self._unfit)
-        threads: dict[str, int] = {}
-        if self._client.status == "running":
-            try:
-                threads = await self._client.nthreads()
-            except OSError:  # the client's status shows it before long
-                return ""
+        try:
+            threads = await self._client.nthreads() if self._client.status == "running" else {}
+            new = threads.keys() - self._fit.keys() - self._unfit.keys()
+            described = (await self._client.scheduler.identity())["workers"] if new else {}
+        except OSError:  # the client's status shows it before long
+            return ""
         gone = [worker for address, worker in self._fit.items() if address not in threads]
         for worker in gone:
-            self._remove(worker)
+            await self.remove(worker)
         self._unfit = {address: reason for address, reason in self._unfit.items() if address in threads}
-        new = threads.keys() - self._fit.keys() - self._unfit.keys()
-        if new:
-            described = (await self._client.scheduler.identity())["workers"]
-            limits = {address: described[address]["memory_limit"] for address in new if address in described}
-            await asyncio.gather(*(self._add(address, threads[address], limit) for address, limit in limits.items()))
+        limits = {address: described[address]["memory_limit"] for address in new if address in described}
+        await asyncio.gather(*(self._add(address, threads[address], limit) for address, limit in limits.items()))
         if gone or new or self.is_lost:
             self._on_change()
             await self.wake()
@@ -146,14 +137,11 @@ class Cluster:
                 warn(reasons)
 
     async def acquire(self, memory: int | None, is_cancelled: Callable[[], bool]) -> Worker | None:
-        """Wait for a free slot of a fit worker, and take it.
+        """Wait for a free slot of a fit worker, and take it; return None when cancelled, or if the cluster is lost.
 
         Args:
             memory: the job's limit in bytes; None for no limit.
             is_cancelled: whether to stop waiting; asked after each :meth:`wake`.
-
-        Returns:
-            The worker; None if it was cancelled, or the cluster is lost.
 
         Raises:
             MemoryError: no worker has that much memory.
@@ -162,18 +150,20 @@ class Cluster:
             while not is_cancelled() and not self.is_lost:
                 able = [worker for worker in self._fit.values() if worker.has_memory_for(memory)]
                 if self._fit and not able:
-                    most = max(worker.memory for worker in self._fit.values())
-                    raise MemoryError(f"memory={memory} bytes, and the largest worker of the cluster has {most}.")
-                worker = max(able, key=lambda one: one.slots - one.running, default=None)
-                if worker is not None and worker.running < worker.slots:
-                    worker.running += 1
+                    most = memory_text(max(worker.memory for worker in self._fit.values()))
+                    raise MemoryError(
+                        f"memory={memory_text(memory or 0)}: the largest worker of the cluster has {most}."
+                    )
+                worker = max(able, key=lambda one: one.slots - one.taken, default=None)
+                if worker is not None and worker.taken < worker.slots:
+                    worker.taken += 1
                     return worker
                 await self._changed.wait()
         return None
 
     async def release(self, worker: Worker) -> None:
         """Free a slot."""
-        worker.running -= 1
+        worker.taken -= 1
         await self.wake()
 
     async def wake(self) -> None:
@@ -182,8 +172,12 @@ class Cluster:
             self._changed.notify_all()
 
     async def remove(self, worker: Worker) -> None:
-        """Remove a worker whose address another process has now."""
-        self._remove(worker)
+        """Remove a worker that is gone, and cancel what waits for its tasks."""
+        worker.is_gone = True
+        for task in worker.tasks:
+            task.cancel()
+        if self._fit.get(worker.address) is worker:
+            del self._fit[worker.address]
         await self.wake()
 
     async def compare(self, worker: Worker, packages: Mapping[str, tuple[str, str]]) -> None:
@@ -198,11 +192,6 @@ class Cluster:
         if unknown:
             listed = ", ".join(f"{name} {there or 'none'} (here {here})" for name, (here, there) in unknown.items())
             warn(f"The worker {worker.address} has {listed}: jobs may fail or differ there. Install the same versions.")
-
-    def _remove(self, worker: Worker) -> None:
-        worker.gone.set()
-        if self._fit.get(worker.address) is worker:
-            del self._fit[worker.address]
 
     async def _add(self, address: str, slots: int, memory: int | None) -> None:
         challenge = secrets.token_bytes(32)
@@ -222,17 +211,8 @@ class Cluster:
 
 
 def why_unfit(known: Mapping[str, Any], challenge: bytes) -> str:
-    """Return why jobs can't be sent to a worker; empty where they can.
-
-    Args:
-        known: what :func:`jobcontainer.engines.dask.worker_side.introduce` returned there.
-        challenge: what it had to sign.
-    """
-    here = {
-        "python": platform.python_version(),
-        "jobcontainer": importlib.metadata.version("jobcontainer"),
-        "cloudpickle": cloudpickle_internals.VERSION,
-    }
+    """Return why a worker that introduced itself, and signed a challenge, can't run jobs; empty where it can."""
+    here = worker_side.versions()
     relevant = {"python": 2, "jobcontainer": 2, "cloudpickle": 1}
     for name, length in relevant.items():
         if known[name].split(".")[:length] != here[name].split(".")[:length]:

@@ -2,11 +2,8 @@
 
 Each attempt of a job is one Dask task, bound to one worker and never repeated by Dask: when a worker dies, only our own
 retries may run a job again. The task just waits for a keeper below the worker, so that a crash, a limit or a cancel of
-the job is an outcome, and the worker lives on. :mod:`jobcontainer.engines.dask.worker_side` describes what happens on
-the worker. This module alone imports ``distributed``.
-
-States of an attempt: *waiting* for a free slot of a fit worker; *running*; *leaving*, when its worker is gone, for as
-long as the job may take to end with it; *ended*.
+the job is an outcome, and the worker lives on; see :mod:`jobcontainer.engines.dask.worker_side`. This module alone
+imports ``distributed``.
 
 Threads: one runs an event loop with an asynchronous Dask client of our own, so that it does not matter what becomes of
 the user's client. In the loop there is a coroutine for each attempt, and one that refreshes the list of workers.
@@ -22,7 +19,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import pickle
 import threading
 from concurrent.futures import Future, wait
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -38,13 +34,13 @@ from jobcontainer.engines.dask import worker_side
 from jobcontainer.engines.dask.attempts import Attempts, ClusterAttempt
 from jobcontainer.engines.dask.cluster import Cluster
 from jobcontainer.errors import JobContainerError, warn
-from jobcontainer.worker.order import Order
+from jobcontainer.worker.keeper_protocol import Order
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
 
-    from jobcontainer.engines.dask.worker_side import JobTask
     from jobcontainer.events import Outcome
+    from jobcontainer.jobfile.identity import FileIdentity
     from jobcontainer.process import Environment, JobOptions
     from jobcontainer.storage.folder import JobFolder
 
@@ -74,7 +70,6 @@ class DaskEngine:
     def __init__(
         self, client: distributed.Client | str | None = None, *, preload: Sequence[str] = (), most: int | None = None
     ) -> None:
-        """Connect, and look which workers there are."""
         address, security = _scheduler_of(client)
         self._most = most
         self._attempts: dict[str, ClusterAttempt] = {}
@@ -84,12 +79,11 @@ class DaskEngine:
         self._slots = 1
         self._lock = threading.Lock()
         self._loop = asyncio.new_event_loop()
+        self._client: Any = None
         self._thread = threading.Thread(target=self._loop.run_forever, name="jobcontainer-dask", daemon=True)
         self._thread.start()
         try:
             reasons = self._in_loop(self._connect(address, security, tuple(preload)))
-            if self._cluster.is_unfit:
-                raise JobContainerError(reasons)
         except BaseException:
             self._leave()
             raise
@@ -108,17 +102,19 @@ class DaskEngine:
         return self._cluster.threads
 
     def on_growth(self, call: Callable[[], object]) -> None:
-        """Have something called, from any thread, when there are more slots than there were."""
+        """See :class:`jobcontainer.engines.Growing`."""
         self._call_on_growth = call
 
     def submit(
-        self, folder: JobFolder, options: JobOptions, environment: Environment, *, attempt: int = 1
+        self,
+        folder: JobFolder,
+        options: JobOptions,
+        environment: Environment,
+        *,
+        attempt: int = 1,
+        identity: FileIdentity | None = None,  # noqa: ARG002 -- it may be another machine's file
     ) -> Future[Outcome]:
-        """Run the process of a folder; see :class:`jobcontainer.engines.Engine`.
-
-        Raises:
-            RuntimeError: the engine was closed.
-        """
+        """See :class:`jobcontainer.engines.Engine`; a RuntimeError where the engine was closed."""
         order = Order(os.fspath(folder), options.to_json(), environment, attempt)
         with self._lock:
             if self._closed:
@@ -129,7 +125,7 @@ class DaskEngine:
         return one.future
 
     def cancel(self, job_id: str) -> None:
-        """End a job, politely first; it returns at once, and the job's future completes when it has ended."""
+        """See :class:`jobcontainer.engines.Engine`."""
         with self._lock:
             attempt = self._attempts.get(job_id)
         if attempt is not None:
@@ -152,7 +148,7 @@ class DaskEngine:
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
 
     async def _connect(self, address: str, security: Any, preload: tuple[str, ...]) -> str:
-        """Connect to the scheduler, and return why workers are unfit."""
+        """Connect to the scheduler, and return why some of the workers are unfit."""
         try:
             self._client = await _dask.Client(
                 address,
@@ -168,8 +164,11 @@ class DaskEngine:
                 "Is it running, and can it be reached from here?"
             ) from error
         self._cluster = Cluster(self._client, TaskWatch, self._count)
-        self._runner = Attempts(self._cluster, self._submit, preload)
-        return await self._cluster.refresh()
+        self._runner = Attempts(self._cluster, preload)
+        reasons = await self._cluster.refresh()
+        if reasons and not self._cluster.slots:
+            raise JobContainerError(reasons)
+        return reasons
 
     def _leave(self) -> None:
         """End every coroutine, the client, the loop and its thread."""
@@ -179,16 +178,15 @@ class DaskEngine:
         self._loop.close()
 
     async def _stop(self) -> None:
-        client = getattr(self, "_client", None)  # none could be made where nobody answers
-        if client is not None and client.status == "running":
+        if self._client is not None and self._client.status == "running":
             with contextlib.suppress(OSError):
-                await asyncio.wait_for(client.run(worker_side.leave, on_error="ignore"), _CLOSE_SECONDS)
+                await asyncio.wait_for(self._client.run(worker_side.leave, on_error="ignore"), _CLOSE_SECONDS)
         left = list(self._coroutines)
         for task in left:
             task.cancel()
         await asyncio.gather(*left, return_exceptions=True)
-        if client is not None:
-            await client.close()
+        if self._client is not None:
+            await self._client.close()
 
     def _start(self, function: Callable[..., Coroutine[Any, Any, None]], *args: ClusterAttempt) -> None:
         def start() -> None:
@@ -212,29 +210,6 @@ class DaskEngine:
                 del self._attempts[attempt.folder.id]
         self._loop.run_in_executor(None, attempt.future.set_result, outcome)
 
-    async def _submit(self, address: str, task: JobTask) -> Outcome | str:
-        """Run a task on a worker.
-
-        Raises:
-            ConnectionError: Dask has given it up.
-        """
-        future = self._client.submit(
-            worker_side.run,
-            pickle.dumps(task),
-            key=task.key,
-            workers=[address],
-            allow_other_workers=False,
-            retries=0,
-            pure=False,
-        )
-        try:
-            result: Outcome | str = await future
-        except distributed.CancelledError as error:
-            raise ConnectionError(f"Dask has given up its task: {error}") from error
-        finally:
-            future.release()
-        return result
-
 
 class TaskWatch(distributed.WorkerPlugin):
     """Cancels the jobs of tasks that Dask releases while they run: their client is gone, or their worker closes."""
@@ -242,10 +217,9 @@ class TaskWatch(distributed.WorkerPlugin):
     name = "jobcontainer"
 
     def __init__(self) -> None:
-        """See no task yet."""
         self._executing: set[str] = set()
 
-    def transition(self, key: Any, start: str, finish: str, **kwargs: Any) -> None:  # noqa: ARG002 -- Dask's signature
+    def transition(self, key: Any, start: str, finish: str, **_: Any) -> None:
         """Follow the states of our tasks; Dask calls this in the worker's event loop."""
         if not str(key).startswith(worker_side.KEY_PREFIX):
             return
@@ -258,7 +232,7 @@ class TaskWatch(distributed.WorkerPlugin):
         if finish == "forgotten":
             worker_side.forget(key)
 
-    def teardown(self, worker: Any) -> None:  # noqa: ARG002 -- as above
+    def teardown(self, worker: Any) -> None:  # noqa: ARG002 -- the name is part of the interface
         """Cancel what runs, as the worker closes."""
         for key in self._executing:
             worker_side.cancel(key)

@@ -15,29 +15,30 @@ import os
 import pickle
 import platform
 import secrets
-import socket
 import threading
 from asyncio import to_thread
-from concurrent.futures import Future
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from jobcontainer.engines.dask import remote_folders
+from jobcontainer.engines.dask import transfer
 from jobcontainer.engines.local.engine import LokyEngine
-from jobcontainer.engines.local.slot import available_cpus
+from jobcontainer.engines.local.keeper_process import available_cpus
 from jobcontainer.errors import UntrustedFileError
-from jobcontainer.events import Outcome
 from jobcontainer.jobfile import signing
 from jobcontainer.pickling import cloudpickle_internals, package_versions
 from jobcontainer.pickling.package_versions import Distribution
 from jobcontainer.process import Environment, JobOptions
 from jobcontainer.storage.folder import JobFolder
-from jobcontainer.worker.order import Order
+from jobcontainer.storage.record import host_name
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from concurrent.futures import Future
+
+    from jobcontainer.events import Outcome
+    from jobcontainer.worker.keeper_protocol import Order
 
 INSTANCE: Final = secrets.token_hex(8)
 """Distinguishes this process from a later one with the same address."""
@@ -57,24 +58,14 @@ _cancelled: set[str] = set()  # keys of tasks that are not to begin
 
 @dataclass(frozen=True, slots=True)
 class JobTask:
-    """What the Dask task of one attempt runs.
-
-    Attributes:
-        key: of the task.
-        instance: the worker process that it is meant for.
-        host: the client's machine.
-        slots: how many jobs may run on the worker at the same time.
-        preload: modules that keepers import before any job.
-        is_remote: whether the worker has no access to the job's folder, and uses a copy of it.
-        order: what to run.
-    """
+    """What the Dask task of one attempt runs."""
 
     key: str
-    instance: str
-    host: str
-    slots: int
-    preload: tuple[str, ...]
-    is_remote: bool
+    instance: str  # the worker process that it is meant for
+    host: str  # the client's machine
+    slots: int  # jobs that may run on the worker at the same time
+    preload: tuple[str, ...]  # modules that keepers import before any job
+    is_remote: bool  # whether the worker has no access to the job's folder, and uses a copy of it
     order: Order
 
 
@@ -93,14 +84,21 @@ async def introduce(challenge: bytes, watch: type[Any], dask_worker: Any) -> dic
     except UntrustedFileError as error:
         signature, problem = b"", str(error)
     return {
+        **versions(),
         "instance": INSTANCE,
-        "jobcontainer": metadata.version("jobcontainer"),
-        "python": platform.python_version(),
-        "cloudpickle": cloudpickle_internals.VERSION,
-        "host": socket.gethostname(),
+        "host": host_name(),
         "cpus": available_cpus(),
         "signature": signature,
         "problem": problem,
+    }
+
+
+def versions() -> dict[str, str]:
+    """Return the versions that decide whether pickled code works in another process."""
+    return {
+        "python": platform.python_version(),
+        "jobcontainer": metadata.version("jobcontainer"),
+        "cloudpickle": cloudpickle_internals.VERSION,
     }
 
 
@@ -123,7 +121,7 @@ def run(data: bytes) -> Outcome | str:
         return NOT_THE_SAME
     folder = JobFolder(task.order.folder)
     if task.is_remote:
-        folder = remote_folders.folder_of(folder.id)
+        folder = transfer.folders[folder.id]
     if not os.access(folder, os.W_OK):
         return NO_ACCESS
     with _lock:
@@ -139,11 +137,7 @@ def run(data: bytes) -> Outcome | str:
 
 
 def cancel(key: str) -> bool:
-    """Cancel the job of a task.
-
-    Returns:
-        Whether it has not begun, and never will. Otherwise the task ends as its job does.
-    """
+    """Cancel the job of a task; return whether it has not begun, and never will. Else the task ends as its job does."""
     with _lock:
         begun = _begun.get(key)
         if begun is None:
@@ -173,12 +167,9 @@ async def leave() -> None:
 
 
 def _environment(task: JobTask, folder: JobFolder) -> Environment:
-    """Return the environment of a job here.
-
-    On the client's machine it is the client's. Elsewhere it is this worker's, with what only the client has added.
-    """
+    """Return the client's environment on its own machine; elsewhere this worker's, with what only the client has."""
     theirs = task.order.environment
-    if theirs is None or not (task.is_remote or task.host != socket.gethostname()):
+    if theirs is None or not (task.is_remote or task.host != host_name()):
         return theirs or Environment.here()
     here = Environment.here()
     added = (entry for entry in theirs.sys_path if entry not in here.sys_path and Path(entry).exists())

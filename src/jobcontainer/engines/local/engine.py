@@ -1,25 +1,25 @@
 """The engine of this machine: each job in a fresh process, made by one of its slots' keepers.
 
-What an engine consists of outlives it while jobs run, and is told in :mod:`jobcontainer.engines.local.slots`.
+What an engine consists of outlives it while jobs run; see :mod:`jobcontainer.engines.local.worker_slots`.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-import sys
 import weakref
 from typing import TYPE_CHECKING
 
-from jobcontainer.engines.local.slot import available_cpus
-from jobcontainer.engines.local.slots import Crew
-from jobcontainer.worker.order import Order
+from jobcontainer.engines.attempt import Attempt
+from jobcontainer.engines.local.worker_slots import FORKS, WorkerSlots
+from jobcontainer.worker.keeper_protocol import Order
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from concurrent.futures import Future
 
     from jobcontainer.events import Outcome
+    from jobcontainer.jobfile.identity import FileIdentity
     from jobcontainer.process import Environment, JobOptions
     from jobcontainer.storage.folder import JobFolder
 
@@ -30,59 +30,56 @@ class LokyEngine:
     Args:
         slots: how many jobs run at the same time; None for the CPUs that are really available.
         preload: names of modules that each keeper imports before any job.
-        forks: whether keepers fork the jobs' processes, or start each anew; None for what the system can do.
+        forks: whether keepers fork the jobs' processes, or start new interpreters; None for what the system can do.
 
     Raises:
         ValueError: ``slots`` is not a whole number from 1 up.
-
-    Example:
-        >>> LokyEngine(2).slots
-        2
     """
 
     def __init__(self, slots: int | None = None, *, preload: Sequence[str] = (), forks: bool | None = None) -> None:
-        """Prepare the slots; the first jobs start their keepers."""
-        cpus = available_cpus()
-        if slots is None:
-            slots = cpus
-        elif not isinstance(slots, int) or isinstance(slots, bool) or slots < 1:
+        if slots is not None and (not isinstance(slots, int) or isinstance(slots, bool) or slots < 1):
             raise ValueError(f"slots={slots!r}: it takes a whole number from 1 up, or None.")
-        self._threads = max(1, cpus // slots)
-        self._crew = Crew(slots, preload, forks=sys.platform == "linux" if forks is None else forks)
-        weakref.finalize(self, self._crew.abandon).atexit = False
+        self._worker_slots = WorkerSlots(slots, preload, forks=FORKS if forks is None else forks)
+        weakref.finalize(self, self._worker_slots.abandon).atexit = False
 
     @property
     def slots(self) -> int:
         """How many jobs run at the same time."""
-        return self._crew.size
-
-    @property
-    def ahead(self) -> int:
-        """How many reused jobs it takes at the moment beside those that run."""
-        return self._crew.ahead
+        return self._worker_slots.size
 
     @property
     def threads(self) -> int:
         """A job's fair share of the CPUs."""
-        return self._threads
+        return self._worker_slots.threads
+
+    def warm_up(self) -> None:
+        """See :class:`jobcontainer.engines.StartsInBackground`."""
+        self._worker_slots.warm_up()
 
     def submit(
-        self, folder: JobFolder, options: JobOptions, environment: Environment, *, attempt: int = 1
+        self,
+        folder: JobFolder,
+        options: JobOptions,
+        environment: Environment,
+        *,
+        attempt: int = 1,
+        identity: FileIdentity | None = None,
     ) -> Future[Outcome]:
-        """Run the process of a folder; see :class:`jobcontainer.engines.Engine`.
-
-        Raises:
-            RuntimeError: the engine was closed, or this process was forked from the one that made it.
-        """
-        if attempt > 1:  # a result of this attempt is known by being there
+        """See :class:`jobcontainer.engines.Engine`; a RuntimeError if it was closed, or made before a fork."""
+        if attempt > 1:  # the result of this attempt is known by being there
             with contextlib.suppress(OSError):
                 folder.result_file.unlink(missing_ok=True)
-        return self._crew.submit(folder, Order(os.fspath(folder), options.to_json(), environment, attempt))
+        order = Order(os.fspath(folder), options.to_json(), environment, attempt, identity=identity)
+        return self._worker_slots.submit(Attempt(folder, order))
+
+    def wait_until_started(self) -> None:
+        """See :class:`jobcontainer.engines.StartsInBackground`."""
+        self._worker_slots.wait_until_started()
 
     def cancel(self, job_id: str) -> None:
-        """End a job, politely first; it returns at once, the job's future tells when it has ended."""
-        self._crew.cancel(job_id)
+        """See :class:`jobcontainer.engines.Engine`."""
+        self._worker_slots.cancel(job_id)
 
     def close(self) -> None:
-        """Cancel what runs, end every process, and return when nothing is left."""
-        self._crew.close()
+        """See :class:`jobcontainer.engines.Engine`."""
+        self._worker_slots.close()

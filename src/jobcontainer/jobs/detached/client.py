@@ -2,21 +2,26 @@
 
 Jobs are written for one host, their owner: if it is killed before it takes them, the next one refuses them. A host that
 is not there is started.
+
+Host and client exchange one line of JSON each way for a connection. ``{}`` is answered with the host as ``owner``. A
+request with ``jobs`` (ids) and the ``environment`` of them all is answered with ``taken``, or with ``refused`` and why.
+A job is cancelled without a request, by the file in its folder.
 """
 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import socket
 import subprocess
 import sys
 import time
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from jobcontainer.errors import JobContainerError
 from jobcontainer.jobs.control import StoreControl
-from jobcontainer.jobs.detached import wire
 from jobcontainer.jobs.submission import Submitter
 
 if TYPE_CHECKING:
@@ -33,17 +38,13 @@ _ANSWER_SECONDS = 30.0
 class DetachedJobs:
     """Sends jobs to the host of a store.
 
-    Args:
-        store: the store.
-
     Raises:
         JobContainerError: the host can't be started.
     """
 
     def __init__(self, store: StoreFolder) -> None:
-        """Ask the host for its identity; start it where there is none."""
         self._store = store
-        self.submitter = Submitter(store, owner=self._ask(wire.HELLO)["owner"])
+        self.submitter = Submitter(store, owner=self._ask({})["owner"])
 
     def submit(self, submissions: Sequence[Submission]) -> list[Job[Any]]:
         """Hand job folders over, and return handles that watch them.
@@ -52,7 +53,8 @@ class DetachedJobs:
             JobContainerError: the host was killed since.
         """
         if submissions:
-            self._ask(wire.submit_request((one.folder.id for one in submissions), submissions[0].environment))
+            jobs = [submission.folder.id for submission in submissions]
+            self._ask({"jobs": jobs, "environment": asdict(submissions[0].environment)})
         control = StoreControl(self._store)
         return [control.open(submission.folder) for submission in submissions]
 
@@ -61,8 +63,8 @@ class DetachedJobs:
         while True:
             try:
                 with self._connection() as connection:
-                    wire.send(connection, request)
-                    answer = wire.receive(connection)
+                    send(connection, request)
+                    answer = receive(connection)
                 break
             except (OSError, ValueError) as error:  # there is no host, or it ended just now
                 if time.monotonic() > deadline:
@@ -99,3 +101,14 @@ class DetachedJobs:
                 yield connection
         finally:
             os.close(folder)
+
+
+def send(connection: socket.socket, message: dict[str, Any]) -> None:
+    """Send a request or an answer."""
+    connection.sendall(json.dumps(message).encode() + b"\n")
+
+
+def receive(connection: socket.socket) -> dict[str, Any]:
+    """Receive a request or an answer; ValueError where the other end closed the connection or sent no JSON."""
+    message: dict[str, Any] = json.loads(connection.makefile("rb").readline())
+    return message

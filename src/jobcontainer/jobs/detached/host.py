@@ -21,11 +21,11 @@ from typing import TYPE_CHECKING, Any
 
 from jobcontainer.engines import engine_named
 from jobcontainer.jobs.control import start_scheduler
-from jobcontainer.jobs.detached import wire
+from jobcontainer.jobs.detached.client import receive, send
 from jobcontainer.jobs.submission import Submission
 from jobcontainer.process import Environment, JobOptions
 from jobcontainer.storage.folder import StoreFolder
-from jobcontainer.storage.owner import this_process
+from jobcontainer.storage.record import this_process
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -33,14 +33,11 @@ if TYPE_CHECKING:
 _IDLE_SECONDS = 60.0
 _LOOK_SECONDS = 1.0
 _REQUEST_SECONDS = 10.0
+_CLIENT_ERRORS = OSError, ValueError, TypeError, KeyError  # of one that is gone, or that sends nonsense
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Become the host of a store, or leave it to the one there is; return when it takes requests.
-
-    Args:
-        arguments: the store's path.
-    """
+    """Become the host of the store of this path, or leave it to the one there is; return when it takes requests."""
     store = StoreFolder(arguments[0])
     lock = os.open(store.host_lock_file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
@@ -65,30 +62,19 @@ def main(arguments: Sequence[str]) -> int:
 
 
 class Host:
-    """Runs the detached jobs of one store.
-
-    Args:
-        store: the store.
-    """
+    """Runs the detached jobs of one store."""
 
     def __init__(self, store: StoreFolder) -> None:
-        """Start with no job; workers start with the first."""
         self._store = store
         self._taken: set[str] = set()
         self._control = start_scheduler(engine_named("loky", None), store)
-        self._scheduler = self._control.scheduler
 
     def serve(self, listener: socket.socket, can_be_reached: Callable[[], bool]) -> None:
-        """Answer requests until there has been nothing to do for a while, or nobody can come any more.
-
-        Args:
-            listener: the store's socket.
-            can_be_reached: whether the store is still there, and the socket in it.
-        """
+        """Answer requests until there has been nothing to do for a while, or nobody can come any more."""
         listener.settimeout(_LOOK_SECONDS)
         until = time.monotonic() + _IDLE_SECONDS
         while can_be_reached():
-            if not self._scheduler.idle:
+            if self._control.scheduler.unfinished():
                 until = time.monotonic() + _IDLE_SECONDS
             try:
                 connection, _ = listener.accept()
@@ -97,24 +83,20 @@ class Host:
                     return
                 continue
             until = time.monotonic() + _IDLE_SECONDS
-            with (
-                connection,
-                contextlib.suppress(OSError, ValueError, LookupError),
-            ):  # a client that is gone, or confused
+            with connection, contextlib.suppress(*_CLIENT_ERRORS):
                 connection.settimeout(_REQUEST_SECONDS)
-                wire.send(connection, self._answer(wire.receive(connection)))
+                send(connection, self._answer(receive(connection)))
 
     def end(self) -> None:
         """End every process of the host."""
-        self._scheduler.end()
+        self._control.scheduler.end()
 
     def _answer(self, request: dict[str, Any]) -> dict[str, Any]:
-        if request == wire.HELLO:
-            return {"owner": this_process()}
-        return self._take(request["jobs"], wire.environment_of(request))
-
-    def _take(self, job_ids: list[str], environment: Environment) -> dict[str, Any]:
         """Queue jobs; a request that comes twice, because its answer was lost, counts once."""
+        if not request:
+            return {"owner": this_process()}
+        job_ids, given = request["jobs"], request["environment"]
+        environment = Environment(**given | {"sys_path": tuple(given["sys_path"])})
         folders = [self._store.job(job_id) for job_id in job_ids if job_id not in self._taken]
         records = [folder.read_record() for folder in folders]
         if any(record.owner != this_process() for record in records):

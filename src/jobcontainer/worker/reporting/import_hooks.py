@@ -1,88 +1,56 @@
 """Hooks: what is changed in other people's modules while a job runs, and put back after it.
 
-Nothing is imported for a hook's sake. A module that is loaded already is patched at once; one that user code imports
-later is patched right after its code ran, by a finder that stands first in ``sys.meta_path`` and lets the finders
-behind it do the work.
+Nothing is imported for a hook. A module that is loaded already is patched at once; one that user code imports later is
+patched right after its code ran, by a finder that stands first in ``sys.meta_path`` of the job's process and lets the
+finders behind it do the work.
 """
 
 from __future__ import annotations
 
-import operator
 import os
 import sys
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
-from jobcontainer.worker.reporting.notes import note_exception
+from jobcontainer.worker.reporting.log import note_exception
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from importlib.machinery import ModuleSpec
     from types import ModuleType
 
-
-class _Patch(NamedTuple):
-    after: Callable[[Any], None]
-    before: Callable[[Any], None] | None
-
-    def run(self, module: ModuleType) -> None:
-        """Change the module; one of a version that does not fit stays as it is, and usable."""
-        try:
-            self.after(module)
-        except Exception:  # noqa: BLE001 -- the user's import must not fail for our hook
-            note_exception()
+_MISSING = object()
 
 
 class Hooks:
-    """The changes that one part of the worker makes.
-
-    Example:
-        >>> import decimal
-        >>> hooks = Hooks()
-        >>> hooks.when_imported("decimal", lambda module: hooks.replace(module, "ROUND_UP", "no"))
-        >>> decimal.ROUND_UP
-        'no'
-        >>> hooks.undo()
-        >>> decimal.ROUND_UP
-        'ROUND_UP'
-    """
+    """The changes that one part of the worker makes."""
 
     def __init__(self) -> None:
-        """Change nothing yet."""
-        self._patches: dict[str, _Patch] = {}
+        self._patches: dict[str, tuple[Callable[[Any], None], Callable[[Any], None] | None]] = {}
         self._undo = ExitStack()
 
     def when_imported(
         self, name: str, patch: Callable[[Any], None], *, before: Callable[[Any], None] | None = None
     ) -> None:
-        """Call ``patch`` with a module as soon as it is there.
+        """Call ``patch`` with a module as soon as it is loaded, and ``before`` with one whose code has yet to run.
 
-        Args:
-            name: the module's full name.
-            patch: what changes it. If it raises, the traceback goes to stderr and the import goes on.
-            before: what is called with the module before its code runs, where it is not loaded yet.
+        If ``patch`` raises, the traceback goes to stderr and the import goes on.
         """
-        hook = self._patches[name] = _Patch(patch, before)
+        self._patches[name] = patch, before
         if self not in sys.meta_path:
             sys.meta_path.insert(0, self)
-        module = sys.modules.get(name)
-        if module is not None:
-            hook.run(module)
+        if name in sys.modules:
+            _run(patch, sys.modules[name])
 
     def replace(self, owner: Any, attribute: str, value: object) -> None:
         """Set an attribute of a module or class until :meth:`undo`."""
-        if attribute in vars(owner):
-            self._undo.callback(setattr, owner, attribute, vars(owner)[attribute])
-        else:
-            self._undo.callback(_remove, owner, attribute)
+        self._undo.callback(_put_back, owner, attribute, vars(owner).get(attribute, _MISSING))
         setattr(owner, attribute, value)
 
     def set_environment(self, name: str, value: str) -> None:
         """Set an environment variable until :meth:`undo`."""
-        if name in os.environ:
-            self._undo.callback(operator.setitem, os.environ, name, os.environ[name])
-        else:
-            self._undo.callback(os.environ.pop, name, None)
+        before = os.environ.get(name)
+        self._undo.callback(lambda: os.environ.pop(name, None) if before is None else os.environ.update({name: before}))
         os.environ[name] = value
 
     def at_undo(self, restore: Callable[..., object], *args: Any) -> None:
@@ -119,17 +87,26 @@ class Hooks:
                 execute(module)
                 return
             vars(loader).pop("exec_module", None)
-            patch = self._patches.get(name)  # none where the job has ended in between
-            if patch is not None and patch.before is not None:
-                patch.before(module)
+            patch, before = self._patches.get(name, (None, None))  # none where the job has ended in between
+            if before is not None:
+                before(module)
             execute(module)
             if patch is not None:
-                patch.run(module)
+                _run(patch, module)
 
         loader.exec_module = exec_module
 
 
-def _remove(owner: Any, attribute: str) -> None:
-    """Delete an attribute that user code may have deleted already."""
-    if attribute in vars(owner):
+def _run(patch: Callable[[Any], None], module: ModuleType) -> None:
+    """Change the module; one of a version that does not fit stays as it is, and usable."""
+    try:
+        patch(module)
+    except Exception:  # noqa: BLE001 -- the user's import must not fail for our hook
+        note_exception()
+
+
+def _put_back(owner: Any, attribute: str, value: object) -> None:
+    if value is not _MISSING:
+        setattr(owner, attribute, value)
+    elif attribute in vars(owner):  # user code may have deleted it
         delattr(owner, attribute)

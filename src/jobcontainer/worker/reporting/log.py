@@ -3,6 +3,9 @@
 Descriptors 1 and 2 are one file opened for appending, so that whatever writes to them (Python, C code, subprocesses)
 is in the log, in the order it was written. Python's streams hold nothing back: what was printed is in the log when
 ``print`` returns, and a crash loses none of it. C's standard output is flushed at each line.
+
+What the worker itself reports goes there by :func:`note` and :func:`note_exception`. None of it is worth a job: where
+standard error is closed, or the disk full, it is dropped.
 """
 
 from __future__ import annotations
@@ -14,10 +17,11 @@ import io
 import os
 import signal
 import sys
+import traceback
 from typing import BinaryIO, cast
 
 TRACE_SIGNAL = getattr(signal, "SIGRTMAX", signal.SIGUSR2)
-"""Has the traceback of every thread written to the log, also while C code holds the interpreter's lock."""
+"""This signal writes the traceback of every thread to the log, also while C code holds the interpreter's lock."""
 
 _LIBC = ctypes.CDLL(None)
 _LINE_BUFFERED = 1  # _IOLBF in C's stdio.h
@@ -42,15 +46,10 @@ def prepare_streams() -> None:
             _LIBC.setvbuf(ctypes.c_void_p.in_dll(_LIBC, name), None, _LINE_BUFFERED, 0)
 
 
-def redirect(log: str, *, attempt: int = 1) -> None:
-    """Send standard output and error of this process, and the traceback of a crash, into a log.
+def redirect(log: str | os.PathLike[str], *, attempt: int = 1) -> None:
+    """Send standard output and error of this process, and the traceback of a crash, to the end of a log.
 
-    Args:
-        log: the file, which is made or appended to.
-        attempt: from the second on, a line tells where it begins.
-
-    Raises:
-        OSError: the log can't be written.
+    From the second attempt on, a line marks where it begins.
     """
     descriptor = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
     os.dup2(descriptor, 1)
@@ -69,3 +68,15 @@ def flush() -> None:
         with contextlib.suppress(Exception):  # it may be anything by now
             stream.flush()
     _LIBC.fflush(None)
+
+
+def note(text: str) -> None:
+    """Write a line of the worker's own into the log."""
+    with contextlib.suppress(Exception):
+        print(f"jobcontainer: {text}", file=sys.stderr)  # noqa: T201 -- the job's log
+
+
+def note_exception() -> None:
+    """Write the traceback of the exception that is being handled into the log."""
+    with contextlib.suppress(Exception):
+        traceback.print_exc()

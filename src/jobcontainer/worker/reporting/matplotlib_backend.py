@@ -1,10 +1,11 @@
 """A matplotlib backend that draws by Agg and shows figures on the job's card.
 
-matplotlib loads this module when it is asked for the backend that :mod:`jobcontainer.worker.reporting.display` puts
-into
-``MPLBACKEND``; nothing else imports it. As with a notebook's inline backend, ``plt.show()`` shows every open figure and
-closes it; figures that are open at the end of the job are shown then, unless ``display(figure)`` or ``figure.show()``
-showed them as they are.
+matplotlib loads this module by the name that :mod:`jobcontainer.worker.reporting.display` puts into ``MPLBACKEND``. As
+with a notebook's inline backend, ``plt.show()`` shows every open figure and closes it; figures that are open at the end
+of the job are shown then, unless ``display(figure)`` or ``figure.show()`` showed them as they are.
+
+``Gcf``, pyplot's register of open figures, is in a private module of matplotlib, but every backend needs it:
+``pyplot_show`` has no other way to the figures.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ from matplotlib.backend_bases import FigureManagerBase
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from jobcontainer.worker.reporting.display import display
-from jobcontainer.worker.reporting.mime_bundle import drawn
 
 
 class FigureManager(FigureManagerBase):
@@ -40,7 +40,12 @@ class FigureCanvas(FigureCanvasAgg):
 
 def show_left_open() -> None:
     """Show the open figures that were not shown as they are now, and close all; called at the end of the job."""
-    for manager in Gcf.get_all_fig_managers():
+    managers = Gcf.get_all_fig_managers()
+    if not managers:
+        return
+    from jobcontainer.worker.reporting.mime_bundle import drawn  # noqa: PLC0415 -- imports IPython
+
+    for manager in managers:
         figure = manager.canvas.figure
         if figure.stale or figure not in drawn:
             manager.show()

@@ -1,11 +1,11 @@
-"""The rich outputs of a job on their way into its events, and the bounds that keep them there.
+"""The rich outputs of a job on their way into its events, and the limits that keep them there.
 
 Design: any thread may show something; one lock guards the counts. What an output replaces (by an update, or as the
-first one after a clearing) stays in the append-only events, so a plot that is redrawn all day would fill the disk. For
-each tenth of the total that was written, replacing outputs are let through half as often: one that comes too early is
-held back, and what comes after it with it; the latest state is written when the next output may pass, or at the end.
-Once the total is used up, only the last state is written, at the end. A forked child of the job writes too, as a line
-is one append; but it has no end, so what it holds back is lost, as is what a killed job held back.
+first one after a clearing) stays in the append-only events, so a plot that is redrawn all day would fill the disk.
+Therefore, once a tenth of the total is written, an output that replaces another waits until a pause since the last one
+is over, and only the latest of each display id is written then; the pause doubles with each further tenth. Once the
+total is used up, only the last state is written, at the end. A forked child of the job writes too, as a line is one
+append; but it has no end, so what it holds is lost, as is what a killed job held.
 """
 
 from __future__ import annotations
@@ -18,45 +18,41 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from jobcontainer.events import Display
-from jobcontainer.worker.reporting.notes import note
+from jobcontainer.process import memory_text
+from jobcontainer.worker.reporting.log import note
 
 if TYPE_CHECKING:
     from jobcontainer.storage.folder import JobFolder
 
-MAX_OUTPUTS: Final = 500  # that stand at the same time
-MAX_BYTES: Final = 10_000_000  # of one output, and of all that is held back
+MAX_OUTPUTS: Final = 500  # that are visible at the same time
+MAX_BYTES: Final = 10_000_000  # of one output, and of all that is held
 MAX_TOTAL: Final = 100_000_000  # of all, replaced ones too
 
-_FIRST_PAUSE = 0.2  # seconds between two replacing outputs once a tenth of the total is used; doubled for each tenth
+_PAUSE = 0.2  # seconds between two outputs that replace others, in the second tenth of the total
 _KEPT_TEXT = 2_000  # characters of the plain form of an output that is too large
 _SAVE = "Save the rest to files in run()."
 
 
-class Outputs:
-    """The outputs of one job.
-
-    Args:
-        folder: the job's.
-    """
+class OutputQuota:
+    """Writes the outputs of one job, as far as its limits allow."""
 
     def __init__(self, folder: JobFolder) -> None:
-        """Show nothing yet."""
         self._folder = folder
         self._lock = threading.RLock()
-        self._standing = 0  # outputs that are shown now
-        self._spent = 0  # bytes written
-        self._next = 0.0  # when a replacing output may be written, by the monotonic clock; infinite once all is spent
+        self._visible = 0  # outputs
+        self._written = 0  # bytes
+        self._next = 0.0  # when held outputs may be written, by the monotonic clock; infinite once the total is used up
         self._held: list[Display] = []
         self._clear_first = False
-        self._told: set[str] = set()
+        self._noted: set[str] = set()
 
     def admits_more(self) -> bool:
-        """Tell whether a further output would be kept that replaces none; if not, say so once on card and log."""
+        """Whether a further output would be kept that replaces none; if not, card and log say so once."""
         with self._lock:
-            full = math.isinf(self._next) and not self._holds_all
-            if self._clear_first or not (full or self._standing >= MAX_OUTPUTS):
+            clears = self._clear_first or (bool(self._held) and self._held[0].clear)
+            if self._clear_first or (self._visible < MAX_OUTPUTS and (clears or math.isfinite(self._next))):
                 return True
-            self._tell_full()
+            self._note_full()
             return False
 
     def clear(self, *, wait: bool) -> None:
@@ -65,90 +61,76 @@ class Outputs:
             self._clear_first = wait
             if not wait:
                 self.add(Display(at=time.time(), clear=True))
-                self._standing = 0
+                self._visible = 0
 
     def add(self, output: Display) -> None:
-        """Show an output, update one, or tell once why it is not kept."""
+        """Show an output, update one, or note once why it is not kept."""
         with self._lock:
             if self._clear_first and not output.update:
                 output, self._clear_first = replace(output, clear=True), False
-            replaces = output.update or output.clear
-            if not replaces and not self.admits_more():
+            if not (output.update or output.clear) and not self.admits_more():
                 return
-            self._standing = (0 if output.clear else self._standing) + (not output.update)
-            output = _fitted(output)
-            if self._held or (replaces and time.monotonic() < self._next):
-                self._hold(output)
-            else:
-                self._write(output)
+            self._visible = (0 if output.clear else self._visible) + (not output.update)
+            if output.clear:
+                self._held = []
+            elif output.update:  # instead of what it replaces among those held
+                name = output.display_id
+                self._held = [held for held in self._held if not (held.update and held.display_id == name)]
+            self._held.append(_fitted(output))
+            waits = time.monotonic() < self._next and any(held.update or held.clear for held in self._held)
+            if not waits or sum(map(_size, self._held)) > MAX_BYTES:
+                self._write_held()
 
     def finish(self) -> None:
-        """Write the last state of what was held back."""
+        """Write the last state of what is held."""
         with self._lock:
             for output in self._held:
                 self._append(output)
             self._held = []
 
     def renew_lock(self) -> None:
-        """Take another lock; for a forked child, where a thread that is not there may hold this one."""
+        """Take another lock; for a forked child, where a thread that does not exist there may hold this one."""
         self._lock = threading.RLock()
 
-    @property
-    def _holds_all(self) -> bool:
-        """Whether what is held back begins with a clearing, so that it is all that will be shown."""
-        return bool(self._held) and self._held[0].clear
-
-    def _hold(self, output: Display) -> None:
-        """Keep an output for later, instead of what it replaces among those kept."""
-        if output.clear:
-            self._held = []
-        elif output.update:
-            name = output.display_id
-            self._held = [kept for kept in self._held if not (kept.update and kept.display_id == name)]
-        fits = sum(map(_size, self._held)) + _size(output) <= MAX_BYTES
-        if math.isinf(self._next) and not fits:
-            self._tell_full()
-            return
-        self._held.append(output)
-        if time.monotonic() >= self._next or not fits:
-            held, self._held = self._held, []
-            for kept in held:
-                self._write(kept)
-
-    def _write(self, output: Display) -> None:
-        size, replaces = _size(output), output.update or output.clear
-        if self._spent + size > MAX_TOTAL:
-            self._next = math.inf
-            self._tell_full()
-            if replaces or self._holds_all:
-                self._hold(output)
-            return
-        self._append(output)
-        self._spent += size
-        tenths = self._spent * 10 // MAX_TOTAL
-        if replaces and tenths:
-            self._next = time.monotonic() + _FIRST_PAUSE * 2 ** (tenths - 1)
+    def _write_held(self) -> None:
+        """Write what is held, up to the total; what replaces others stays held then."""
+        while self._held:
+            size = _size(self._held[0])
+            if self._written + size > MAX_TOTAL:
+                self._next = math.inf
+                self._note_full()
+                if not self._held[0].clear:
+                    self._held = [output for output in self._held if output.update]
+                while sum(map(_size, self._held)) > MAX_BYTES:
+                    self._held.pop()
+                return
+            output = self._held.pop(0)
+            self._append(output)
+            self._written += size
+            tenths = 10 * self._written // MAX_TOTAL
+            if tenths and (output.update or output.clear):
+                self._next = time.monotonic() + _PAUSE * 2 ** (tenths - 1)
 
     def _append(self, output: Display) -> None:
         try:
             self._folder.append_event(output)
         except OSError as error:
-            self._tell(f"outputs can't be written: {error}")
+            self._note(f"outputs can't be written: {error}")
 
-    def _tell_full(self) -> None:
+    def _note_full(self) -> None:
         if math.isinf(self._next):
             last = "no more are kept but the last state of those that are updated"
-            text = f"the outputs of this job reached {MAX_TOTAL // 10**6} MB, {last}. {_SAVE}"
+            text = f"the outputs of this job reached {memory_text(MAX_TOTAL)}, {last}. {_SAVE}"
         else:
             text = f"this job shows {MAX_OUTPUTS} outputs, no more are kept. {_SAVE}"
-        if self._tell(text):
+        if self._note(text):
             self._append(Display(at=time.time(), data={"text/plain": f"jobcontainer: {text}"}))
 
-    def _tell(self, text: str) -> bool:
+    def _note(self, text: str) -> bool:
         """Print a note into the log, once."""
-        if text in self._told:
+        if text in self._noted:
             return False
-        self._told.add(text)
+        self._noted.add(text)
         note(text)
         return True
 
@@ -163,9 +145,7 @@ def _fitted(output: Display) -> Display:
     size = _size(output)
     if size <= MAX_BYTES:
         return output
-    reason = (
-        f"jobcontainer: an output of {size / 1e6:.0f} MB is too large to be kept whole. Save it to a file in run()."
-    )
+    reason = f"jobcontainer: an output of {memory_text(size)} is too large. Save it to a file in run()."
     text = str(output.data.get("text/plain", ""))
     while _size(output) > MAX_BYTES:
         data = dict(output.data)

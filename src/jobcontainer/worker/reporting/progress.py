@@ -1,12 +1,11 @@
 """Progress from inside ``run()``: the public ``progress()`` and ``report()``, and where a job's bars come and go.
 
 Outside of a job both are plain pass-throughs. Inside one, :func:`install` makes
-:class:`~jobcontainer.worker.reporting.bars.Bars`, shared by ``progress()``, ``report()`` and the bars of tqdm and
-rich, which are
-picked up from untouched code (:mod:`jobcontainer.worker.reporting.tqdm_bars`,
+:class:`~jobcontainer.worker.reporting.bars.Bars`, shared by ``progress()``, ``report()`` and the bars of tqdm and rich,
+which are picked up from unchanged user code (:mod:`jobcontainer.worker.reporting.tqdm_bars`,
 :mod:`jobcontainer.worker.reporting.rich_bars`).
 
-A forked child of the job shares the record's memory and must not write: ``os.register_at_fork`` ends the bars in the
+A forked child of the job must not write to its parent's progress file: ``os.register_at_fork`` ends the bars in the
 child, so that its loops pass through and its tqdm prints into the log as it does in any script.
 """
 
@@ -33,8 +32,7 @@ T = TypeVar("T")
 _MOVE_SECONDS: Final = 0.05
 
 _hooks = Hooks()
-_bars: Bars | None = None
-_prepared: Bars | None = None
+_bars: Bars | None = None  # of the job that runs in this process
 
 
 def progress(iterable: Iterable[T], total: float | None = None, desc: str | None = None) -> Iterator[T]:
@@ -69,8 +67,7 @@ def progress(iterable: Iterable[T], total: float | None = None, desc: str | None
             yield item
             done += 1
             if clock() >= due:
-                if not bars.move(key, done):
-                    bars.show(key, replace(bar, done=done, updated=time.time()))
+                bars.show(key, replace(bar, done=done, updated=time.time()))
                 due = clock() + _MOVE_SECONDS
     finally:
         bars.show(key, replace(bar, done=done, updated=time.time()))
@@ -78,12 +75,12 @@ def progress(iterable: Iterable[T], total: float | None = None, desc: str | None
 
 
 def report(done: float, total: float | None = None, message: str | None = None) -> None:
-    """Tell how far the job is, where no loop does.
+    """Report how far the job is, where no loop does.
 
     Args:
         done: how many are done.
-        total: how many there are; None leaves it as it was last told.
-        message: a short text beside the bar; None leaves it as it was last told.
+        total: how many there are; None leaves it as it was last reported.
+        message: a short text beside the bar; None leaves it as it was last reported.
 
     Raises:
         TypeError: ``done`` or ``total`` is no number.
@@ -97,54 +94,32 @@ def report(done: float, total: float | None = None, message: str | None = None) 
         _bars.report(done, total, message)
 
 
-def prepare() -> None:
-    """Do in a keeper what is the same for all of its jobs: watch for the libraries whose bars are to be shown."""
-    global _prepared  # noqa: PLW0603 -- as in install
-    _prepared = _watching(Bars())
-
-
-def unprepare() -> None:
-    """Be ready for one job after another, none of whose bars may be taken for another's."""
-    global _prepared  # noqa: PLW0603 -- as in install
-    if _prepared is not None:
-        _prepared = None
-        _hooks.undo()
-
-
 def install(folder: JobFolder) -> None:
     """Begin to record the progress of a job; called in its process before user code."""
     global _bars  # noqa: PLW0603 -- one job at a time in a process
-    _bars = _prepared or _watching(Bars())
-    _bars.begin(folder)
+    _bars = Bars(folder)
+    tqdm_bars.install(_hooks, _bars)
+    rich_bars.install(_hooks, _bars)
 
 
 def finish() -> None:
-    """Write the bars as they stand at the end, and leave tqdm and rich as they were.
+    """Write the bars as they are at the end, and leave tqdm and rich as they were.
 
     Raises:
-        OSError: the last event can't be written; all the rest is done.
+        OSError: the last event can't be written; everything else is done.
     """
-    global _bars  # noqa: PLW0603 -- see install
-    bars = _bars
-    if bars is not None:
-        _bars = None
-        if bars is not _prepared:  # else the process ends with the job
-            _hooks.undo()
+    global _bars
+    if _bars is not None:
+        bars, _bars = _bars, None
+        _hooks.undo()
         bars.finish()
 
 
-def _watching(bars: Bars) -> Bars:
-    tqdm_bars.install(_hooks, bars)
-    rich_bars.install(_hooks, bars)
-    return bars
-
-
-def _forget_in_child() -> None:
+def _forget() -> None:
     global _bars  # noqa: PLW0603 -- see install
     if _bars is not None:
         _bars.forget()
         _bars = None
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_in_child)
+os.register_at_fork(after_in_child=_forget)

@@ -1,4 +1,4 @@
-"""The bars of tqdm, picked up from untouched user code.
+"""The bars of tqdm, picked up from unchanged user code.
 
 Only ``tqdm.std.tqdm.display`` is replaced, which tqdm calls at its ``mininterval``: the loop itself runs tqdm's own
 code. A bar that goes to the card does not go to the log as well, where each move would leave a line; ``tqdm.write``
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from jobcontainer.worker.reporting.import_hooks import Hooks
 
 
-class _Nowhere:
-    """The ``file`` of a bar that is on the card; also what the bar is known by."""
+class _NoFile:
+    """The ``file`` of a bar that is on the card."""
 
     def write(self, text: str) -> int:
         return len(text)
@@ -52,7 +52,7 @@ def _patch(tqdm: Any, hooks: Hooks, bars: Bars) -> None:
         bars.show(id(self), _bar(self, msg))
         if self.disable:  # set by close() before the last display; an empty message wipes the bar
             bars.end(id(self), leave=msg != "")
-        return True if isinstance(self.fp, _Nowhere) else printed(self, msg, pos)
+        return True if isinstance(self.fp, _NoFile) else printed(self, msg, pos)
 
     hooks.replace(tqdm, "display", display)
 
@@ -60,19 +60,18 @@ def _patch(tqdm: Any, hooks: Hooks, bars: Bars) -> None:
 def _take(bar: Any) -> None:
     """Keep a bar out of the log, unless it writes to a file of the user's own."""
     if bar.fp in (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__):
-        bar.fp = _Nowhere()
+        bar.fp = _NoFile()
         bar.sp = bar.fp.write
 
 
 def _bar(bar: Any, msg: str | None) -> Bar:
     now = time.time()
-    begun = getattr(bar, "start_t", None)  # not set yet at the first display
     return Bar(
         label=str(bar.desc or "").strip().removesuffix(":"),
         done=float(bar.n),
         total=None if bar.total is None else float(bar.total),
         initial=float(bar.initial),
-        started=now if begun is None else now - (bar._time() - begun),  # noqa: SLF001 -- the clock of start_t
+        started=now - bar.format_dict["elapsed"],
         updated=now,
         message=msg or str(bar.postfix or ""),
     )

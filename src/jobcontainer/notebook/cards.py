@@ -1,4 +1,4 @@
-"""One thread that keeps every live card up to date.
+"""The cards of one shell: which cell has which, and one thread that keeps every live card up to date.
 
 A job's state changes in some other thread (the pool's, or the one that handles the page's messages), which only wakes
 the refresher. It visits every card, each of which sends what changed, and sleeps again: at most four visits a second,
@@ -12,10 +12,19 @@ from __future__ import annotations
 
 import logging
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from jobcontainer.jobs.group import JobGroup
+from jobcontainer.notebook.card import CellCard, TerminalCard
+from jobcontainer.notebook.card_source import GroupSource, JobSource
+from jobcontainer.notebook.cell_outputs import OutputArea
+from jobcontainer.notebook.ipython_internals import in_kernel
 
 if TYPE_CHECKING:
-    from jobcontainer.notebook.card import CellCard, TerminalCard
+    from collections.abc import Callable
+
+    from jobcontainer.jobs.job import Job
+    from jobcontainer.notebook.card_source import CardSource
 
 INTERVAL = 0.25
 """Seconds between two refreshes."""
@@ -27,7 +36,6 @@ class Refresher:
     """Keeps cards up to date in one thread."""
 
     def __init__(self) -> None:
-        """Begin without cards and without a thread."""
         self._cards: list[CellCard | TerminalCard] = []
         self._lock = threading.Lock()
         self._wake = threading.Event()
@@ -83,3 +91,48 @@ class Refresher:
                 with self._lock:
                     self._cards.remove(card)
         return polling
+
+
+class CardRegistry:
+    """Opens cards; those of a new run of a cell replace those of the run before."""
+
+    def __init__(self, shell: Any) -> None:
+        self._shell = shell
+        self._refresher = Refresher()
+        self._cards: dict[str, tuple[str, list[CellCard]]] = {}  # cell id: the request that ran it last, and its cards
+
+    def open(
+        self,
+        handle: Job[Any] | JobGroup[Any],
+        position: Callable[[Job[Any]], int | None] = lambda _: None,
+        on_rerun: Callable[[Job[Any] | JobGroup[Any]], None] = lambda _: None,
+    ) -> CellCard | TerminalCard:
+        """Show jobs under the cell that runs, to their end; ``position`` counts the queued jobs before one."""
+        wake = self._refresher.wake
+        source = GroupSource(handle, wake) if isinstance(handle, JobGroup) else JobSource(handle, wake, position)
+        card: CellCard | TerminalCard
+        if in_kernel(self._shell):
+            area = OutputArea(self._shell)
+            earlier = self._close_earlier(area)
+            card = CellCard(self._shell, area, source, wake=wake, on_rerun=on_rerun, earlier=earlier)
+            if area.cell_id:
+                self._cards.setdefault(area.cell_id, (area.request_id, []))[1].append(card)
+        else:
+            card = TerminalCard(source)
+        self._refresher.add(card)
+        return card
+
+    def close(self) -> None:
+        """Close every card; what they show stays."""
+        self._refresher.close()
+
+    def _close_earlier(self, area: OutputArea) -> list[CardSource]:
+        """Close the cards of an earlier run of a cell, and return the sources of those whose jobs have not ended."""
+        earlier_request, cards = self._cards.get(area.cell_id, ("", []))
+        if earlier_request == area.request_id:
+            return []
+        self._cards.pop(area.cell_id, None)
+        not_ended = [card.source for card in cards if not card.closed.is_set()]
+        for card in cards:
+            card.request("close")
+        return not_ended

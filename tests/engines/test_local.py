@@ -11,17 +11,17 @@ import sys
 import textwrap
 import threading
 import time
-from concurrent.futures import wait
 from pathlib import Path
 
 import pytest
+from joblib.externals import loky
 
-from jobcontainer.engines.local import slot, slots
+from jobcontainer.engines.local import worker_slots
 from jobcontainer.engines.local.engine import LokyEngine
-from jobcontainer.events import JobState, Started
+from jobcontainer.events import JobState
 from jobcontainer.jobfile.serializer import Serializer
 from jobcontainer.process import Environment, JobOptions
-from jobcontainer.storage.folder import StoreFolder
+from jobcontainer.storage.folder import JobFolder, StoreFolder
 from jobcontainer.storage.result import read_result
 from jobcontainer.worker import process_tree
 from waiting import is_running, wait_for
@@ -118,8 +118,8 @@ def script(tmp_path):
 
 
 def keepers():
-    """The keepers of this process."""
-    return [pid for pid in process_tree.children_of(os.getpid()) if b"engines.local.awaiting" in command(pid)]
+    """The keepers of this process, which are loky's workers."""
+    return [pid for pid in process_tree.children_of(os.getpid()) if b"LokyProcess" in command(pid)]
 
 
 def command(pid):
@@ -320,7 +320,7 @@ def test_the_users_joblib_is_untouched(script):
     assert err == ""
 
 
-def test_modules_are_loaded_ahead(submit, store):
+def test_modules_are_preloaded(submit, store):
     """A job finds the modules of ``preload`` imported; a name that does not exist does no harm."""
     engine = LokyEngine(1, preload=["colorsys", "no_such_module"])
     folder = store.new_job("job")
@@ -332,7 +332,7 @@ def test_modules_are_loaded_ahead(submit, store):
 
 
 @pytest.mark.slow
-def test_modules_that_fail_or_start_threads_can_be_loaded_ahead(submit, store, tmp_path, monkeypatch):
+def test_modules_that_fail_or_start_threads_can_be_preloaded(submit, store, tmp_path, monkeypatch):
     """A keeper with threads can't be forked safely: its jobs get new interpreters, and end as they should."""
     (tmp_path / "raises_at_import.py").write_text("1 / 0")
     (tmp_path / "starts_a_thread.py").write_text(
@@ -363,6 +363,147 @@ def test_slots_must_be_a_number_of_slots(slots):
         LokyEngine(slots)
 
 
+def test_it_leaves_nothing_in_the_import_system_and_in_signal_handlers(script):
+    """After jobs have run, whatever finds modules and handles signals is what it was, and joblib is joblib."""
+    process = script("""
+        import types
+
+        def look():
+            handlers = [signal.getsignal(number) for number in signal.valid_signals()]
+            return list(map(id, sys.meta_path)), list(map(id, sys.path_hooks)), handlers
+
+        before = look()
+        engine = LokyEngine(1)
+        print(start(engine, os.getpid).result().state, look() == before)
+        engine.close()
+        import joblib
+        print(look() == before, type(joblib) is types.ModuleType)
+        ours = [name for name, module in sys.modules.items()
+                if "jobcontainer" in (getattr(module, "__file__", None) or "") and not name.startswith("jobcontainer")]
+        print([name for name in ours if name != "__main__"])
+    """)
+    assert process.communicate(timeout=60) == ("succeeded True\nTrue True\n[]\n", "")
+
+
+FORKS = """
+import multiprocessing, os, sys, threading
+from jobcontainer import JobPool
+
+class Waits:
+    def run(self):
+        import time
+        time.sleep({seconds})
+
+pool = JobPool(1, store=os.environ["STORE"])
+job = pool.submit(Waits())
+"""
+
+
+def test_a_process_forked_by_multiprocessing_ends_while_a_pool_lives(script):
+    """Its exit runs none of our exit hooks, waits for no job of its parent, and ends no keeper."""
+    process = script(
+        """
+        child = multiprocessing.get_context("fork").Process(target=print, args=("child",), kwargs={"flush": True})
+        child.start()
+        child.join(20)
+        print(child.exitcode, job.done(), flush=True)
+        job.cancel()
+        pool.shutdown()
+        """,
+        prelude=FORKS.replace("{seconds}", "1000"),
+    )
+    out, err = process.communicate(timeout=60)
+    assert (out, err) == ("child\n0 False\n", "")
+
+
+def test_a_forked_process_exits_and_may_have_a_pool_of_its_own(script):
+    """It can't use its parent's pool, and says so; one that it makes runs jobs, and its exit waits for these alone."""
+    process = script(
+        """
+        pid = os.fork()
+        if pid == 0:
+            try:
+                pool.submit(Waits())
+            except RuntimeError as error:
+                print("make a new JobPool" in str(error), flush=True)
+            own = JobPool(1, store=os.environ["STORE"] + "-child")
+            print(own.submit(pow, 2, 10).result(30), flush=True)
+            sys.exit()
+        print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), job.done(), flush=True)
+        job.cancel()
+        pool.shutdown()
+        """,
+        prelude=FORKS.replace("{seconds}", "1000"),
+    )
+    out, err = process.communicate(timeout=60)
+    assert (out, err) == ("True\n1024\n0 False\n", "")
+
+
+def test_a_script_may_end_when_its_first_job_was_just_submitted(script):
+    """No process can be started while the interpreter exits: what a job needs has been started by then."""
+    process = script(
+        "pass", prelude=FORKS.replace("{seconds}", "0.2").replace("1)", "2)", 1) + "pool.submit(Waits())\n"
+    )
+    assert process.communicate(timeout=60) == ("", "")
+    assert process.returncode == 0
+    (store,) = (path for path in Path(process.args[-1]).parent.iterdir() if path.name == "scripts")
+    states = [JobFolder(path).last_turn().state for path in store.iterdir() if (path / "job.json").exists()]
+    assert states == [JobState.SUCCEEDED] * 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("moment", range(6))
+def test_an_interrupt_while_the_first_keeper_starts_breaks_nothing(script, moment):
+    """Whenever Ctrl-C comes, the interpreter raises KeyboardInterrupt; the engine runs jobs afterwards, and closes."""
+    process = script("""
+        engine = LokyEngine(1)
+        print("ready", flush=True)
+        jobs = []
+        try:
+            jobs.append(start(engine, lambda: "first"))
+            jobs[0].result()
+            time.sleep(5)
+        except KeyboardInterrupt:
+            print("interrupted", flush=True)
+        print(start(engine, lambda: "second").result().state)
+        print({job.result().state for job in jobs} <= {"succeeded"})
+        engine.close()
+    """)
+    assert process.stdout.readline() == "ready\n"
+    time.sleep(moment * 0.1)  # the moment is what is tried
+    os.killpg(process.pid, signal.SIGINT)
+    assert process.communicate(timeout=60) == ("interrupted\nsucceeded\nTrue\n", "")
+    assert process.returncode == 0
+
+
+def test_an_engine_takes_the_keeper_that_was_started_early(submit):
+    """``warm_up`` of the extension starts one in the background; the first engine uses it, and ends it."""
+    worker_slots.start_spare_keeper()
+    wait_for(lambda: len(keepers()) == 1, within=30)
+    (early,) = keepers()
+    engine = LokyEngine(1)
+    assert submit(engine, os.getpid).result(30).state is JobState.SUCCEEDED
+    assert keepers() == [early]
+    engine.close()
+    assert not is_running(early)
+
+
+@pytest.mark.parametrize("use", ["", "JobPool(2, store=os.environ['STORE']).shutdown()", "keep = JobPool(2)"])
+def test_a_keeper_that_was_started_early_and_never_used_ends_with_the_script(script, use):
+    """Nothing is printed, nothing hangs, and no process is left."""
+    process = script(
+        f"""
+        from jobcontainer.jobs.pool import warm_up
+        os.chdir(os.path.dirname(os.environ["STORE"]))
+        warm_up()
+        {use}
+        """,
+        prelude="import os\nfrom jobcontainer import JobPool\n",
+    )
+    assert process.communicate(timeout=30) == ("", "")
+    assert process.returncode == 0
+
+
 # --- what goes wrong around it --------------------------------------------------------------------------------------
 
 
@@ -372,7 +513,7 @@ def test_where_no_keeper_can_start_the_job_is_lost_and_says_why(submit, monkeypa
     def no_semaphores(**_):
         raise FileNotFoundError(2, "No such file or directory")
 
-    monkeypatch.setattr(slot, "ProcessPoolExecutor", no_semaphores)
+    monkeypatch.setattr(loky, "ProcessPoolExecutor", no_semaphores)
     engine = LokyEngine(1)
     outcomes = [submit(engine, hang).result(5) for _ in range(2)]
     assert {outcome.state for outcome in outcomes} == {JobState.LOST}
@@ -388,115 +529,30 @@ def test_a_job_without_a_folder_fails_and_says_so(submit, engine, store):
     assert submit(engine, os.getpid).result(30).state is JobState.SUCCEEDED
 
 
-# --- jobs that lie ahead at a keeper --------------------------------------------------------------------------------
+# --- reused processes -----------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def hurried(engine, submit):
-    """An engine whose slots have run quick reused jobs, so that it takes more of them ahead."""
-    for _ in range(4):
-        wait([submit(engine, int, isolation="reuse") for _ in range(2)], BOUND)
-    assert engine.ahead > 0
-    return engine
-
-
-def test_quick_jobs_ahead_of_a_long_one_run_elsewhere(hurried, submit, tmp_path):
-    """What lies at a keeper whose job turns out to take long is given back, and none of it waits for that job."""
-    release = tmp_path / "release"
-
-    def hold():
-        while not release.exists():
-            time.sleep(0.005)
-
-    long = submit(hurried, hold, isolation="reuse")
-    quick = [submit(hurried, int, isolation="reuse") for _ in range(20)]
-    assert not wait(quick, BOUND).not_done
-    assert not long.done()
-    release.touch()
-    assert {future.result(BOUND).state for future in [long, *quick]} == {JobState.SUCCEEDED}
-
-
-def test_a_job_that_lies_ahead_can_be_cancelled(hurried, submit, store, tmp_path):
-    """It never starts, whether its keeper still has it or has given it back."""
-    release = tmp_path / "release"
-
-    def hold():
-        while not release.exists():
-            time.sleep(0.005)
-
-    held = [submit(hurried, hold, isolation="reuse") for _ in range(2)]
-    folders = [store.new_job("job") for _ in range(6)]
-    ahead = [submit(hurried, int, folder=folder, isolation="reuse") for folder in folders]
-    for folder in folders:
-        hurried.cancel(folder.id)
-    release.touch()
-    assert {future.result(BOUND).state for future in ahead} == {JobState.CANCELLED}
-    assert not any(isinstance(event, Started) for folder in folders for event in folder.read_events()[0])
-    assert {future.result(BOUND).state for future in held} == {JobState.SUCCEEDED}
-
-
-def test_jobs_that_lie_ahead_survive_their_keeper(hurried, submit, tmp_path):
-    """A keeper that is killed costs the job that it ran; those that it had not begun run elsewhere."""
-    started = tmp_path / "started"
-
-    def kill_the_keeper():
-        started.touch()
-        os.kill(os.getppid(), signal.SIGKILL)
-        time.sleep(1000)
-
-    lost = submit(hurried, kill_the_keeper, isolation="reuse")
-    ahead = [submit(hurried, int, isolation="reuse") for _ in range(6)]
-    assert lost.result(BOUND).state is JobState.LOST
-    assert {future.result(BOUND).state for future in ahead} == {JobState.SUCCEEDED}
-
-
-def test_environment_of_a_job_that_was_given_back_are_not_forgotten(submit, tmp_path, monkeypatch):
-    """They are told once, with a job that its keeper gave back; it comes again, and finds itself where it belongs."""
-    engine, release = LokyEngine(1), tmp_path / "release"
-
-    def hold():
-        while not release.exists():
-            time.sleep(0.005)
-
-    def look():
-        return os.environ.get("SINCE_THEN")
-
-    for _ in range(3):
-        submit(engine, int, isolation="reuse").result(BOUND)
-    held = submit(engine, hold, isolation="reuse")
-    monkeypatch.setenv("SINCE_THEN", "yes")
-    store = StoreFolder(tmp_path / "looks")
-    store.create()
-    folder = store.new_job("look")
-    looked = submit(engine, look, folder=folder, isolation="reuse")
-    wait_for(lambda: engine.ahead == 0)  # it was given back
-    release.touch()
-    assert {held.result(BOUND).state, looked.result(BOUND).state} == {JobState.SUCCEEDED}
-    assert read_result(folder.result_file)[0] == "yes"
-    engine.close()
-
-
-def test_a_reused_job_that_removes_its_folder_is_told_as_well(hurried, submit, store):
+def test_a_reused_job_that_removes_its_folder_ends_as_well(engine, submit, store):
     """Its end can't be written down there; the future has it."""
     folder = store.new_job("job")
 
     def remove():
         shutil.rmtree(folder.path)
 
-    assert submit(hurried, remove, folder=folder, isolation="reuse").result(BOUND).state is JobState.FAILED
-    assert submit(hurried, int, isolation="reuse").result(BOUND).state is JobState.SUCCEEDED
+    assert submit(engine, remove, folder=folder, isolation="reuse").result(BOUND).state is JobState.FAILED
+    assert submit(engine, int, isolation="reuse").result(BOUND).state is JobState.SUCCEEDED
 
 
-def test_a_crash_costs_none_of_those_that_lie_ahead(hurried, submit):
+def test_a_crash_costs_none_of_the_reused_jobs_around_it(engine, submit):
     """Each has its own end, whatever the one before did to the process."""
-    futures = [submit(hurried, os.abort if number % 5 == 4 else int, isolation="reuse") for number in range(20)]
+    futures = [submit(engine, os.abort if number % 5 == 4 else int, isolation="reuse") for number in range(20)]
     states = [future.result(BOUND).state for future in futures]
     assert states == [JobState.CRASHED if number % 5 == 4 else JobState.SUCCEEDED for number in range(20)]
 
 
 def test_no_job_stays_pending_whose_keeper_hangs_when_the_engine_closes(submit, tmp_path, monkeypatch):
     """The keeper is killed, and the job is told lost."""
-    monkeypatch.setattr(slots, "_PATIENCE", 0.2)
+    monkeypatch.setattr(worker_slots, "_PATIENCE", 0.2)
     engine, started = LokyEngine(1), tmp_path / "started"
 
     def note_and_hang():

@@ -1,0 +1,270 @@
+"""KeeperProcess: one keeper as its engine sees it. This module alone knows joblib, and of it only loky's public face.
+
+A keeper is the one worker of a private loky executor, never of the reusable one that ``joblib.Parallel`` shares. Its
+only call, :func:`jobcontainer.worker.keeper.serve`, lasts as long as it does. Orders, and how they ended, go over its
+lifeline, a pair of sockets, in a tenth of the time that loky's queues and their threads take.
+
+States: *starting*, while joblib is imported and the worker's process is made; *serving*; *ending*, while the executor
+shuts down; *ended*. Each keeper has one thread here, which takes it through all of them: it starts the executor,
+receives what the keeper sends, shuts the executor down and reports the end. An interrupt, which Python raises in the
+main thread, so can't cut a start in two. The other methods are called from any thread.
+
+Who ends what: :meth:`KeeperProcess.end` asks the keeper to end; :meth:`KeeperProcess.kill` ends the lifeline, on which
+the keeper kills all below it and exits, and has loky kill the keeper in case it does not. A child that user code forks
+gives up the lifelines, else it would hold them open and the keepers would not notice the end of this process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import secrets
+import signal
+import socket
+import threading
+from multiprocessing import resource_tracker
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from jobcontainer.worker import MARK, keeper, limits, process_tree
+from jobcontainer.worker.cpython_internals import call_at_exit, children_allowed, come_first_at_exit, forget_siblings
+from jobcontainer.worker.keeper_protocol import CancelJob, EndKeeper, JobEnded, RunJob, SetEnvironment
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from concurrent.futures import Future
+    from multiprocessing.connection import Connection
+
+    from jobcontainer.events import Outcome
+    from jobcontainer.worker.keeper_protocol import Order, ToKeeper
+
+_REASON_SECONDS: Final = 5.0  # until loky knows how a keeper died whose lifeline has ended
+
+_lifelines: set[Connection] = set()
+_lifelines_lock = threading.RLock()
+
+
+def available_cpus() -> int:
+    """Return how many CPUs this process may really use: by its affinity, its cgroup, and ``LOKY_MAX_CPU_COUNT``."""
+    from joblib.externals.loky import cpu_count  # noqa: PLC0415 -- takes a quarter of a second, and numpy with it
+
+    return int(cpu_count())
+
+
+class KeeperListener(Protocol):
+    """Receives what happens to a keeper, in the keeper's thread."""
+
+    def job_ended(self, keeper: KeeperProcess, number: int, outcome: Outcome) -> None:
+        """Take the end of the job whose order has this number."""
+
+    def keeper_ended(self, keeper: KeeperProcess, reason: str) -> None:
+        """Take the end of a keeper, whatever it came from; the reason is for a person whose job it ran."""
+
+
+class KeeperProcess:
+    """One keeper: its executor, its lifeline, and the thread that serves both.
+
+    Attributes:
+        has_started: set when the keeper's process was made, or could not be.
+        was_made: whether it was.
+        owner: the process that it serves.
+    """
+
+    def __init__(self, preload: Sequence[str], *, forks: bool, threads: Callable[[], int]) -> None:
+        """Make the lifeline; :meth:`start` does the rest.
+
+        Raises:
+            OSError: there are no free descriptors.
+        """
+        self._preload, self._forks = tuple(preload), forks
+        self._threads = threads  # of the numerical libraries that it loads; to ask may import loky
+        self._mark = secrets.token_hex(8)
+        self.was_made = self._has_run_jobs = self._is_killed = False
+        self.owner = os.getpid()
+        self._sending = threading.Lock()
+        self._environment = ""  # the digest of the one that was sent last
+        self._listener: KeeperListener | None = None
+        self._lock = threading.Lock()  # of the listener and the end
+        self._has_ended = False
+        self.has_started = threading.Event()
+        with _lifelines_lock:
+            self._lifeline, self._keeper_end = multiprocessing.Pipe()
+            _lifelines.update((self._lifeline, self._keeper_end))
+        self._thread = threading.Thread(target=self._live, name="jobcontainer-keeper", daemon=True)
+
+    def start(self, at_exit: Callable[[], object]) -> None:
+        """Start it, and return at once; a RuntimeError where the interpreter exits and starts no thread any more.
+
+        Args:
+            at_exit: ends the keeper when the interpreter exits, before loky joins its threads, and waits for jobs.
+        """
+        call_at_exit(at_exit, last=True)
+        try:
+            self._thread.start()
+        except RuntimeError:
+            self._close_lifeline()
+            raise
+
+    def report_to(self, listener: KeeperListener) -> bool:
+        """Set who receives what happens, before the first order; return whether the keeper has not ended already."""
+        with self._lock:
+            self._listener = listener
+            return not self._has_ended
+
+    def run(self, order: Order) -> None:
+        """Have the keeper run a job; where it died, its end will be reported, and the job has not started."""
+        environment = order.environment
+        if environment is not None and environment.digest != self._environment:
+            self._environment = environment.digest
+            self._send(SetEnvironment(environment))
+        self._send(RunJob(order._replace(environment=None)))
+
+    def cancel(self, number: int) -> None:
+        """Have the job of an order cancelled; nothing happens if it has ended."""
+        self._send(CancelJob(number))
+
+    def end(self) -> None:
+        """Ask the keeper to end, or kill one that may not be up yet; see :meth:`join`."""
+        if self._has_run_jobs:
+            self._send(EndKeeper())
+        else:
+            self.kill()
+
+    def kill(self) -> None:
+        """End the keeper with all below it, whatever it does."""
+        self._is_killed = True
+        with _lifelines_lock, contextlib.suppress(OSError):  # the keeper is gone
+            if not self._lifeline.closed:
+                ended = socket.socket(fileno=self._lifeline.fileno())
+                try:
+                    ended.shutdown(socket.SHUT_RDWR)
+                finally:
+                    ended.detach()
+
+    def join(self, timeout: float | None = None) -> bool:
+        """Wait until the keeper has ended and its end was reported, and return whether; never in its own thread."""
+        if self._thread is not threading.current_thread():
+            self._thread.join(timeout)
+        return not self._thread.is_alive()
+
+    def _send(self, message: ToKeeper) -> None:
+        with self._sending, contextlib.suppress(OSError):  # it died, or was killed; its thread will report it
+            self._lifeline.send(message)
+
+    def _live(self) -> None:
+        """Take the keeper from its start to its end."""
+        executor = call = None
+        reason = ""
+        try:
+            executor = self._executor()
+            call = self._submit(executor)
+        except Exception as error:  # noqa: BLE001 -- no semaphores, no processes, no descriptors left, exit
+            reason = (
+                f"No keeper process could be started: {type(error).__name__}: {error}. It needs a writable /dev/shm "
+                "for its semaphores, free process ids, and a few free file descriptors (`ulimit -n`)."
+            )
+        finally:
+            with _lifelines_lock:
+                _lifelines.discard(self._keeper_end)
+                self._keeper_end.close()  # the keeper has its copy
+            self.has_started.set()
+        if call is not None and not self._receive():
+            reason = self._why_it_died(call)
+        if executor is not None:
+            with contextlib.suppress(RuntimeError):  # at exit, from Python 3.12 on, its threads may not have started
+                executor.shutdown(wait=True, kill_workers=bool(reason))
+        if reason:
+            self._kill_strays()
+        self._close_lifeline()
+        executor = call = None  # with their descriptors
+        with self._lock:
+            self._has_ended = True
+        if self._listener is not None:
+            self._listener.keeper_ended(self, reason)
+
+    def _executor(self) -> Any:
+        from joblib.externals.loky import ProcessPoolExecutor  # noqa: PLC0415 -- as in available_cpus
+
+        return ProcessPoolExecutor(
+            max_workers=1,
+            initializer=keeper.begin,
+            initargs=(self._keeper_end, self._preload, self._forks),
+            env={MARK: self._mark} | dict.fromkeys(limits.THREAD_VARIABLES, str(self._threads())),
+        )
+
+    def _submit(self, executor: Any) -> Future[None]:
+        """Start the worker and its only call.
+
+        The process is made with SIGINT blocked, so that an interrupt of the notebook does not hit it before it has
+        left the notebook's session. The tracker, which unblocks SIGINT when it starts, must be there before.
+        """
+        resource_tracker.ensure_running()
+        with _sigint_blocked(), children_allowed():
+            if self._is_killed:
+                raise RuntimeError("the engine was closed")
+            call: Future[None] = executor.submit(keeper.serve)
+        self.was_made = True
+        come_first_at_exit()
+        return call
+
+    def _receive(self) -> bool:
+        """Receive what the keeper sends, until its end; return whether it ended because it was asked to."""
+        try:
+            while isinstance(message := self._lifeline.recv(), JobEnded):
+                self._has_run_jobs = True
+                if self._listener is not None:
+                    self._listener.job_ended(self, message.number, message.outcome)
+        except (EOFError, OSError):
+            return False
+        return True
+
+    def _why_it_died(self, call: Future[None]) -> str:
+        if self._is_killed:
+            return "Its keeper did not end it when the engine was closed, and was killed."
+        try:
+            error = call.exception(_REASON_SECONDS)
+        except TimeoutError:
+            error = None
+        how = "" if error is None else f" ({' '.join(str(error).split())})"
+        return (
+            f"The process that kept the job died, and the job with it{how}. If the machine ran out of memory, run "
+            "fewer jobs at a time, or submit it again."
+        )
+
+    def _kill_strays(self) -> None:
+        """Kill what the keeper has left behind."""
+        mark = f"{MARK}={self._mark}"
+        while strays := process_tree.marked_with(mark):
+            process_tree.kill(strays)
+            if process_tree.running(strays):
+                return
+
+    def _close_lifeline(self) -> None:
+        with _lifelines_lock:
+            for end in (self._lifeline, self._keeper_end):
+                _lifelines.discard(end)
+                end.close()
+
+
+@contextlib.contextmanager
+def _sigint_blocked() -> Iterator[None]:
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _give_up_lifelines() -> None:
+    """In a forked child: let the parent's keepers notice when the parent ends, and don't wait for them."""
+    if _lifelines:
+        forget_siblings()
+    for lifeline in _lifelines:
+        lifeline.close()
+    _lifelines.clear()
+    _lifelines_lock.release()
+
+
+os.register_at_fork(
+    before=_lifelines_lock.acquire, after_in_parent=_lifelines_lock.release, after_in_child=_give_up_lifelines
+)

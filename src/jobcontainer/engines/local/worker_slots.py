@@ -1,0 +1,241 @@
+"""WorkerSlots: the slots of an engine, the jobs that wait for one, and the jobs that run in them.
+
+A slot is a place for a keeper: *empty*, until a job needs it and after its keeper died; *idle*; *busy* with one job.
+``_lock`` guards the keepers, their jobs and the queue, and is never held while a future is completed.
+
+Threads: ``submit``, ``cancel`` and ``close`` run in the caller's; the end of a job is handled in the thread of its
+keeper, which hands out the next job before it completes the future of the last. One more ends the keepers of an engine
+that nobody holds any more.
+
+Who ends what: ``close`` cancels what runs, waits for it, and ends the keepers, all of them at once. An engine that is
+garbage collected lets its jobs run to their end first. At the interpreter's exit every engine is closed before loky
+joins its threads, which would wait for running jobs. When this process is killed, the keepers see the end of their
+lifelines.
+
+A process may have one spare keeper, started before any engine needs it; the first engine without modules to preload
+takes it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import sys
+import threading
+from collections import deque
+from concurrent.futures import wait
+from functools import cached_property
+from typing import TYPE_CHECKING, Final
+
+from jobcontainer.engines.local.keeper_process import KeeperProcess, available_cpus
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+    from concurrent.futures import Future
+
+    from jobcontainer.engines.attempt import Attempt
+    from jobcontainer.events import Outcome
+
+_PATIENCE: Final = 5.0  # seconds beyond a job's grace, and for a keeper's own end, after which it is taken to hang
+FORKS: Final = sys.platform == "linux"
+"""Whether keepers fork the jobs' processes where nobody says otherwise."""
+
+
+class WorkerSlots:
+    """What an engine consists of; alive while a job runs, also when the engine is not."""
+
+    def __init__(self, size: int | None, preload: Sequence[str], *, forks: bool) -> None:
+        self._given_size, self._preload, self._forks = size, tuple(preload), forks
+        self._keepers: dict[KeeperProcess, Attempt | None] = {}
+        self._queue: deque[Attempt] = deque()
+        self._sent_twice: set[Attempt] = set()
+        self._lock = threading.RLock()
+        self._numbers = itertools.count(1)
+        self._closed = self._abandoned = False
+        self._owner = os.getpid()
+
+    @cached_property
+    def size(self) -> int:
+        """How many slots there are; the first look may import loky."""
+        return self._given_size or available_cpus()
+
+    @cached_property
+    def threads(self) -> int:
+        """A job's fair share of the CPUs."""
+        return max(1, available_cpus() // self.size)
+
+    def warm_up(self) -> None:
+        """Start the first keeper, if there is none; return at once."""
+        with self._lock:
+            if not self._keepers and not self._closed:
+                with contextlib.suppress(OSError, RuntimeError):  # the first job will fail for it, and say why
+                    self._add_keeper()
+
+    def submit(self, attempt: Attempt) -> Future[Outcome]:
+        """Run a job as soon as a slot is free; a RuntimeError where the engine was closed, or made before a fork."""
+        if os.getpid() != self._owner:
+            raise RuntimeError("This process was forked from the one that made the engine: make a new JobPool here.")
+        with self._lock:
+            if self._closed:
+                raise RuntimeError("The engine was closed: make a new JobPool.")
+            attempt.order = attempt.order._replace(number=next(self._numbers))
+            attempt.future.set_running_or_notify_cancel()
+            self._queue.append(attempt)
+        self._dispatch()
+        return attempt.future
+
+    def wait_until_started(self) -> None:
+        """Return when every keeper's process was made, or could not be."""
+        with self._lock:
+            keepers = list(self._keepers)
+        for keeper in keepers:
+            keeper.has_started.wait()
+
+    def cancel(self, job_id: str) -> None:
+        """End a job, politely first."""
+        with self._lock:
+            queued = [attempt for attempt in self._queue if attempt.folder.id == job_id]
+            for attempt in queued:
+                self._queue.remove(attempt)
+            self._cancel_running(lambda attempt: attempt.folder.id == job_id)
+        _end_unstarted(queued)
+
+    def close(self) -> None:
+        """Cancel everything, and end the keepers."""
+        if os.getpid() != self._owner:
+            return
+        with self._lock:
+            self._closed = True
+            keepers, queued = list(self._keepers), list(self._queue)
+            self._queue.clear()
+            running = self._cancel_running(lambda _: True)
+        _end_unstarted(queued)
+        grace = max((attempt.order.options["grace"] for attempt in running), default=0.0)
+        wait([attempt.future for attempt in running], timeout=grace + _PATIENCE)
+        for keeper in keepers:
+            keeper.end()
+        for keeper in keepers:
+            if not keeper.join(_PATIENCE):
+                keeper.kill()
+                keeper.join(_PATIENCE)
+        _open.discard(self)
+
+    def abandon(self) -> None:
+        """Close when the last job has ended; called by the garbage collector, wherever it strikes."""
+        self._abandoned = True
+        self._close_if_abandoned()
+
+    def job_ended(self, keeper: KeeperProcess, number: int, outcome: Outcome) -> None:
+        """Free the slot of a job that has ended."""
+        with self._lock:
+            attempt = self._keepers.get(keeper)
+            if attempt is None or attempt.order.number != number:
+                return
+            self._keepers[keeper] = None
+            self._sent_twice.discard(attempt)
+        self._dispatch()
+        attempt.future.set_result(outcome)
+        self._close_if_abandoned()
+
+    def keeper_ended(self, keeper: KeeperProcess, reason: str) -> None:
+        """Empty the slot of a keeper that has ended, and end its job, or send it to another where it had not begun."""
+        outcome = None
+        with self._lock:
+            attempt = self._keepers.pop(keeper, None)
+            if attempt is not None:
+                if attempt.has_started():
+                    outcome = attempt.end_lost(reason)
+                elif attempt.cancelled:
+                    outcome = attempt.end_unstarted()
+                elif attempt in self._sent_twice or not keeper.was_made:
+                    outcome = attempt.end_lost(reason)
+                else:  # the keeper had died before it came to this one, and nobody knew yet
+                    self._sent_twice.add(attempt)
+                    self._queue.appendleft(attempt)
+        self._dispatch()
+        if attempt is not None and outcome is not None:
+            self._sent_twice.discard(attempt)
+            attempt.future.set_result(outcome)
+        self._close_if_abandoned()
+
+    def _cancel_running(self, which: Callable[[Attempt], bool]) -> list[Attempt]:
+        cancelled = []
+        for keeper, attempt in self._keepers.items():
+            if attempt is not None and which(attempt):
+                attempt.cancelled = True
+                keeper.cancel(attempt.order.number)
+                cancelled.append(attempt)
+        return cancelled
+
+    def _dispatch(self) -> None:
+        """Hand queued jobs to idle keepers, and start keepers for the others while slots are empty."""
+        failed: list[tuple[Attempt, Outcome]] = []
+        with self._lock:
+            while self._queue and not self._closed:
+                keeper = next((keeper for keeper, attempt in self._keepers.items() if attempt is None), None)
+                try:
+                    if keeper is None and len(self._keepers) < self.size:
+                        keeper = self._add_keeper()
+                except (OSError, RuntimeError) as error:  # no descriptors, no threads left
+                    attempt = self._queue.popleft()
+                    failed.append((attempt, attempt.end_lost(f"No keeper could be started: {error}.")))
+                    continue
+                if keeper is None:
+                    break
+                self._keepers[keeper] = attempt = self._queue.popleft()
+                keeper.run(attempt.order)
+        for attempt, outcome in failed:
+            attempt.future.set_result(outcome)
+
+    def _add_keeper(self) -> KeeperProcess:
+        keeper = _take_spare() if not self._preload and self._forks is FORKS else None
+        if keeper is None or not keeper.report_to(self):
+            keeper = KeeperProcess(self._preload, forks=self._forks, threads=lambda: self.threads)
+            keeper.report_to(self)
+            keeper.start(_close_all)
+        _open.add(self)
+        self._keepers[keeper] = None
+        return keeper
+
+    def _close_if_abandoned(self) -> None:
+        """Close in a thread of its own: neither the collector nor the thread of a keeper can wait for it."""
+        if self._abandoned and not self._queue and not any(self._keepers.values()) and not self._closed:
+            self._closed = True
+            with contextlib.suppress(RuntimeError):  # the interpreter exits, and closes every engine
+                threading.Thread(target=self.close, name="jobcontainer-abandoned", daemon=True).start()
+
+
+def _end_unstarted(attempts: Iterable[Attempt]) -> None:
+    for attempt in attempts:
+        attempt.future.set_result(attempt.end_unstarted())
+
+
+_open: set[WorkerSlots] = set()
+_spare: KeeperProcess | None = None
+_spare_lock = threading.Lock()
+
+
+def start_spare_keeper() -> None:
+    """Start a keeper for the engine that will need one next, and return at once; nothing happens where there is one."""
+    global _spare  # noqa: PLW0603 -- one for the process
+    with _spare_lock, contextlib.suppress(OSError, RuntimeError):  # the first job will fail for it, and say why
+        if _spare is None and not _open:
+            _spare = KeeperProcess((), forks=FORKS, threads=lambda: 1)
+            _spare.start(_close_all)
+
+
+def _take_spare() -> KeeperProcess | None:
+    global _spare
+    with _spare_lock:
+        spare, _spare = _spare, None
+    return spare if spare is not None and spare.owner == os.getpid() else None
+
+
+def _close_all() -> None:
+    spare = _take_spare()
+    if spare is not None:
+        spare.kill()
+        spare.join()
+    for slots in list(_open):
+        slots.close()

@@ -1,0 +1,96 @@
+"""Every private name of CPython that a worker or an engine needs, and why no public one does.
+
+The rest of the package imports functions from here. The tests that run on the newest Python show where a name is gone.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import importlib
+import os
+import threading
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+# Typed as Any, as type checkers know none of these names.
+_process: Any = importlib.import_module("multiprocessing.process")
+_tracker: Any = importlib.import_module("multiprocessing.resource_tracker")
+_util: Any = importlib.import_module("multiprocessing.util")
+
+_exit_calls: list[tuple[int, Callable[[], object]]] = []
+
+
+def call_at_exit(call: Callable[[], object], *, last: bool = False) -> None:
+    """Have something called when this process exits, before its threads are joined; once, however often it is asked.
+
+    Functions of :mod:`atexit` are called too late: the interpreter has joined loky's threads by then, which last as
+    long as keepers do. A forked child does not make the calls of its parent. The last call comes after the others.
+    """
+    if (os.getpid(), call) not in _exit_calls:
+        _exit_calls.insert(len(_exit_calls) if last else 0, (os.getpid(), call))
+        come_first_at_exit()
+
+
+def come_first_at_exit() -> None:
+    """Have the calls of :func:`call_at_exit` made before what others have registered so far.
+
+    What was registered last is called first, and loky registers its own function anew with every executor.
+    """
+    with contextlib.suppress(RuntimeError):  # the interpreter exits already
+        getattr(threading, "_register_atexit", atexit.register)(_make_exit_calls)
+
+
+def _make_exit_calls() -> None:
+    for pid, call in _exit_calls:
+        if pid == os.getpid():
+            call()
+
+
+def run_exit_functions() -> None:
+    """Run what user code and the libraries it uses registered for the interpreter's exit.
+
+    Thread pools are left out: they registered to wait for their threads, and threads do not hold a job.
+    """
+    registered: list[Callable[[], object]] = list(getattr(threading, "_threading_atexits", ()))
+    for function in reversed(registered):
+        target = getattr(function, "func", function)  # the standard library registers partial objects
+        if getattr(target, "__module__", "") != "concurrent.futures.thread":
+            function()
+    atexit._run_exitfuncs()  # as a job leaves without the finalization of its interpreter
+
+
+@contextlib.contextmanager
+def children_allowed() -> Iterator[None]:
+    """Let a daemonic process start a keeper: a Dask worker under its nanny is one.
+
+    :mod:`multiprocessing` forbids it, as nobody ends the children of a process that is simply terminated. Keepers end
+    by themselves.
+    """
+    config = _process.current_process()._config
+    before = config.get("daemon", False)
+    config["daemon"] = False
+    try:
+        yield
+    finally:
+        config["daemon"] = before
+
+
+def forget_siblings() -> None:
+    """In a forked child: have multiprocessing not wait for its parent's children when it exits, which fails."""
+    _process._children = set()
+
+
+def become_main_process() -> None:
+    """Make this a main process in multiprocessing's eyes, so that it works inside ``run()`` as in a script.
+
+    What this process has inherited of its parents, their children, finalizers and resource tracker, is not its own.
+    """
+    _util._finalizer_registry.clear()
+    current = _process.current_process()
+    current.name, current._identity, current._parent_pid = "MainProcess", (), None
+    current._config = {"authkey": current.authkey, "semprefix": "/mp"}  # as a main process has it
+    _process._parent_process, _process._children = None, set()
+    _tracker._resource_tracker._fd = _tracker._resource_tracker._pid = None

@@ -1,0 +1,67 @@
+"""The order of a job, and the messages between an engine and its keepers; both ends import them from here.
+
+Messages go over the lifeline, a pair of sockets, with :meth:`multiprocessing.connection.Connection.send`. An order
+names no environment: it means the one that was sent last, so that each is sent once.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+
+if TYPE_CHECKING:
+    from jobcontainer.events import Outcome
+    from jobcontainer.jobfile.identity import FileIdentity
+    from jobcontainer.process import Environment
+
+
+class Order(NamedTuple):
+    """What a job's process is to do; plain data, so that it goes through any pipe."""
+
+    folder: str
+    options: dict[str, Any]  # as JobOptions.to_json returns them
+    environment: Environment | None  # of the process that submitted the job; None to a keeper that has it already
+    attempt: int = 1
+    number: int = 0  # by which a cancel, and the message of the job's end, name it
+    identity: FileIdentity | None = None  # of the process file, from the process that wrote it, where that is known
+
+    @property
+    def reuses(self) -> bool:
+        """Whether the process runs other jobs before and after this one."""
+        return bool(self.options["isolation"] == "reuse")
+
+
+class SetEnvironment(NamedTuple):
+    """To the keeper: the orders that follow run in this environment."""
+
+    environment: Environment
+
+
+class RunJob(NamedTuple):
+    """To the keeper: run a job; the engine sends no other before its end."""
+
+    order: Order
+
+
+class CancelJob(NamedTuple):
+    """To the keeper: cancel the job of the order with this number, unless it has ended."""
+
+    number: int
+
+
+class EndKeeper(NamedTuple):
+    """To the keeper: kill what runs, and end."""
+
+
+class JobEnded(NamedTuple):
+    """To the engine: how the job of the order with this number ended; its events say so already."""
+
+    number: int
+    outcome: Outcome
+
+
+class KeeperEnded(NamedTuple):
+    """To the engine, after :class:`EndKeeper`: nothing is left but the keeper itself, which ends with its executor."""
+
+
+ToKeeper: TypeAlias = SetEnvironment | RunJob | CancelJob | EndKeeper
+ToEngine: TypeAlias = JobEnded | KeeperEnded
