@@ -51,11 +51,11 @@ class SourceLoader(SourceFileLoader):
         super().__init__(name, path)
         self._text = text
 
-    def get_source(self, fullname: str) -> str:  # noqa: ARG002 -- a loader has one module
+    def get_source(self, _fullname: str) -> str:
         """Return the text."""
         return self._text
 
-    def get_code(self, fullname: str) -> types.CodeType:  # noqa: ARG002
+    def get_code(self, _fullname: str) -> types.CodeType:
         """Compile the text."""
         return compile(self._text, self.path, "exec", dont_inherit=True)
 
@@ -78,10 +78,7 @@ class SourceFinder:
         self._sources = {module.file: sources.get(module.file, "") for module in self._modules.values() if module.file}
 
     def find_spec(
-        self,
-        fullname: str,
-        path: Sequence[str] | None,  # noqa: ARG002
-        target: types.ModuleType | None = None,  # noqa: ARG002
+        self, fullname: str, _path: Sequence[str] | None = None, _target: types.ModuleType | None = None
     ) -> ModuleSpec | None:
         """Return the spec of a module; None for one that did not come with the job."""
         module = self._modules.get(fullname)
