@@ -241,7 +241,7 @@ ENUMS = {
             A = [1]
             B = {"x": 1}
         class Callables(enum.Enum):
-            ADD = functools.partial(max, 1)
+            ADD = enum.member(functools.partial(max, 1))
             @enum.property
             def name_again(self): return self._name_ + "!"
             @property

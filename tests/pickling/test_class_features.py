@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
+import importlib
+import sys
+
 import pytest
 from class_cells import CELLS
 from describing import differences
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
-from jobcontainer import Serializer
+from jobcontainer import SerializationError, Serializer
 
 ASKS = """
 from describing import describe
@@ -31,4 +37,284 @@ def test_a_class_is_the_same_in_a_job(cell, path, run_in_job, name):
     here, answer_here = namespace["Asks"]().run()
     there, answer_there = run_in_job(path)
     assert answer_there == answer_here
+    assert list(differences(here, there)) == []
+
+
+PLUGIN = """
+import weakref
+LOADED = []
+class Registry(type):
+    known = {}
+    def __new__(meta, *parts, plugin=None, **options): return super().__new__(meta, *parts, **options)
+    def __init__(cls, *parts, **options):
+        super().__init__(*parts)
+        Registry.known[cls.__name__] = cls
+class Plugin(metaclass=Registry):
+    all = []
+    def __init_subclass__(cls, *, name, **options):
+        cls.name = name
+        Plugin.all.append(cls)
+        LOADED.append(cls)
+        BY_NAME[name] = cls
+BY_NAME = weakref.WeakValueDictionary()
+"""
+
+
+@pytest.fixture
+def installed(tmp_path, monkeypatch):
+    """Install modules, for the notebook and for jobs."""
+    folder = tmp_path / "site-packages"
+    folder.mkdir()
+    monkeypatch.syspath_prepend(folder)
+    before = set(sys.modules)
+
+    def install(name, source):
+        (folder / f"{name}.py").write_text(source)
+        importlib.invalidate_caches()
+        return folder
+
+    yield install
+    for name in set(sys.modules) - before:
+        if str(folder) in str(getattr(sys.modules[name], "__file__", "")):
+            del sys.modules[name]
+
+
+def in_job(cell, file, run_in_job, source, **options):
+    """Run the process ``Asks`` of a cell inline and in a job; return both answers."""
+    process = cell(source)["Asks"]()
+    Serializer.serialize_to_file(process, file)
+    return process.run(), run_in_job(file, **options)
+
+
+def test_a_class_is_in_the_registries_of_its_installed_bases(cell, path, run_in_job, installed):
+    """Those that a hook has filled when the notebook made it: no hook runs again, and it needs no keyword."""
+    folder = installed("plugins_of_a_library", PLUGIN)
+    here, there = in_job(
+        cell,
+        path,
+        run_in_job,
+        """
+        import plugins_of_a_library as library
+        class Mine(library.Plugin, name="mine", plugin=3): ...
+        class Other(Mine, name="other"): ...
+        class Asks:
+            def run(self):
+                return (
+                    Mine.name, Other.name, [cls.__name__ for cls in library.Plugin.all], len(library.LOADED),
+                    library.Registry.known["Mine"] is Mine, library.BY_NAME["other"] is Other, sorted(library.Registry.known),
+                )
+        """,
+        path=[folder],
+    )
+    assert there == here
+
+
+def test_abstract_classes_of_the_standard_library_know_what_was_registered(cell, path, run_in_job):
+    """With ``register``, as a call or a decorator."""
+    here, there = in_job(
+        cell,
+        path,
+        run_in_job,
+        """
+        import collections.abc, numbers, os
+        @collections.abc.Sequence.register
+        class Rows: ...
+        class Number: ...
+        numbers.Real.register(Number)
+        class Asks:
+            def run(self):
+                return [issubclass(Rows, abstract) for abstract in (collections.abc.Sequence, collections.abc.Collection, os.PathLike)], isinstance(Number(), numbers.Complex)
+        """,
+    )
+    assert there == here == ([True, True, False], True)
+
+
+def test_subclasses_that_code_asks_for_are_there(cell, path, run_in_job):
+    """By ``__subclasses__()``, in a function or in what it defines; as the notebook has them now."""
+    cell("class Base: ...\nclass Old(Base): ...\nold = Old\nclass Twice(Base): number = 1")
+    here, there = in_job(
+        cell,
+        path,
+        run_in_job,
+        """
+        class Old(Base): ...
+        class Twice(Old): number = 2
+        def names(cls):
+            return [(sub.__name__, getattr(sub, "number", 0), names(sub)) for sub in cls.__subclasses__()]
+        class Asks:
+            def run(self): return names(Base)
+        """,
+    )
+    assert there == [("Old", 0, [("Twice", 2, [])])]
+    assert there[0] in here  # which has what the first cell defined as well
+
+
+def test_no_subclass_travels_that_nobody_asks_for(cell, path, run_in_job):
+    """It may hold what can't."""
+    here, there = in_job(
+        cell,
+        path,
+        run_in_job,
+        """
+        import threading
+        class Base: ...
+        class Holds(Base): lock = threading.Lock()
+        class Asks:
+            def run(self): return Base.__name__
+        """,
+    )
+    assert there == here
+
+
+def test_classes_of_the_notebook_are_names_of_the_job_s_main(cell, path, run_in_job):
+    """Pickle finds them there, and so do ``typing`` and ``globals()``; functions share them."""
+    here, there = in_job(
+        cell,
+        path,
+        run_in_job,
+        """
+        import pickle, sys, __main__
+        class Model:
+            def __init__(self): self.size = 3
+        def change():
+            global counter
+            counter += 1
+        counter = 1
+        class Asks:
+            def run(self):
+                change()
+                again = pickle.loads(pickle.dumps(Model()))
+                main = sys.modules["__main__"]
+                return type(again) is Model, again.size, counter, main.counter - counter, globals()["Model"] is __main__.Model
+        """,
+    )
+    assert there == here
+
+
+RESULTS = """
+import dataclasses, enum, typing
+class Color(enum.Enum): RED = 1; CRIMSON = 1
+class Perm(enum.Flag): R = 1; W = 2; X = 4
+@dataclasses.dataclass
+class Row:
+    color: Color = Color.RED
+    perm: Perm = Perm.R | Perm.X
+T = typing.TypeVar("T")
+class Box(typing.Generic[T]): ...
+class Asks:
+    def run(self): return Row(), Color.CRIMSON, Perm.W | Perm.X, Box[int], T, Row, dataclasses.MISSING
+"""
+
+
+def test_results_are_of_the_notebook_s_own_classes(cell, path, run_in_job):
+    """Members are the very members, and loading them changes nothing."""
+    here, there = in_job(cell, path, run_in_job, RESULTS)
+    assert there == here
+    assert type(there[0]) is type(here[0])
+    assert all(one is other for one, other in list(zip(here, there, strict=True))[1:3])
+    assert there[4] is here[4]
+    assert there[5] is here[5]
+    assert there[6] is dataclasses.MISSING
+    assert there[0].perm is here[0].perm
+
+
+def test_a_member_that_is_gone_is_missed_by_its_name(cell, path):
+    """A file that is older than the enum says what it looked for."""
+    namespace = cell("import enum\nclass Color(enum.Enum): RED = 1; BLUE = 2")
+    color = namespace["Color"]
+    Serializer.serialize_to_file(color.BLUE, path)
+    del color._member_map_["BLUE"]
+    with pytest.raises(KeyError, match="BLUE"):
+        Serializer.deserialize_from_file(path)
+
+
+REFUSED = {
+    "a lock in a class": ("import threading\nclass Model: lock = threading.Lock()", "Model.lock (_thread.lock)"),
+    "a lock in a member": (
+        "import enum, threading\nclass Model(enum.Enum):\n"
+        "    A = 1\n    def __init__(self, number): self.lock = threading.Lock()",
+        "Model.A.lock (_thread.lock)",
+    ),
+    "a lock that an annotation names": (
+        "import threading\nlock = threading.Lock()\nclass Model:\n    size: 'lock'",
+        "lock (_thread.lock)",
+    ),
+    "a weak reference": (
+        "import weakref\nclass Other: ...\nclass Model: other = weakref.ref(Other)",
+        "Model.other (weakref.ReferenceType)",
+    ),
+    "a class whose metaclass is written in C": (
+        "import ctypes\nclass Model(ctypes.Structure): _fields_ = [('x', ctypes.c_int)]",
+        "put it into a module beside the notebook",
+    ),
+    "members that are lists": (
+        "import enum\nclass Model(list, enum.Enum): A = [1]",
+        "members of Model are list objects, which can't be made again as they are",
+    ),
+    "a type that nobody can import": ("class Model: kind = type(iter([]))", "list_iterator"),
+    "a class made while a function runs": (
+        "def make():\n    import threading\n    lock = threading.Lock()\n"
+        "    class Model:\n        def use(self): return lock\n    return Model\nModel = make()",
+        "closure lock (_thread.lock)",
+    ),
+}
+
+
+@pytest.mark.parametrize(("source", "message"), REFUSED.values(), ids=REFUSED)
+def test_what_can_not_be_carried_is_refused_with_a_sentence(cell, path, source, message):
+    """At submit, by the path of the culprit; never silently different in the job."""
+    model = cell(source)["Model"]
+    with pytest.raises(SerializationError) as caught:
+        Serializer.serialize_to_file(model, path)
+    assert message in str(caught.value)
+
+
+VALUES = st.one_of(st.integers(), st.booleans(), st.text("ab'\"\\ é", max_size=5), st.none(), st.binary(max_size=3))
+FIELDS = st.dictionaries(st.sampled_from(["alpha", "beta", "_gamma", "__delta"]), VALUES, min_size=1, max_size=4)
+
+
+@st.composite
+def cells(draw):
+    """The source of a cell with some classes of different kinds, and of instances of each."""
+    lines = ["import dataclasses, enum, functools, typing"]
+    instances, bases = [], ["object"]
+    for number in range(draw(st.integers(1, 4))):
+        name, fields, base = f"Class{number}", draw(FIELDS), draw(st.sampled_from(bases))
+        kind = draw(st.sampled_from(["plain", "slots", "data", "frozen", "enum", "flag", "named", "hooked"]))
+        body = [f"    {key}: {type(value).__name__ if value is not None else 'None'!r} = {value!r}" for key, value in fields.items()]
+        calls = f"({', '.join(bases[1:])})" if len(bases) > 2 else "None"
+        method = f"    def method(self): return __class__, {calls}, {draw(VALUES)!r}"
+        if kind == "plain":
+            lines += [f"class {name}({base}):", *body, method]
+        elif kind == "slots":
+            lines += [f"class {name}:", f"    __slots__ = {tuple(fields)!r}", method]
+        elif kind in {"data", "frozen"}:
+            public = [line for line in body if not line.startswith("    __")] or ["    alpha: int = 1"]
+            lines += [f"@dataclasses.dataclass(frozen={kind == 'frozen'}, order={draw(st.booleans())}, slots={draw(st.booleans())})"]
+            lines += [f"class {name}:", *public, method]
+        elif kind == "enum":
+            members = [f"    m{place} = {value!r}, {place}" for place, value in enumerate(fields.values())]
+            lines += [f"class {name}(enum.Enum):", *members, "    def __init__(self, *values): self.seen = values", method]
+        elif kind == "flag":
+            lines += [f"class {name}(enum.Flag):", "    a = 1", "    b = 2", f"    c = {draw(st.integers(0, 7))}", method]
+        elif kind == "named":
+            lines += [f"class {name}(typing.NamedTuple):", *[line.replace(" __", " ").replace(" _", " ") for line in body], method.replace("__class__", "0")]
+        else:
+            lines += [f"class {name}({base}):", "    children = []", *body, method]
+            lines += ["    def __init_subclass__(cls, **k): super().__init_subclass__(); cls.children.append(cls.__name__)"]
+        instances.append({"enum": f"{name}.m0", "flag": f"{name}.a | {name}.b"}.get(kind, f"{name}()"))
+        if kind in {"plain", "hooked"}:
+            bases.append(name)
+    lines.append(f"TABLE = {{{', '.join(f'{place}: {made}' for place, made in enumerate(instances))}}}")
+    lines.append("class Asks:\n    kept = list(TABLE.values())")
+    lines.append(f"    def run(self): return describe(*TABLE.values(), self.kept, {', '.join(instances)}), [str(i.method()) for i in self.kept]")
+    return "\n".join(["from describing import describe", *lines])
+
+
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(source=cells())
+def test_run_returns_in_a_job_what_it_returns_inline(cell, path, run_in_job, source):
+    """For classes of all kinds and instances of them, made at random."""
+    (here, answers_here), (there, answers_there) = in_job(cell, path, run_in_job, source)
+    assert answers_there == answers_here
     assert list(differences(here, there)) == []

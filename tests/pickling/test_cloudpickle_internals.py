@@ -31,10 +31,6 @@ class Plain:
         return self.value * FACTOR
 
 
-class Slotted:
-    __slots__ = ("number",)
-
-
 class Colour(enum.Enum):
     RED = 1
 
@@ -46,14 +42,6 @@ def outer():
         return count + step * FACTOR
 
     return inner
-
-
-def rebuilt(reduced):
-    """Make what a reduce value of cloudpickle describes."""
-    make, arguments, state, _, _, fill = reduced
-    made = make(*arguments)
-    fill(made, state)
-    return made
 
 
 @pytest.fixture
@@ -77,33 +65,30 @@ def test_only_one_module_imports_cloudpickle_or_knows_its_private_names():
         assert "_cloudpickle_submodules" not in text, module
 
 
-def test_a_class_by_value_is_made_and_then_filled():
-    """With the very functions that streams of ours replace."""
-    make, arguments, state, _, _, fill = internals.class_by_value(Plain)
+def test_classes_of_its_own_streams_are_made_and_then_filled():
+    """By the very functions that are replaced when such a stream is loaded; the id is the last argument but one."""
+    make, arguments, state, _, _, fill = cloudpickle.cloudpickle._dynamic_class_reduce(Plain)
     assert (make, fill) == (internals.MAKE_CLASS, internals.SET_CLASS)
+    assert arguments[-2:] == (internals.tracker_id(Plain), None)
     made = make(*arguments[:-2], None, arguments[-1])  # an id of None: it is not tracked
     assert made is not Plain
     fill(made, state)
     assert made().double() == 10
-    assert internals.class_attributes((make, arguments, state))["value"] == 5
 
 
-def test_the_id_of_a_class_is_the_last_argument_but_one():
-    """By that id a live class is found, and with it a class of a file is tracked."""
-    *_, tracker_id, extra = internals.class_by_value(Plain)[1]
-    assert extra is None
-    assert internals.live_class(tracker_id) is Plain
-    assert internals.live_class("no such id") is None
-
-
-def test_an_enum_by_value_is_made_in_one_step():
-    """Its id is in the same place as that of a class."""
-    make, arguments, *_ = internals.class_by_value(Colour)
+def test_enums_of_its_own_streams_are_made_in_one_step():
+    """Their id is in the same place as that of a class."""
+    make, arguments, *_ = cloudpickle.cloudpickle._dynamic_class_reduce(Colour)
     assert make is internals.MAKE_ENUM
-    *_, tracker_id, extra = arguments
-    assert extra is None
-    assert internals.live_class(tracker_id) is Colour
-    assert make(*arguments[:-2], None, extra).RED.value == 1
+    assert arguments[-2:] == (internals.tracker_id(Colour), None)
+    assert make(*arguments[:-2], None, None).RED.value == 1
+
+
+def test_a_live_class_is_found_by_its_id():
+    """And has the same one each time it is asked for."""
+    assert internals.live_class(internals.tracker_id(Plain)) is Plain
+    assert internals.tracker_id(Plain) == internals.tracker_id(Plain)
+    assert internals.live_class("no such id") is None
 
 
 def test_classes_are_tracked_all_or_none():
@@ -116,22 +101,14 @@ def test_classes_are_tracked_all_or_none():
     assert internals.live_class("id of first") is second
 
 
-def test_a_class_goes_by_name_where_it_can_be_imported():
+def test_what_can_be_imported_goes_by_name():
     """Built-in types without a name of their own have a call."""
-    assert internals.class_by_name(pickle.Pickler) is NotImplemented
+    assert internals.class_by_name(pickle.Pickler) is None
     assert internals.class_by_name(type(None)) == (type, (None,))
-    assert internals.class_attributes(internals.class_by_name(type(None))) == {}
     assert internals.goes_by_name(pickle.Pickler)
     assert internals.goes_by_name(pickle)
     assert internals.goes_by_name(ast.parse)
     assert not internals.goes_by_name(outer())
-
-
-def test_slots_are_among_what_a_class_is_made_with():
-    """So they are real ones."""
-    made = rebuilt(internals.with_slots(Slotted, internals.class_by_value(Slotted)))
-    assert made.__slots__ == ("number",)
-    assert not hasattr(made(), "__dict__")
 
 
 def test_a_function_by_value_is_made_with_given_cells(pickler):
@@ -144,10 +121,10 @@ def test_a_function_by_value_is_made_with_given_cells(pickler):
     assert parts.submodules == []
     parts.globals["FACTOR"] = 10
     made = make(*arguments)
-    internals.SET_FUNCTION(made, tuple(parts))
-    assert made() == 17
+    made.__globals__.update(parts.globals)
     assert made(step=2) == 27
-    assert made.note == "mine"
+    assert parts.given_members(function)["__defaults__"] == (1,)
+    assert "__qualname__" not in parts.given_members(function)  # it is in the code
 
 
 def test_the_globals_of_a_function_can_be_replaced(pickler):

@@ -8,12 +8,17 @@ from __future__ import annotations
 
 import ast
 import builtins
+import dis
 import functools
+import types
 import typing
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+_GIVES_ANNOTATIONS: Final = frozenset({"MAKE_FUNCTION", "SET_FUNCTION_ATTRIBUTE"})  # the second from Python 3.13 on
+_ANNOTATIONS: Final = 0x04
 
 
 def named_in_annotations(annotations: Any) -> set[str]:
@@ -29,6 +34,31 @@ def named_in_annotations(annotations: Any) -> set[str]:
     if not isinstance(annotations, dict):
         return set()
     return {name for annotation in annotations.values() for text in _texts(annotation) for name in _names_in(text)}
+
+
+def named_in_annotations_of(code: types.CodeType) -> set[str]:
+    """Return the names in annotations that are texts, of the functions and the class that a code object makes."""
+    return {name for text in _texts_in_code(code) for name in _names_in(text)}
+
+
+def _texts_in_code(code: types.CodeType) -> Iterator[str]:
+    if "__annotations__" not in code.co_names and not any(map(_is_code, code.co_consts)):
+        return
+    steps = list(dis.get_instructions(code))
+    texts: tuple[Any, ...] = ()  # of the next function: its names and their annotations, in turn
+    for place, step in enumerate(steps):
+        if step.opname == "LOAD_CONST" and isinstance(step.argval, tuple):
+            texts = step.argval[1::2]
+        elif step.opname in _GIVES_ANNOTATIONS and (step.arg or 0) & _ANNOTATIONS:
+            yield from (text for text in texts if isinstance(text, str))
+        elif step.opname == "STORE_SUBSCR" and steps[place - 2].argval == "__annotations__":
+            text = steps[place - 3].argval
+            if isinstance(text, str):
+                yield text
+
+
+def _is_code(constant: object) -> bool:
+    return isinstance(constant, types.CodeType)
 
 
 def _texts(annotation: Any) -> Iterator[str]:

@@ -2,15 +2,21 @@
 
 A base class of the notebook carries its own registry. That of an installed one stays where it is, in the base or its
 module, and in a job it would lack the notebook's class, as no hook runs there again. So the entry is found here, and
-made again by loading.
+made again by loading. The same holds for abstract classes of the standard library that a class is registered with.
 """
 
 from __future__ import annotations
 
+import abc
+import collections.abc
+import contextlib
+import numbers
+import os
 import sys
 import weakref
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from jobcontainer.pickling import cpython_internals
 from jobcontainer.pickling.module_origin import travels
 
 if TYPE_CHECKING:
@@ -21,12 +27,21 @@ _SEQUENCES: Final = (list, set, weakref.WeakSet)
 _MAPPINGS: Final = (dict, weakref.WeakValueDictionary, weakref.WeakKeyDictionary)
 
 
+_VIRTUAL: Final = "register"
+_ABSTRACT: Final = tuple(
+    value
+    for module in (collections.abc, numbers, contextlib, os)
+    for value in vars(module).values()
+    if isinstance(value, abc.ABCMeta)
+)
+
+
 class Registration(NamedTuple):
     """A class as an entry of a registry.
 
     Attributes:
         owner: the installed class or module that has the registry.
-        attribute: the name of the registry there.
+        attribute: the name of the registry there, or of the method that enters a class.
         pairs: keys and values, for a mapping; the class is one of both.
     """
 
@@ -37,7 +52,8 @@ class Registration(NamedTuple):
 
 def registrations_of(cls: type) -> list[Registration]:
     """Find the registries of installed code that a class is in."""
-    return [
+    virtual = [Registration(base, _VIRTUAL, []) for base in _ABSTRACT if _is_registered(cls, base)]
+    return virtual + [
         registration
         for owner in _owners(cls)
         for name, registry in list(vars(owner).items())
@@ -45,8 +61,19 @@ def registrations_of(cls: type) -> list[Registration]:
     ]
 
 
+def _is_registered(cls: type, abstract: abc.ABCMeta) -> bool:
+    return (
+        issubclass(cls, abstract)  # which is remembered, so that most are told apart fast
+        and abstract not in cls.__mro__
+        and any(found is cls for found in cpython_internals.virtual_subclasses(abstract))
+    )
+
+
 def restore(cls: type, registration: Registration) -> None:
     """Enter a class into a registry, if it is not in it."""
+    if registration.attribute == _VIRTUAL:
+        cpython_internals.register_virtual(registration.owner, [cls])  # type: ignore[arg-type]  # it is one
+        return
     registry: Any = vars(registration.owner).get(registration.attribute)
     if isinstance(registry, _MAPPINGS):
         for key, value in registration.pairs:

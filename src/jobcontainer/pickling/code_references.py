@@ -17,6 +17,8 @@ import sys
 import types
 from typing import TYPE_CHECKING, Any, Final
 
+from jobcontainer.pickling.annotation_names import named_in_annotations_of
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
@@ -26,15 +28,24 @@ _IN_CLASS_BODIES: Final = frozenset({"LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS"})
 
 
 def named_in_classes(function: types.FunctionType) -> dict[str, Any]:
-    """Find the globals that the bodies of classes use that a function makes when it is called."""
+    """Find the globals that classes use in their bodies which a function makes, and all that it makes in annotations."""
     names = _names_in_class_bodies(function.__code__)
     return {name: function.__globals__[name] for name in names if name in function.__globals__}
 
 
 @functools.lru_cache(maxsize=1024)
 def _names_in_class_bodies(code: types.CodeType) -> tuple[str, ...]:
-    used = (step for nested in _nested_in(code) for step in dis.get_instructions(nested))
-    return tuple({s.argval: None for s in used if s.opname in _IN_CLASS_BODIES and s.argval != "__name__"})
+    nested = tuple(_nested_in(code))
+    used = (step for inner in nested for step in dis.get_instructions(inner))
+    names = {s.argval: None for s in used if s.opname in _IN_CLASS_BODIES and s.argval != "__name__"}
+    for definer in (code, *nested):
+        names |= dict.fromkeys(named_in_annotations_of(definer))
+    return tuple(names)
+
+
+def mentions(function: types.FunctionType, name: str) -> bool:
+    """Return whether a function, or code nested in it, uses a name or an attribute."""
+    return any(name in code.co_names for code in (function.__code__, *_nested_in(function.__code__)))
 
 
 def submodules_named(function: types.FunctionType, used: Iterable[object]) -> Iterator[types.ModuleType]:

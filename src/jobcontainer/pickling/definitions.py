@@ -16,7 +16,7 @@ import types
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
 Fill = tuple["Callable[[Any, Any], object]", Any]
 """A function that puts something into a definition, and what it puts there."""
@@ -94,8 +94,13 @@ def code_and_data(parts: Mapping[Key, Any]) -> tuple[dict[Key, Any], dict[Key, A
 class Definitions:
     """The definitions of one stream that are not filled yet."""
 
-    def __init__(self) -> None:
-        """Start with none."""
+    def __init__(self, more: Callable[[], Sequence[object]]) -> None:
+        """Start with none.
+
+        Args:
+            more: asked, when all are filled, for further definitions that must go with them.
+        """
+        self.more = more
         self._scope: Scope | None = None
         self._waiting: dict[int, Step] = {}
         self._ready: set[type] = set()
@@ -157,12 +162,17 @@ class Scope:
         Every second item is empty: pickle takes two items from an iterator before it writes the first of them.
         """
         position = 0
-        while self.code or position < len(self.data):
+        while True:
             yield None
             if self.code:
                 step: Step | None = Step(tuple(self.code))
                 self.code.clear()
                 yield step
+            elif position == len(self.data):
+                further = self._definitions.more()
+                if not further:
+                    break
+                yield Step(((complete, None, further),))
             else:
                 step = self._definitions.take(self.data[position])
                 position += 1
@@ -188,8 +198,8 @@ def fill(parts: tuple[tuple[Callable[[Any, Any], object], Any, Any], ...]) -> No
         put(definition, part)
 
 
-def complete(definition: Any, steps: list[None]) -> None:
-    """End a scope, whose steps have been loaded by now; streams call this."""
+def complete(definition: Any, loaded: Any) -> None:
+    """Do nothing with what has been loaded by now; streams call this."""
 
 
 def call_after(_steps: tuple[None, ...], make: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:

@@ -27,7 +27,7 @@ from jobcontainer.pickling import MOST_BUFFERS, class_builder, cloudpickle_inter
 from jobcontainer.pickling.annotation_names import named_in_annotations
 from jobcontainer.pickling.class_builder import method_function
 from jobcontainer.pickling.class_reducer import class_by_value, member_by_value
-from jobcontainer.pickling.code_references import imported_by, named_in_classes, submodules_named
+from jobcontainer.pickling.code_references import imported_by, mentions, named_in_classes, submodules_named
 from jobcontainer.pickling.definitions import Definition, Definitions, Scope, Step, call_after, code_and_data
 from jobcontainer.pickling.module_origin import MAIN, travels
 from jobcontainer.pickling.namespaces import global_of, namespace_of
@@ -83,7 +83,8 @@ class Pickler(cloudpickle_internals.BasePickler):
         self.files: dict[str, None] = {}
         self.classes: list[type] = []
         self._cells: dict[int, _Cell] = {}
-        self._definitions = Definitions()
+        self._definitions = Definitions(self._subclasses)
+        self._subclasses_are_asked_for = False
 
     def reducer_override(self, obj: Any) -> Any:
         """Decide for classes, functions and modules whether they go by name or by value."""
@@ -98,22 +99,24 @@ class Pickler(cloudpickle_internals.BasePickler):
             return list, (), None, obj.steps()
         if issubclass(kind, types.ModuleType):
             return self._module(obj)
-        if kind in DEFINITIONS and (definition := DEFINITIONS[kind](obj)) is not None:
-            return self.define(obj, definition)
-        if kind in REDUCERS:
-            return REDUCERS[kind](obj)
         if kind in _NAMED and isinstance(obj.__module__, str):
             self.modules.add(obj.__module__)
+        if kind in DEFINITIONS:
+            return self._defined(obj, DEFINITIONS[kind](obj))
+        if kind in REDUCERS:
+            return REDUCERS[kind](obj)
         return self._instance(obj, kind)
 
     def define(self, obj: object, definition: Definition) -> tuple[Any, ...]:
         """Reduce a definition to what makes it; what fills it follows when all are made that belong to it."""
         return self._definitions.reduced(obj, definition)
 
+    def _defined(self, obj: object, reduced: Any) -> Any:
+        return self.define(obj, reduced) if isinstance(reduced, Definition) else reduced
+
     def _instance(self, obj: Any, kind: type) -> Any:
         if issubclass(kind, (property, classmethod, staticmethod)):
-            definition = descriptor_by_value(obj)
-            return NotImplemented if definition is None else self.define(obj, definition)
+            return self._defined(obj, descriptor_by_value(obj))
         reduced: Any = NotImplemented
         if issubclass(kind, enum.Enum) and self._class_travels(kind):
             reduced = member_by_value(obj)
@@ -172,6 +175,7 @@ class Pickler(cloudpickle_internals.BasePickler):
             names.update((name, function.__globals__[name]) for name in annotated if name in function.__globals__)
             if "." not in function.__qualname__:  # a method goes with its class
                 names.update(global_of(function))
+            self._subclasses_are_asked_for |= mentions(function, "__subclasses__")
         parts.submodules.extend(submodules_named(function, names.values()))
         for name in imported_by(function):
             (self.modules if name in sys.modules else self.unimported).add(name)
@@ -190,6 +194,17 @@ class Pickler(cloudpickle_internals.BasePickler):
 
     def _class_travels(self, cls: type) -> bool:
         return travels(cls.__module__) or not cloudpickle_internals.goes_by_name(cls)
+
+    def _subclasses(self) -> list[type]:
+        """Return subclasses of what is in the stream that are not, if code in it asks for ``__subclasses__()``.
+
+        These are the ones that the notebook has under their name; others may be left from an earlier run of a cell.
+        """
+        if not self._subclasses_are_asked_for:
+            return []
+        known, main = set(map(id, self.classes)), vars(sys.modules["__main__"])
+        subclasses = [subclass for cls in self.classes for subclass in type.__subclasses__(cls)]
+        return [cls for cls in subclasses if id(cls) not in known and main.get(cls.__name__) is cls]
 
     def _module(self, module: types.ModuleType) -> Any:
         name = module.__name__

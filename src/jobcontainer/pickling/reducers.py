@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import gc
+import sys
 import types
 import typing
 import weakref
@@ -90,9 +91,9 @@ def make_named_type(kind: type, name: str, module: str, options: dict[str, Any])
     return made
 
 
-def _cached_function(cached: Any) -> Definition | None:
+def _cached_function(cached: Any) -> Definition | Any:
     if not travels(cached.__module__):
-        return None
+        return NotImplemented
     attributes = {name: value for name, value in vars(cached).items() if name != "cache_parameters"}
     code, data = code_and_data(attributes)
     return Definition(
@@ -103,11 +104,15 @@ def _cached_function(cached: Any) -> Definition | None:
     )
 
 
-def descriptor_by_value(descriptor: Any) -> Definition | None:
-    """Describe a property, class method or static method; None for one that has a way to be pickled of its own."""
+def descriptor_by_value(descriptor: Any) -> Definition | Any:
+    """Describe a property, class method or static method, or reduce one that can be found by its name."""
     kind: Any = type(descriptor)
     if kind.__reduce_ex__ is not object.__reduce_ex__ or kind.__reduce__ is not object.__reduce__:
-        return None
+        return NotImplemented
+    function = getattr(descriptor, "__func__", None)
+    module, name = getattr(function, "__module__", None), getattr(function, "__name__", None)
+    if module in sys.modules and vars(sys.modules[module]).get(name) is descriptor and not travels(module):
+        return name
     base: Any = next(base for base in _DESCRIPTORS if issubclass(kind, base))
     if base is property:
         arguments: tuple[Any, ...] = descriptor.fget, descriptor.fset, descriptor.fdel, descriptor.__doc__
@@ -196,7 +201,7 @@ REDUCERS: Final[dict[type, Callable[[Any], Any]]] = {
     **dict.fromkeys(SENTINELS, _sentinel),
 }
 
-DEFINITIONS: Final[dict[type, Callable[[Any], Definition | None]]] = {
+DEFINITIONS: Final[dict[type, Callable[[Any], Definition | Any]]] = {
     type(functools.lru_cache(len)): _cached_function,
     **dict.fromkeys(_DESCRIPTORS, descriptor_by_value),
 }

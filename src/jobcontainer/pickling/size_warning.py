@@ -82,6 +82,6 @@ def _size_of(obj: object) -> int:
     pickler = Pickler(file)
     try:
         pickler.dump(obj)
-    except Exception:  # noqa: BLE001 -- what travels only within its module, as a lock, counts as nothing
+    except Exception:  # noqa: BLE001 -- what can not be pickled counts as nothing
         return 0
     return file.size + sum(map(len, pickler.buffers))

@@ -1,0 +1,43 @@
+"""CPython's own tests of enums and data classes, sent through a file: their classes behave in a job as they do here."""
+
+from __future__ import annotations
+
+import unittest
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from jobcontainer import Serializer
+
+RUNS = """
+import io, unittest
+class Runs:
+    def run(self):
+        suite = unittest.TestSuite(map(unittest.defaultTestLoader.loadTestsFromTestCase, {cases}))
+        found = unittest.TextTestRunner(io.StringIO()).run(suite)
+        failed = [test for test, _ in found.failures + found.errors] + found.unexpectedSuccesses
+        return found.testsRun, sorted({{getattr(test, "test_case", test).id() for test in failed}})
+"""
+
+LOOKED_UP_BY_TEXT = {  # the names that they look for stand in texts that their code puts together
+    "test.test_enum": {"TestConvert.test_convert_complex"},
+    "test.test_dataclasses": {"TestStringAnnotations.test_classvar"},
+}
+
+
+@pytest.mark.parametrize("name", LOOKED_UP_BY_TEXT)
+def test_they_pass_in_a_job(cell, tmp_path, run_in_job, name):
+    """Hundreds of them, run as a cell and sent off in one process; but for those that find globals by a text."""
+    source = Path(find_spec(name).origin).read_text()
+    namespace = cell(source.partition("\nif __name__ ==")[0])
+    cases = [
+        key for key, value in namespace.items() if isinstance(value, type) and issubclass(value, unittest.TestCase)
+    ]
+    process = cell(RUNS.format(cases=f"[{', '.join(cases)}]"))["Runs"]()
+    Serializer.serialize_to_file(process, tmp_path / "process.job")
+    count, failed = process.run()
+    count_in_job, failed_in_job = run_in_job(tmp_path / "process.job")
+    assert count > 100
+    assert count_in_job == count
+    assert {test.removeprefix("__main__.") for test in set(failed_in_job) - set(failed)} <= LOOKED_UP_BY_TEXT[name]
