@@ -12,8 +12,7 @@ import joblib
 import numpy as np
 import pytest
 
-from jobcontainer import JobFailedError, JobPool
-from jobcontainer.jobfile import signing
+from jobcontainer import JobFailedError
 
 CELL = """
 import collections, dataclasses, enum, functools, os, pickle, sys
@@ -46,15 +45,6 @@ class Process:
     def __init__(self, work): self.work = work
     def run(self): return self.work()
 """
-
-
-@pytest.fixture
-def pool(key_file, monkeypatch, tmp_path):
-    """A pool whose jobs have this test's key."""
-    signing.sign(b"")  # makes it
-    monkeypatch.setenv(signing.KEY_VARIABLE, str(key_file))
-    with JobPool(1, store=tmp_path / "store") as pool:
-        yield pool
 
 
 @pytest.fixture

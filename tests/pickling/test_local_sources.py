@@ -553,6 +553,69 @@ def test_jobs_within_jobs_run_the_same_source(beside, in_job, run_in_job, tmp_pa
     assert run_in_job(tmp_path / "inner.job") == "old"
 
 
+# --- pools ----------------------------------------------------------------------------------------------------------
+
+
+def test_rerun_runs_the_source_that_the_job_had(beside, pool):
+    """A new job runs what is on disk, a rerun what the process has."""
+    file = beside("helper_aa", "class Thing:\n    def __init__(self): self.version = 'old'")
+    import helper_aa  # noqa: PLC0415 -- written just now
+
+    job = pool.submit(helper_aa.Thing)
+    assert job.result(60).version == "old"
+    file.write_text(file.read_text().replace("old", "new"))
+    assert pool.submit(helper_aa.Thing).result(60).version == "new"
+    again = job.rerun().result(60)
+    assert again.version == "old"
+    assert type(again) is helper_aa.Thing
+
+
+def test_the_inline_engine_uses_the_modules_of_the_notebook(beside, new_pool):
+    """Their state too, and no finder is left behind."""
+    beside("helper_bb", "STATE = 'imported'\ndef state(): return STATE")
+    import helper_bb  # noqa: PLC0415 -- written just now
+
+    helper_bb.STATE = "set by the notebook"
+    finders = list(sys.meta_path)
+    assert new_pool(engine="inline").submit(helper_bb.state).result() == "set by the notebook"
+    assert sys.meta_path == finders
+
+
+def test_a_helper_that_was_imported_before_the_job_is_not_the_one_it_gets(beside, new_pool, monkeypatch):
+    """Workers import what ``preload`` names once; a job has the source of its own submit."""
+    file = beside("helper_cc", "VALUE = 'old'\ndef value(): return VALUE")
+    monkeypatch.setenv("PYTHONPATH", str(file.parent))
+    import helper_cc  # noqa: PLC0415 -- written just now
+
+    pool = new_pool(preload=["helper_cc"])
+    assert pool.submit(helper_cc.value).result(60) == "old"
+    file.write_text(file.read_text().replace("old", "new"))
+    assert pool.submit(helper_cc.value).result(60) == "new"
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+def test_workers_of_a_job_import_the_same_source(beside, pool, method):
+    """Also those that start a new interpreter, where the folder has another version by now, or is gone."""
+    file = beside("package_dd/__init__", "from .part import Part, version")
+    beside("package_dd/part", "class Part: pass\ndef version(_): return 'old', Part()")
+    import package_dd  # noqa: PLC0415 -- written just now
+
+    def work():
+        import multiprocessing  # noqa: PLC0415 -- inside the job
+
+        for file in folder.glob("*.py"):
+            file.unlink()
+        with multiprocessing.get_context(method).Pool(1) as workers:
+            [(version, part)] = workers.map(package_dd.version, [1])
+            [same] = workers.map(type, [part])
+        return version, type(part) is package_dd.Part, same is package_dd.Part, part
+
+    folder = file.parent
+    version, *same, part = pool.submit(work).result(60)
+    assert (version, same) == ("old", [True, True])
+    assert type(part) is package_dd.Part
+
+
 # --- what does not travel -------------------------------------------------------------------------------------------
 
 
