@@ -39,7 +39,6 @@ from jobcontainer import SerializationError, Serializer, diagnose
 from jobcontainer.pickling import diagnosis
 from jobcontainer.process import Call
 
-
 pytestmark = pytest.mark.usefixtures("as_notebook")
 
 

@@ -328,6 +328,8 @@ LOOKED_UP = {
     "query": "def work():\n    import pandas as pd\n    return pd.DataFrame({'a': [1]}).query('a > @RATE')",
     "pandas.eval": "def work():\n    import pandas as pd\n    return pd.eval('RATE + 1')",
     "pickle": "def work(): return pickle.loads(b'c__main__\\nRATE\\n.')",
+    "duckdb": "def work(): raise OSError('Catalog Error: Table with name RATE does not exist!\\nDid you mean x?')",
+    "polars": "def work(): raise OSError(\"relation 'RATE' was not found\")",
     "wrapped": """
 def work():
     try:

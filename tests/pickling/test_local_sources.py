@@ -23,6 +23,7 @@ import pytest
 
 import jobcontainer
 from jobcontainer import IncompatibleFileError, SerializationError, Serializer
+from jobcontainer.jobfile import signing
 from jobcontainer.jobfile.serializer import write_file
 from jobcontainer.pickling import module_origin
 from jobcontainer.pickling.module_origin import is_local, lies_beside, travels
@@ -591,6 +592,28 @@ def test_a_helper_that_was_imported_before_the_job_is_not_the_one_it_gets(beside
     assert pool.submit(helper_cc.value).result(60) == "old"
     file.write_text(file.read_text().replace("old", "new"))
     assert pool.submit(helper_cc.value).result(60) == "new"
+
+
+def test_a_helper_that_submits_jobs_when_it_is_imported_does_not_multiply(beside, key_file, tmp_path, monkeypatch):
+    """The notebook imports it once, and so would each of its jobs."""
+    signing.sign(b"")  # makes the key
+    monkeypatch.setenv(signing.KEY_VARIABLE, str(key_file))
+    monkeypatch.setenv("STORE", str(tmp_path / "other"))
+    beside(
+        "helper_ee",
+        """
+        import os
+        from jobcontainer import JobPool
+        def work(): return 1
+        with JobPool(1, store=os.environ["STORE"]) as pool:
+            error = pool.submit(work).exception()
+        """,
+    )
+    import helper_ee  # noqa: PLC0415 -- written just now
+
+    assert isinstance(helper_ee.error, SerializationError)
+    assert "helper_ee submits a job when it is imported" in str(helper_ee.error)
+    assert len(list((tmp_path / "other").glob("2*"))) == 1
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])

@@ -144,7 +144,8 @@ def test_a_class_that_came_with_a_result_is_made_once(path, run_in_job):
     assert (first.answer(), second.answer()) == (43, 43)
 
 
-def test_in_a_job_classes_are_made_anew(path, as_notebook):
+@pytest.mark.usefixtures("as_notebook")
+def test_in_a_job_classes_are_made_anew(path):
     """Also in a process that has run an older version: each job sees the class as it was at its own submit."""
     Serializer.serialize_to_file(Counter(), path)
     stream = _stream_of(Counter())

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal
 
-from jobcontainer.errors import UntrustedFileError
+from jobcontainer.errors import SerializationError, UntrustedFileError
 from jobcontainer.jobfile import info, signing
 from jobcontainer.jobfile.atomic import replacing
 from jobcontainer.jobfile.format import PRELUDE
@@ -17,6 +17,7 @@ from jobcontainer.jobfile.loading import check_file, checked_content, load_file,
 from jobcontainer.jobfile.plain_pickle import sign_plain, signed_content
 from jobcontainer.jobfile.reader import FileReader
 from jobcontainer.jobfile.writer import FileWriter
+from jobcontainer.pickling import source_importer
 from jobcontainer.pickling.diagnosis import explained
 from jobcontainer.pickling.local_sources import local_modules, with_imports
 from jobcontainer.pickling.pickler import Pickler
@@ -117,6 +118,12 @@ def write_file(obj: object, file_path: str | os.PathLike[str], *, kind: Kind) ->
     Returns:
         The identity of the file, for those who trust this process that it is whole.
     """
+    importing = source_importer.module_being_imported()
+    if importing and kind == "process":
+        raise SerializationError(
+            f"The module {importing} submits a job when it is imported, and its jobs import it: each of them would submit "
+            f'another. Put that part of {importing} under `if __name__ == "__main__":`.'
+        )
     done = _write(obj, file_path, kind)
     if isinstance(done, Exception):
         raise explained(obj, done, is_result=kind == "result") from done

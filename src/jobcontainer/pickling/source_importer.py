@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+import threading
 from importlib.machinery import ModuleSpec, SourceFileLoader
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from jobcontainer.pickling.module_origin import is_local
 
@@ -37,6 +38,15 @@ class LocalModule(NamedTuple):
         return not self.file and not self.path
 
 
+class _Running(threading.local):
+    """The module whose code is run by an import of this thread; empty for none."""
+
+    name = ""
+
+
+_running: Final = _Running()
+
+
 class SourceLoader(SourceFileLoader):
     """Loads a module from a text instead of its file; any other file is read from disk.
 
@@ -50,6 +60,14 @@ class SourceLoader(SourceFileLoader):
         """Keep the text."""
         super().__init__(name, path)
         self._text = text
+
+    def exec_module(self, module: types.ModuleType) -> None:
+        """Run the module's code, and remember that it runs."""
+        outer, _running.name = _running.name, module.__name__
+        try:
+            super().exec_module(module)
+        finally:
+            _running.name = outer
 
     def get_source(self, _fullname: str) -> str:
         """Return the text."""
@@ -135,3 +153,8 @@ def install(modules: Iterable[LocalModule], sources: Mapping[str, str]) -> None:
 def carried(name: str) -> tuple[LocalModule, str] | None:
     """Return a module that came with the job of this process, and its source; None for any other."""
     return _installed.find(name)
+
+
+def module_being_imported() -> str:
+    """Return the module that came with the job and that this thread imports at this moment; empty for none."""
+    return _running.name
