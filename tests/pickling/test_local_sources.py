@@ -188,6 +188,30 @@ def test_what_only_an_import_makes_is_as_the_import_makes_it(beside, in_job):
     }
 
 
+def test_what_is_known_by_its_identity_is_the_modules_own(beside, in_job):
+    """Sentinels, locks, events and context variables of a helper, imported by name into the notebook."""
+    beside(
+        "helper_ff",
+        """
+        import contextvars, threading
+        MISSING = object()
+        lock, event, variable = threading.RLock(), threading.Event(), contextvars.ContextVar("variable")
+        def is_missing(value): return value is MISSING
+        def seen(): return event.is_set(), variable.get("none")
+        """,
+    )
+    from helper_ff import MISSING, event, is_missing, lock, seen, variable  # noqa: PLC0415 -- written just now
+
+    def work(default=MISSING):
+        event.set()
+        variable.set("set")
+        with lock:
+            return is_missing(default), seen(), MISSING
+
+    assert in_job(work) == (True, (True, "set"), MISSING)
+    assert not event.is_set()
+
+
 def test_packages_with_all_that_they_import(beside, in_job, path):
     """Subpackages, relative imports, circles, at the top or in a function, imported here yet or not, ``import *``."""
     beside("helper_c", "import helper_d\ndef outer(): return helper_d.inner() + 1\ndef base(): return 10")

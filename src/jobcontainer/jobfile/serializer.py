@@ -121,8 +121,8 @@ def write_file(obj: object, file_path: str | os.PathLike[str], *, kind: Kind) ->
     importing = source_importer.module_being_imported()
     if importing and kind == "process":
         raise SerializationError(
-            f"The module {importing} submits a job when it is imported, and so would each of its jobs, which import it. "
-            f'Put that part of {importing} under `if __name__ == "__main__":`.'
+            f"The module {importing} submits a job when it is imported, and so would each of its jobs, which import it."
+            f' Put that part of {importing} under `if __name__ == "__main__":`.'
         )
     done = _write(obj, file_path, kind)
     if isinstance(done, Exception):

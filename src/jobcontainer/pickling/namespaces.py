@@ -6,14 +6,32 @@ that a module has made, and that has no name there, has the globals of that modu
 
 from __future__ import annotations
 
+import contextvars
 import sys
-from typing import TYPE_CHECKING, Any
+import threading
+from typing import TYPE_CHECKING, Any, Final
 
 from jobcontainer.pickling.module_origin import MAIN, travels
 from jobcontainer.pickling.unpickler import module_namespace
 
 if TYPE_CHECKING:
     import types
+
+BOUND_TO_MODULES: Final = frozenset(
+    {
+        object,
+        contextvars.ContextVar,
+        type(threading.Lock()),
+        type(threading.RLock()),
+        threading.local,
+        threading.Barrier,
+        threading.BoundedSemaphore,
+        threading.Condition,
+        threading.Event,
+        threading.Semaphore,
+    }
+)
+"""Types of objects that are known by their identity, or can't be copied: those of a module are made by its import."""
 
 
 class Namespace:
@@ -64,3 +82,19 @@ def global_of(obj: type | types.FunctionType) -> dict[str, Any]:
     if isinstance(found, (staticmethod, classmethod)):
         found = found.__func__
     return {top: whole} if found is obj else {}
+
+
+def globals_bound_to_modules() -> dict[int, tuple[str, str]]:
+    """Find what modules that can be imported have of these types: module and name, by the ``id()`` of the object.
+
+    Example:
+        >>> globals_bound_to_modules()[id(threading._active_limbo_lock)]
+        ('threading', '_active_limbo_lock')
+    """
+    return {
+        id(value): (module_name, name)
+        for module_name, module in list(sys.modules.items())
+        if module_name not in MAIN
+        for name, value in list(getattr(module, "__dict__", {}).items())
+        if type(value) in BOUND_TO_MODULES and not travels(module_name)
+    }

@@ -30,9 +30,9 @@ from jobcontainer.pickling.class_reducer import class_by_value, member_by_value
 from jobcontainer.pickling.code_references import imported_by, mentions, named_in_classes, submodules_named
 from jobcontainer.pickling.definitions import Definition, Definitions, Scope, Step, call_after, code_and_data
 from jobcontainer.pickling.module_origin import MAIN, travels
-from jobcontainer.pickling.namespaces import global_of, namespace_of
+from jobcontainer.pickling.namespaces import BOUND_TO_MODULES, global_of, globals_bound_to_modules, namespace_of
 from jobcontainer.pickling.reducers import DEFINITIONS, REDUCERS, descriptor_by_value
-from jobcontainer.pickling.unpickler import set_function
+from jobcontainer.pickling.unpickler import module_global, set_function
 
 if TYPE_CHECKING:
     from jobcontainer.pickling.cloudpickle_internals import FunctionParts
@@ -101,11 +101,18 @@ class Pickler(cloudpickle_internals.BasePickler):
             return self._module(obj)
         if kind in _NAMED and isinstance(obj.__module__, str):
             self.modules.add(obj.__module__)
+        if kind in BOUND_TO_MODULES and (place := self._bound_globals.get(id(obj))) is not None:
+            self.modules.add(place[0])
+            return module_global, place
         if kind in DEFINITIONS:
             return self._defined(obj, DEFINITIONS[kind](obj))
         if kind in REDUCERS:
             return REDUCERS[kind](obj)
         return self._instance(obj, kind)
+
+    @functools.cached_property
+    def _bound_globals(self) -> dict[int, tuple[str, str]]:
+        return globals_bound_to_modules()
 
     def define(self, obj: object, definition: Definition) -> tuple[Any, ...]:
         """Reduce a definition to what makes it; what fills it follows when all are made that belong to it."""

@@ -144,6 +144,11 @@ def module_namespace(name: str) -> dict[str, Any]:
     return loading.main if name in MAIN else vars(importlib.import_module(name))
 
 
+def module_global(module_name: str, name: str) -> Any:
+    """Find a global of a module; streams call this."""
+    return getattr(importlib.import_module(module_name), name)
+
+
 _OURS: Final[dict[tuple[str, str], Callable[..., Any]]] = {
     (cloudpickle_internals.MODULE_NAME, cloudpickle_internals.MAKE_CLASS.__name__): make_class,
     (cloudpickle_internals.MODULE_NAME, cloudpickle_internals.MAKE_ENUM.__name__): make_enum,
