@@ -5,6 +5,8 @@ Each cell names its subjects and may have a function ``check()``, whose answer m
 
 from __future__ import annotations
 
+import sys
+
 DATA_CLASSES = {
     "data class": (
         "Cfg make",
@@ -735,6 +737,43 @@ MEMBERS = {
             )
         """,
     ),
+    "tables of instances that special methods need": (
+        "Salted",
+        """
+        class Salted:
+            def __init__(self, x): self.x = x
+            def __hash__(self): return hash((self.x, SALT["salt"]))
+            def __eq__(self, other): return self.x == other.x
+            def others(self): return len(SET), self in SET, self in self.ALL
+        SALT = {"salt": 3}
+        SET = {Salted(1), Salted(2)}
+        Salted.ALL = frozenset(SET)
+        PAIRS = frozenset({(Salted(1), Salted(3))})
+        def check(): return Salted(1).others(), (Salted(1), Salted(3)) in PAIRS
+        """,
+    ),
+    "a class that is another to isinstance": (
+        "Posing Chained",
+        """
+        import abc, functools
+        class Posing:
+            __class__ = property(lambda self: int)
+        class Chained(abc.ABC):
+            @classmethod
+            @functools.lru_cache(maxsize=128)
+            def first(cls): return cls.__name__
+            @staticmethod
+            @functools.cache
+            def second(): return 1
+            @property
+            @abc.abstractmethod
+            @functools.cache
+            def third(self): return 2
+            @abc.abstractproperty
+            def fourth(self): ...
+        def check(): return isinstance(Posing(), int), Chained.first(), Chained.second(), Chained.__abstractmethods__
+        """,
+    ),
     "descriptors of one's own": (
         "Lazy Model",
         """
@@ -1062,4 +1101,99 @@ LIBRARIES = {
     ),
 }
 
-CELLS = DATA_CLASSES | ENUMS | HOOKS | ABSTRACT | MEMBERS | LIBRARIES
+NEWER = {
+    "type parameters": (
+        "Box Node call",
+        """
+        class Box[T]:
+            items: list[T]
+            def get[K](self, key: K) -> dict[K, T]: return {key: self.items}
+        class Node(Box["Node"]):
+            class Inner[X: Box]: ...
+        type Alias[T] = list[T] | dict[str, Node]
+        type Json = int | list[Json]
+        def call[T, *Ts, **P](x: T, *rest: *Ts) -> Alias[T]: return x
+        class Typed:
+            a: Alias[int]
+            json: Json
+        def check():
+            import typing
+            return (
+                str(Box[int]), Box.__type_params__, call.__type_params__, str(Alias.__value__), str(Json.__value__), call(1),
+                str(typing.get_type_hints(Typed)), Box.get.__type_params__, Node.Inner.__type_params__[0].__bound__ is Box,
+                Json.__value__.__args__[1].__args__[0] is Json
+            )
+        """,
+    ),
+}
+
+CELLS = DATA_CLASSES | ENUMS | HOOKS | ABSTRACT | MEMBERS | LIBRARIES | (NEWER if sys.version_info >= (3, 12) else {})
+
+REFUSED = {
+    "a lock in a class": (
+        "Model.lock (_thread.lock)",
+        """
+        import threading
+        class Model: lock = threading.Lock()
+        """,
+    ),
+    "a lock in a member": (
+        "Model.A.lock (_thread.lock)",
+        """
+        import enum, threading
+        class Model(enum.Enum):
+            A = 1
+            def __init__(self, number): self.lock = threading.Lock()
+        """,
+    ),
+    "a lock that an annotation names": (
+        "Model -> annotation lock (_thread.lock)",
+        """
+        import threading
+        lock = threading.Lock()
+        class Model:
+            size: "lock"
+        """,
+    ),
+    "a lock in a closure": (
+        "closure lock (_thread.lock)",
+        """
+        import threading
+        def make():
+            lock = threading.Lock()
+            class Model:
+                def use(self): return lock
+            return Model
+        Model = make()
+        """,
+    ),
+    "a weak reference": (
+        "Model.other (weakref.ReferenceType)",
+        """
+        import weakref
+        class Other: ...
+        class Model: other = weakref.ref(Other)
+        """,
+    ),
+    "a metaclass that is written in C": (
+        "put it into a module beside the notebook",
+        """
+        import ctypes
+        class Model(ctypes.Structure): _fields_ = [("x", ctypes.c_int)]
+        """,
+    ),
+    "members that are lists": (
+        "members of Model are list objects, which can't be made again as they are",
+        """
+        import enum
+        class Model(list, enum.Enum): A = [1]
+        """,
+    ),
+    "a type that can not be imported": (
+        "the built-in type list_iterator has no name that it could be imported by",
+        """
+        class Model: kind = type(iter([]))
+        """,
+    ),
+}
+"""Classes that can't be carried, and what is said of them."""

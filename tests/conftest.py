@@ -123,6 +123,12 @@ def end_shared_pools():
         control._shared.popitem()[1].scheduler.shutdown()
 
 
+@pytest.fixture(autouse=True)
+def _a_store_for_each_test(monkeypatch):
+    """A session settles its store at its first use; each test is a session of its own."""
+    monkeypatch.setattr("jobcontainer.storage.folder._session_store", None)
+
+
 def shares_something(request):
     """Whether a test uses a fixture of the suite, other than these, that outlives it."""
     definitions = (found[-1] for found in request.node._fixtureinfo.name2fixturedefs.values())

@@ -114,6 +114,8 @@ class Description:
             state = object.__getstate__(obj)
         except TypeError as error:
             return str(error)
+        if type(obj).__module__ == "typing" and isinstance(state, dict):
+            state.pop("__module__", None)  # of a type variable: it has one in any case
         parts = state if isinstance(state, tuple) else (state, None)
         return [{k: self.of(v) for k, v in (part or {}).items() if type(v).__name__ != "RLock"} for part in parts]
 

@@ -88,7 +88,7 @@ def test_the_wheel_holds_the_package_and_nothing_else(distributions):
     wheel, _ = distributions
     names = set(zipfile.ZipFile(wheel).namelist())
     package = {name for name in names if ".dist-info/" not in name}
-    assert package == {name.removeprefix("src/") for name in SOURCES if name.startswith("src/")}
+    assert package == {name.removeprefix("src/") for name in SOURCES if name.startswith("src/jobcontainer/")}
     assert {"jobcontainer/py.typed", "jobcontainer/notebook/panel.js"} <= package
     assert any(name.endswith("licenses/LICENSE") for name in names)
 

@@ -24,7 +24,7 @@ _POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
 
 @runtime_checkable
 class Process(Protocol[R_co]):
-    """Anything with a ``run()`` method; no base class is needed.
+    """Anything with a ``run()`` method; no base class is needed. ``async def run`` is awaited.
 
     Example:
         >>> class Answer:
@@ -174,30 +174,37 @@ class Environment:
 
     Attributes:
         cwd: the working directory.
-        sys_path: ``sys.path``, relative entries made absolute.
+        sys_path: ``sys.path``, relative entries made absolute; without entries that Python passes over, as a ``Path``.
         environ: the environment variables; never written to disk, they may hold secrets.
         log_level: the level of the root logger.
+        settings: what code set by calls, by module; see :mod:`jobcontainer.worker.process_settings`.
     """
 
     cwd: str
     sys_path: tuple[str, ...]
     environ: Mapping[str, str]
     log_level: int
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def here(cls, like: Environment | None = None) -> Environment:
+    def here(cls, like: Environment | None = None, settings: Mapping[str, Any] | None = None) -> Environment:
         """Return the environment of this process as it is now.
 
         Args:
             like: an earlier one, which is returned where nothing has changed, so that a thousand queued jobs share
                 one copy.
+            settings: those of this process, which are read elsewhere.
+
+        Raises:
+            FileNotFoundError: the working directory was deleted.
         """
-        cwd = os.getcwd()  # noqa: PTH109 -- a text is what is stored
+        cwd = working_directory()
         now = cls(
             cwd=cwd,
-            sys_path=tuple(os.path.join(cwd, entry) for entry in sys.path),  # noqa: PTH118 -- "" must become cwd
+            sys_path=tuple(os.path.join(cwd, entry) for entry in sys.path if isinstance(entry, str)),  # noqa: PTH118 -- "" must become cwd
             environ=dict(os.environ),
             log_level=logging.getLogger().level,
+            settings=settings or {},
         )
         return like if like == now else now
 
@@ -209,8 +216,23 @@ class Environment:
             >>> Environment.here().digest == Environment.here().digest
             True
         """
-        content = (self.cwd, tuple(self.sys_path), sorted(self.environ.items()), self.log_level)
+        content = (self.cwd, tuple(self.sys_path), sorted(self.environ.items()), self.log_level, self.settings)
         return hashlib.blake2b(repr(content).encode(errors="surrogateescape"), digest_size=16).hexdigest()
+
+
+def working_directory() -> str:
+    """Return the working directory of this process.
+
+    Raises:
+        FileNotFoundError: it was deleted; the message says what to do.
+    """
+    try:
+        return os.getcwd()  # noqa: PTH109 -- a text is what is stored
+    except FileNotFoundError:
+        raise FileNotFoundError(
+            "The working directory of this process was deleted. Go to one that is there first: os.chdir(...), or %cd "
+            "in a notebook."
+        ) from None
 
 
 def _is_number(value: object, *, above: float) -> bool:

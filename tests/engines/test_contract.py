@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ctypes
 import importlib
 import logging
@@ -14,6 +15,7 @@ import subprocess
 import sys
 import threading
 import time
+import warnings
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
@@ -241,6 +243,99 @@ def test_env_is_set_for_this_job_alone_before_its_code_is_loaded(start):
     assert "CUDA_VISIBLE_DEVICES" not in os.environ
 
 
+@pytest.mark.quick
+@pytest.mark.not_promised(inline=SAME_PROCESS)
+@pytest.mark.parametrize(
+    ("env", "look", "seen"),
+    [
+        ({"PYTHONHASHSEED": "1"}, lambda: hash("text"), None),
+        ({"PYTHONWARNINGS": "error::UserWarning"}, lambda: warnings.filters[0][:3:2], ("error", UserWarning)),
+        ({"PYTHONINTMAXSTRDIGITS": "641"}, sys.get_int_max_str_digits, 641),
+        ({"PYTHONDEVMODE": "1"}, lambda: sys.flags.dev_mode, True),
+        ({"TZ": "Pacific/Kiritimati"}, lambda: time.tzname[0], "+14"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_env_takes_effect_where_python_reads_it_when_it_starts(run, env, look, seen):
+    """The job has an interpreter of its own where it must, and is a job like any other; the next one has none of it."""
+    before = run(look)
+    found = {run(look, env=env) for _ in range(2)}
+    assert len(found) == 1
+    assert found == {seen} or seen is None
+    assert run(look, env={"UNRELATED": "1"}) not in found
+    assert run(look) == before or seen is None
+
+
+@pytest.mark.quick
+@pytest.mark.not_promised(inline=SAME_PROCESS)
+def test_pythonpath_in_env_leads_to_modules(run, tmp_path):
+    """``env={"PYTHONPATH": ...}`` comes before what is installed, and after the notebook's own folder."""
+    for name in ("colorsys", "only_there"):
+        (tmp_path / f"{name}.py").write_text("where = 'there'\n")
+
+    def use():
+        import only_there
+
+        return only_there.where
+
+    assert run(use, env={"PYTHONPATH": f"{tmp_path}{os.pathsep}"}) == "there"
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize("leave", [sys.exit, lambda: sys.exit(0), lambda: sys.exit(None)])
+def test_an_exit_without_error_is_a_failure_that_says_what_to_do(start, leave):
+    """A command line interface exits when it is done, and returns nothing: click and typer have a switch for it."""
+    folder, future = start(leave)
+    outcome = future.result(60)
+    assert (outcome.state, outcome.error_type) == (JobState.FAILED, "SystemExit")
+    assert "standalone_mode=False" in outcome.reason
+    assert not folder.result_file.exists()
+
+
+@pytest.mark.quick
+def test_click_commands_run_where_they_are_called_so(start, run):
+    """The advice holds: what the command returns is the job's result."""
+    import click
+
+    @click.command()
+    @click.option("--number", default=2)
+    def command(number):
+        return 2 * number
+
+    _, future = start(lambda: command(["--number", "3"]))
+    assert future.result(60).error_type == "SystemExit"
+    assert run(lambda: command(["--number", "3"], standalone_mode=False)) == 6
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize("deep", [lambda: nested([]), lambda: nested({}), lambda: Linked.of(100_000)])
+def test_a_result_that_is_nested_too_deeply_says_so(start, deep):
+    """The job fails and says what to return instead; a chain of objects is as deep as a list in a list."""
+    _, future = start(deep)
+    outcome = future.result(60)
+    assert outcome.state is JobState.FAILED
+    assert "nested too deeply" in outcome.error_message
+    assert "a list instead of a chain" in outcome.error_message
+
+
+def nested(whole):
+    for _ in range(100_000):
+        whole = [whole] if isinstance(whole, list) else {"inner": whole}
+    return whole
+
+
+class Linked:
+    def __init__(self, following):
+        self.following = following
+
+    @staticmethod
+    def of(length):
+        first = None
+        for _ in range(length):
+            first = Linked(first)
+        return first
+
+
 def test_modules_beside_the_notebook_can_be_imported(run, tmp_path, monkeypatch):
     """``sys.path`` is as it was at submit."""
     (tmp_path / "beside_the_notebook.py").write_text("answer = 42\n")
@@ -291,6 +386,14 @@ def test_helper_modules_are_imported_from_the_source_in_the_file(start, store, t
             sys.modules.pop(name, None)
 
 
+@pytest.mark.quick
+@pytest.mark.parametrize("entry", [Path("/nowhere"), b"/nowhere", None], ids=["Path", "bytes", "None"])
+def test_entries_of_the_path_that_are_no_texts_cost_nothing(run, engine, monkeypatch, entry):
+    """Python passes over them when it looks for a module, here and in the job."""
+    monkeypatch.setattr(sys, "path", [entry, *sys.path, entry])
+    assert run(lambda: entry in sys.path) is isinstance(engine, InlineEngine)
+
+
 @pytest.mark.not_promised(inline="logging writes where the caller's handlers say")
 def test_the_level_of_the_root_logger_follows_the_job(start, monkeypatch):
     """What logging shows in the notebook it shows in the log, before user code has configured any handler."""
@@ -330,6 +433,261 @@ def test_no_two_jobs_draw_the_same_numbers(run):
     draws = [run(lambda: (random.random(), float(np.random.random()))) for _ in range(4)]  # noqa: NPY002, S311
     for generator in zip(*draws, strict=True):
         assert len(set(generator)) == 4
+
+
+TORCH = """
+import os
+state = 1
+
+def seed():
+    global state
+    state = int.from_bytes(os.urandom(8), "big")
+
+def rand():
+    global state
+    state = state * 6364136223846793005 % 2**64
+    return state
+"""
+
+TENSORFLOW = """
+import types
+random = types.SimpleNamespace(seed=1, set_seed=lambda seed: setattr(random, "seed", seed))
+"""
+
+
+@pytest.mark.quick
+@pytest.mark.not_promised(inline="the generators are the caller's", dask="test_local has it", dask_remote="as well")
+def test_no_two_jobs_draw_the_same_numbers_of_libraries_that_are_warm(engine, store, tmp_path, monkeypatch):
+    """The generators of torch and tensorflow, imported before the job came, are seeded freshly in each job."""
+    (tmp_path / "torch.py").write_text(TORCH)
+    (tmp_path / "tensorflow.py").write_text(TENSORFLOW)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    own = LokyEngine(1, preload=["torch", "tensorflow"], forks=engine._worker_slots._forks)
+
+    def draw():
+        import tensorflow as tf
+        import torch
+
+        return os.getpid(), torch.rand(), tf.random.seed, random.random()  # noqa: S311
+
+    drawn = []
+    for _ in range(3):
+        folder = store.new_job("job")
+        Serializer.serialize_to_file(Runs(draw), folder.process_file)
+        outcome = own.submit(folder, JobOptions(isolation=engine.isolation), Environment.here()).result(60)
+        assert outcome.state is JobState.SUCCEEDED, folder.tail(30)
+        drawn.append(read_result(folder.result_file)[0])
+    own.close()
+    pids, *generators = zip(*drawn, strict=True)
+    assert len(set(pids)) == (1 if engine.isolation == "reuse" else 3)
+    assert [len(set(numbers)) for numbers in generators] == [3, 3, 3]
+
+
+@pytest.mark.quick
+@pytest.mark.not_promised(inline="generators are the caller's")
+def test_a_generator_that_cannot_be_seeded_costs_no_job(run, tmp_path, monkeypatch):
+    """A module that is called like a library, and is none, is left alone."""
+    (tmp_path / "torch.py").write_text("seed = 'the one of a fruit'\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+    def use():
+        import torch
+
+        return torch.seed
+
+    assert [run(use) for _ in range(2)] == ["the one of a fruit"] * 2
+
+
+# --- standard input, and children of the job's own ------------------------------------------------------------------
+
+
+def ask_for_input():
+    return input("name? ")
+
+
+def read_line():
+    return next(sys.stdin)
+
+
+def ask_for_password():
+    import getpass
+    import warnings
+
+    warnings.simplefilter("ignore")  # it says that it can't hide what is typed
+    return getpass.getpass()
+
+
+@pytest.mark.quick
+@pytest.mark.not_promised(inline="it is the caller's terminal")
+@pytest.mark.parametrize("ask", [ask_for_input, ask_for_password, read_line])
+def test_standard_input_is_empty(start, ask):
+    """Whoever asks gets the end of the file at once, as with ``< /dev/null``, and the traceback shows where."""
+    _, future = start(ask)
+    outcome = future.result(60)
+    assert outcome.error_type == ("StopIteration" if ask is read_line else "EOFError")
+
+
+@pytest.mark.not_promised(inline="it is the caller's terminal")
+def test_no_stream_reads_what_the_job_opens(run, tmp_path):
+    """Standard input stays on its descriptor, whichever others the job's files get; programs find it empty too."""
+    file = tmp_path / "data.txt"
+    file.write_text("secret\n")
+
+    def use():
+        held = [file.open() for _ in range(20)]
+        read = sys.stdin.read(), sys.__stdin__.read(), sys.stdin.fileno()
+        for one in held:
+            one.close()
+        return (*read, subprocess.run(["cat"], capture_output=True, check=True).stdout, os.readlink("/proc/self/fd/0"))
+
+    assert run(use) == ("", "", 0, b"", os.devnull)
+
+
+@pytest.mark.not_promised(inline="it is the caller's debugger")
+def test_breakpoint_says_where_a_job_can_be_debugged(start, run, tmp_path, monkeypatch):
+    """It names the engine that runs in the notebook; a debugger that ``PYTHONBREAKPOINT`` names is called."""
+
+    def stop():
+        breakpoint()  # noqa: T100 -- what is tested
+        return "went on"
+
+    _, future = start(stop)
+    assert 'engine="inline"' in future.result(60).error_message
+    assert run(stop, env={"PYTHONBREAKPOINT": "0"}) == "went on"
+    (tmp_path / "remote_debugger.py").write_text("def stop(): print('listening')\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    folder, future = start(stop, env={"PYTHONBREAKPOINT": "remote_debugger.stop"})
+    future.result(60)
+    assert folder.tail(1) == ["listening"]
+
+
+def raise_in_child():
+    raise ValueError("of the child")
+
+
+def exit_in_child():
+    sys.exit(3)
+
+
+def exit_with_words_in_child():
+    sys.exit("words of the child")
+
+
+def return_in_child():
+    return "the child's"
+
+
+class LoadsInFork:
+    """Forks while it is loaded, and the child raises."""
+
+    def __setstate__(self, state):
+        self.__dict__ = state
+        self.pid = os.fork()
+        if self.pid == 0:
+            raise ValueError("of the child")
+
+    def run(self):
+        return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize(
+    ("act", "code", "said"),
+    [
+        (raise_in_child, 1, "ValueError: of the child"),
+        (exit_in_child, 3, "parent"),
+        (exit_with_words_in_child, 1, "words of the child"),
+        (return_in_child, 0, "parent"),
+    ],
+)
+def test_a_child_that_run_forks_does_not_speak_for_the_job(start, act, code, said):
+    """However it ends, it ends as a script's child would, and the job goes on to its own end, once."""
+
+    def fork():
+        pid = os.fork()
+        if pid == 0:
+            return act()
+        status = os.waitpid(pid, 0)[1]
+        print("parent", flush=True)
+        return os.waitstatus_to_exitcode(status)
+
+    folder, future = start(fork)
+    assert future.result(60).state is JobState.SUCCEEDED
+    assert read_result(folder.result_file)[0] == code
+    assert said in folder.tail(9)
+    assert [type(event) for event in folder.read_events()[0]] == [Started, Outcome]
+
+
+@pytest.mark.quick
+def test_a_child_forked_while_the_job_is_loaded_does_not_speak_for_it_either(start):
+    """The file's code runs in the job's process as well, before ``run()``."""
+    process = LoadsInFork()
+    process.pid = None
+    folder, future = start(process)
+    assert future.result(60).state is JobState.SUCCEEDED
+    assert read_result(folder.result_file)[0] == 1
+
+
+# --- coroutines -----------------------------------------------------------------------------------------------------
+
+
+class Awaits:
+    """Its ``run`` is a coroutine function."""
+
+    async def run(self):
+        import asyncio
+
+        first, second = await asyncio.gather(asyncio.sleep(0.01, "first"), asyncio.sleep(0, "second"))
+        return first, second
+
+
+@pytest.mark.quick
+def test_async_run_is_awaited(start, run):
+    """``async def run`` returns and raises as any other; so does a function that returns a coroutine."""
+
+    async def fail():
+        raise KeyError("no good")
+
+    def inner():
+        return asyncio.sleep(0, 42)
+
+    assert run(Awaits()) == ("first", "second")
+    assert run(inner) == 42
+    _, future = start(fail)
+    assert future.result(60).error_type == "KeyError"
+
+
+@pytest.mark.quick
+def test_async_run_is_awaited_where_an_event_loop_runs_already(run):
+    """As in a notebook, whose cells run in one: inline, too."""
+
+    async def cell():
+        return run(Awaits())
+
+    assert asyncio.run(cell()) == ("first", "second")
+
+
+@pytest.mark.quick
+@pytest.mark.not_promised(inline=SAME_PROCESS)
+def test_a_cancelled_coroutine_may_clean_up(start, engine, tmp_path):
+    """A stop reaches what it awaits: ``finally`` blocks run, with the loop still there."""
+    begun, cleaned = tmp_path / "begun", tmp_path / "cleaned"
+
+    async def wait():
+        import asyncio
+
+        begun.touch()
+        try:
+            await asyncio.sleep(1000)
+        finally:
+            await asyncio.sleep(0)
+            cleaned.touch()
+
+    folder, future = start(wait)
+    wait_for(begun.exists)
+    engine.cancel(folder.id)
+    assert future.result(30).state is JobState.CANCELLED
+    assert cleaned.exists()
 
 
 # --- output ---------------------------------------------------------------------------------------------------------
@@ -687,6 +1045,8 @@ def test_processes_can_be_used_inside_a_job(run):
         with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as executor:
             spawned = list(executor.map(abs, range(3)))
         parallel = Parallel(n_jobs=2)(delayed(double)(number) for number in range(3))
+        by_pool = Parallel(n_jobs=2, backend="multiprocessing")(delayed(os.getpid)() for _ in range(20))
+        assert os.getpid() not in by_pool
         return forked, spawned, parallel, subprocess.run(["true"], check=True).returncode
 
     assert run(use, timeout=60) == ([0, 2, 4], [0, 1, 2], [0, 2, 4], 0)

@@ -439,6 +439,124 @@ def test_a_forked_process_exits_and_may_have_a_pool_of_its_own(script):
     assert (out, err) == ("True\n1024\n0 False\n", "")
 
 
+FORKED = {
+    "Process": """
+        child = context.Process(target=abs, args=(-1,))
+        child.start()
+        child.join(20)
+        print(child.exitcode)
+    """,
+    "Pool": """
+        workers = context.Pool(2)
+        print(workers.map(abs, [-1]))
+        workers.close()
+        workers.join()
+    """,
+    "ProcessPoolExecutor": """
+        with ProcessPoolExecutor(2, mp_context=context) as executor:
+            print(list(executor.map(abs, [-1])))
+    """,
+    "os.fork": """
+        if (pid := os.fork()) == 0:
+            sys.exit()
+        print(os.waitpid(pid, 0)[1])
+    """,
+    "os.fork in a thread": """
+        def fork():
+            if (pid := os.fork()) == 0:
+                sys.exit()
+            print(os.waitpid(pid, 0)[1])
+        thread = threading.Thread(target=fork)
+        thread.start()
+        thread.join()
+    """,
+    "a child that leaves the pool's block": """
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(pool)
+            if os.fork() == 0:
+                sys.exit()
+            print(os.wait()[1])
+            held = stack.pop_all()
+    """,
+    "a child that drops the pool, and a child of it": """
+        if os.fork() == 0:
+            del pool
+            gc.collect()
+            if os.fork() == 0:
+                sys.exit()
+            sys.exit(os.waitstatus_to_exitcode(os.wait()[1]))
+        print(os.wait()[1])
+    """,
+    "a child that lists and shuts down": """
+        if os.fork() == 0:
+            try:
+                job.result(0.01)
+            except TimeoutError:
+                print([str(one.state) for one in JobStore(pool.store).jobs()], flush=True)
+            pool.shutdown(cancel_futures=True)
+            sys.exit()
+        print(os.wait()[1])
+    """,
+}
+SAID = {"Pool": "[1]", "ProcessPoolExecutor": "[1]", "a child that lists and shuts down": "['running', 'queued']\n0"}
+
+
+@pytest.mark.parametrize("interactive", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["script", "prompt"])
+@pytest.mark.parametrize("name", FORKED)
+def test_a_child_that_user_code_forks_neither_waits_nor_acts(script, name, interactive):
+    """It ends at once, however it was made; the jobs of its parent, running and queued, go on as if it were not."""
+    process = script(
+        f"""
+        import contextlib, gc, time
+        from concurrent.futures import ProcessPoolExecutor
+        from jobcontainer import JobStore
+        context = multiprocessing.get_context("fork")
+        if {interactive}:
+            sys.ps1 = ">>> "
+        queued = pool.submit(Waits())
+        while job.started is None:
+            pass
+        begun = time.monotonic()
+        """
+        + FORKED[name]
+        + """
+        took = time.monotonic() - begun
+        print(took < 3 or took, job.done(), queued.done(), job.folder.last_turn().attempt, flush=True)
+        for one in (job, queued):
+            one.cancel()
+        pool.shutdown()
+        """,
+        prelude=FORKS.replace("{seconds}", "1000"),
+    )
+    out, err = process.communicate(timeout=60)
+    assert (out, err) == (f"{SAID.get(name, '0')}\nTrue False False 1\n", "")
+
+
+@pytest.mark.parametrize("closed", ["<&-", "2>&-", "<&- 2>&-", ">&- 2>&- <&-"])
+def test_it_runs_where_standard_streams_are_closed(tmp_path, closed):
+    """A daemon or a container may start Python so; the descriptors 0 to 2 are then free for other files."""
+    path = tmp_path / "script.py"
+    path.write_text(
+        PRELUDE
+        + textwrap.dedent("""
+        def look():
+            print("printed", file=sys.stderr)
+            return sys.stdin.read(), [os.readlink(f"/proc/self/fd/{number}") for number in (0, 1)]
+
+        engine = LokyEngine(1)
+        start(engine, look).result(60)
+        engine.close()
+        """)
+    )
+    environment = os.environ | {"STORE": str(tmp_path / "store")}
+    command = f'exec "{sys.executable}" -W error "{path}" {closed}'
+    done = subprocess.run(["sh", "-c", command], env=environment, capture_output=True, timeout=60, check=True)
+    assert (done.stdout, done.stderr) == (b"", b"")
+    (job,) = StoreFolder(tmp_path / "store").folders()
+    assert JobFolder(job).tail(5) == ["printed"]
+    assert read_result(JobFolder(job).result_file)[0] == ("", [os.devnull, str(JobFolder(job).log_file)])
+
+
 def test_a_script_may_end_when_its_first_job_was_just_submitted(script):
     """No process can be started while the interpreter exits: what a job needs has been started by then."""
     process = script(
@@ -457,9 +575,9 @@ def test_an_interrupt_while_the_first_keeper_starts_breaks_nothing(script, momen
     """Whenever Ctrl-C comes, the interpreter raises KeyboardInterrupt; the engine runs jobs afterwards, and closes."""
     process = script("""
         engine = LokyEngine(1)
-        print("ready", flush=True)
         jobs = []
         try:
+            print("ready", flush=True)
             jobs.append(start(engine, lambda: "first"))
             jobs[0].result()
             time.sleep(5)
@@ -502,6 +620,48 @@ def test_a_keeper_that_was_started_early_and_never_used_ends_with_the_script(scr
     )
     assert process.communicate(timeout=30) == ("", "")
     assert process.returncode == 0
+
+
+@pytest.mark.parametrize(
+    "ours",
+    [
+        "pool = JobPool(2, store=os.environ['STORE']); jobs = [pool.submit(time.sleep, 0.5) for _ in range(3)]",
+        "pool = JobPool(2, store=os.environ['STORE']); pool.submit(abs, -1).result(); jobs = []",
+        "from jobcontainer.jobs.pool import warm_up; warm_up(); jobs = []",
+    ],
+    ids=["jobs that run", "idle keepers", "a spare keeper"],
+)
+def test_an_executor_that_user_code_makes_after_ours_does_not_hold_up_the_exit(script, ours):
+    """User code may use joblib and loky beside a pool that is not shut down: its jobs end, and then the script does."""
+    process = script(
+        f"""
+        from joblib import Parallel, delayed
+        {ours}
+        print(Parallel(2)(delayed(abs)(-number) for number in range(3)))
+        atexit.register(lambda: print({{job.state.value for job in jobs}} <= {{"succeeded"}}))
+        """,
+        prelude="import atexit, os, time\nfrom jobcontainer import JobPool\n",
+    )
+    assert process.communicate(timeout=30) == ("[0, 1, 2]\nTrue\n", "")
+    assert process.returncode == 0
+
+
+@pytest.mark.parametrize("imported", ["joblib.parallel", "joblib.externals.loky", "numpy.linalg"])
+def test_user_code_may_import_what_loky_needs_while_keepers_start(script, imported):
+    """Whichever submodule the user's thread imports first, its import succeeds, and so do the jobs of all slots."""
+    process = script(
+        f"""
+        class Answers:
+            def run(self):
+                return 42
+
+        with JobPool(2, store=os.environ["STORE"]) as pool:
+            import {imported}
+            print(*pool.submit_all([Answers(), Answers()]).results())
+        """,
+        prelude="import os\nfrom jobcontainer import JobPool\n",
+    )
+    assert process.communicate(timeout=30) == ("42 42\n", "")
 
 
 # --- what goes wrong around it --------------------------------------------------------------------------------------

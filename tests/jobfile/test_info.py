@@ -19,7 +19,6 @@ from jobcontainer.pickling import cloudpickle_internals, package_versions
 from jobcontainer.pickling.package_versions import Distribution
 from jobcontainer.process import Call
 
-
 pytestmark = pytest.mark.usefixtures("as_notebook")
 
 

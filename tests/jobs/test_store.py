@@ -322,3 +322,73 @@ def test_a_result_that_finds_no_room_fails_the_job_with_that_reason_and_keeps_th
     assert "so far so good" in job.log
     assert "too large" in job.outcome.error_message
     assert {path.name for path in job.folder.path.iterdir()} >= {"log.txt", "process.job", "job.json"}
+
+
+def test_a_session_has_one_store_wherever_it_goes(tmp_path, monkeypatch):
+    """Its first use settles it: a later ``cd`` or variable moves neither the jobs nor what lists them."""
+    first, second = tmp_path / "first", tmp_path / "second"
+    first.mkdir(), second.mkdir()
+    monkeypatch.delenv("JOBCONTAINER_HOME", raising=False)
+    monkeypatch.chdir(first)
+    with JobPool(engine="inline") as pool:
+        job = pool.submit(pow, 2, 3)
+    monkeypatch.chdir(second)
+    monkeypatch.setenv("JOBCONTAINER_HOME", str(tmp_path / "elsewhere"))
+    assert JobStore().path == first / ".jobcontainer"
+    with JobPool(engine="inline") as pool:
+        pool.submit(pow, 2, 4)
+    assert [one.result() for one in JobStore().jobs()] == [8, 16]
+    assert JobStore().open(job.id).result() == 8
+    assert list(second.iterdir()) == []
+
+
+def test_the_first_look_settles_the_store_too(tmp_path, monkeypatch):
+    """Who lists jobs before there are any sees those that come; a store that is given is no session's."""
+    monkeypatch.setenv("JOBCONTAINER_HOME", "relative")
+    monkeypatch.chdir(tmp_path)
+    JobStore(tmp_path / "given")
+    store = JobStore()
+    monkeypatch.chdir("/")
+    assert store.path == JobStore().path == tmp_path / "relative"
+
+
+def test_a_home_folder_in_the_path_of_a_store_is_found(tmp_path, monkeypatch):
+    """``~`` means the same as in a shell, in the variable and in an argument."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("JOBCONTAINER_HOME", "~/jobs")
+    assert JobStore().path == tmp_path / "jobs"
+    assert JobStore("~/others").path == tmp_path / "others"
+    with JobPool(engine="inline", store=Path("~") / "third") as pool:
+        assert pool.store == tmp_path / "third"
+
+
+def test_a_working_directory_that_is_gone_is_named(tmp_path, monkeypatch):
+    """Neither a pool nor a job can be made from there, and the error says what to do."""
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.delenv("JOBCONTAINER_HOME", raising=False)
+    with JobPool(engine="inline", store=tmp_path / "store") as pool:
+        monkeypatch.chdir(gone)
+        gone.rmdir()
+        try:
+            for fail in (JobStore, JobPool, lambda: pool.submit(pow, 2, 3)):
+                with pytest.raises(FileNotFoundError, match=r"was deleted.*os\.chdir"):
+                    fail()
+        finally:
+            os.chdir(tmp_path)
+    assert [path for path in (tmp_path / "store").iterdir() if path.is_dir()] == []
+
+
+def test_where_no_descriptor_is_left_the_error_says_how_to_get_some(tmp_path):
+    """Nothing was submitted; the pool works again when files were closed."""
+    with JobPool(engine="inline", store=tmp_path / "store") as pool:
+        before = resource.getrlimit(resource.RLIMIT_NOFILE)
+        taken = os.open(os.devnull, os.O_RDONLY)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (taken, before[1]))
+        try:
+            with pytest.raises(OSError, match=r"ulimit -n"):
+                pool.submit(pow, 2, 3)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, before)
+            os.close(taken)
+        assert pool.submit(pow, 2, 3).result() == 8

@@ -66,3 +66,17 @@ def test_one_that_does_not_fit_leaves_no_job(pool):
     with pytest.raises(SerializationError, match=r"process\.other"):
         pool.submit_all([Times(1), Times(2, other=threading.Lock())])
     assert not [entry for entry in pool.store.iterdir() if entry.is_dir()]
+
+
+def test_the_keys_of_a_dict_name_the_jobs(pool):
+    """Whatever they are: texts, numbers, pairs; the jobs come in the order of the dict."""
+    group = pool.submit_all({"small": Times(1), 0.5: Times(2), ("a", 1): Times(3), "": Times(4)})
+    assert [job.name for job in group] == ["small", "0.5", "('a', 1)", "''"]
+    assert [number for number, _, _ in group.results()] == [2, 4, 6, 8]
+
+
+def test_of_a_dict_too_all_are_submitted_or_none(pool):
+    """A process that can't go into a file refuses the sweep, by its path."""
+    with pytest.raises(SerializationError, match=r"process\.other"):
+        pool.submit_all({"good": Times(1), "bad": Times(2, threading.Lock())})
+    assert [path for path in pool.store.iterdir() if path.is_dir()] == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import types
 
 import pytest
 
@@ -30,6 +31,9 @@ class Needy:
         ([Task(), Task], 2, True),
         ((Task() for _ in range(3)), 3, True),
         ({"a": Task(), "b": Task()}.values(), 2, True),
+        ({"a": Task(), "b": Task}, 2, True),
+        (collections.OrderedDict({0.1: Task()}), 1, True),
+        (types.MappingProxyType({"a": Task()}), 1, True),
         (frozenset([Task()]), 1, True),
         (collections.deque([Task()]), 1, True),
         (map(Needy, (0.1, 0.2)), 2, True),
@@ -68,3 +72,13 @@ def test_a_class_that_needs_arguments_is_named_with_them():
     """The error says what to write instead."""
     with pytest.raises(NothingToRunError, match=r"Needy needs lr: end the cell with an instance, Needy\(lr=...\)"):
         find_in_value([Task, Needy])
+
+
+def test_the_keys_of_a_dict_come_along():
+    """They name the jobs; a dict in which only some values are processes is an error, and one without any is none."""
+    found = find_in_value({0.1: Task(), "b": Task})
+    assert list(found.named) == [0.1, "b"]
+    assert find_in_value([Task()]).keys is None
+    with pytest.raises(NothingToRunError, match="Item 1 of the last expression, of type int"):
+        find_in_value({"a": Task(), "b": 5})
+    assert find_in_value({"a": 5, "b": Task()}) is None

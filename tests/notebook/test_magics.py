@@ -13,7 +13,7 @@ from IPython.core.error import UsageError
 from IPython.core.interactiveshell import InteractiveShell
 from traitlets.config import Config
 
-from jobcontainer import Job, JobGroup, JobState, SerializationError, Serializer
+from jobcontainer import Job, JobGroup, JobState, JobStore, SerializationError, Serializer
 from jobcontainer.notebook import magics
 
 TASK = """
@@ -123,7 +123,10 @@ def test_the_value_of_the_last_expression_is_displayed_as_usual(run, capsys):
 @pytest.mark.parametrize(
     ("cell", "message"),
     [
-        ("x = 1", "looked for an object with a run() method as the cell's last expression, a list of such objects, or"),
+        (
+            "x = 1",
+            "looked for an object with a run() method as the cell's last expression, a list or dict of such objects",
+        ),
         ("import subprocess\nsubprocess", "nothing to run"),
         ("class A:\n    def __init__(self, lr, *, depth, seed=0): ...\n    def run(self): ...", "A needs lr and depth"),
         (f"{TASK}[Task(), 5]", "Item 1 of the last expression, of type int, has no run()"),
@@ -281,7 +284,7 @@ def test_jobs_lists_and_manages_the_jobs_of_the_store(shell, run, capsys):
     assert "takes the id" in str(run("%jobs log").error_in_exec)
     assert "deletes nothing without a condition" in str(run("%jobs prune").error_in_exec)
     assert run("%jobs prune --all").success
-    assert repr(run("%jobs").result) == "There are no jobs."
+    assert repr(run("%jobs").result).startswith("There are no jobs in ")
 
 
 @pytest.mark.parametrize(
@@ -334,3 +337,37 @@ def test_reload_and_unload_leave_no_hook_behind(shell, run):
     run("%unload_ext jobcontainer")
     assert not any(hooks().values())
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("jobcontainer")]
+
+
+def test_a_dict_of_processes_is_a_sweep_whose_keys_name_the_jobs(run, shell):
+    """As the cell's last expression, and behind the line magic."""
+    run("%%jobcontainer\n" + TASK + "{rate: Task(rate) for rate in (0.1, 0.2)}")
+    assert [(job.name, job.result()) for job in shell.user_ns["_job"]] == [("0.1", 0.1), ("0.2", 0.2)]
+    run('%jobcontainer {"small": Task(1)}')
+    assert [(job.name, job.result()) for job in shell.user_ns["_job"]] == [("small", 1)]
+
+
+def test_jobs_and_pools_of_a_session_share_its_store(run, tmp_path):
+    """After ``%cd`` and ``%env`` too, and ``%jobs`` says where it looks; ``%config`` names another, for good."""
+    run(TASK + "%jobcontainer Task(1)")
+    (tmp_path / "elsewhere").mkdir()
+    run("%cd elsewhere")
+    run(f"%env JOBCONTAINER_HOME={tmp_path / 'other'}")
+    run("%jobcontainer Task(2)")
+    listing = run("%jobs").result
+    assert len(listing.jobs) == 2
+    assert f"Store: {tmp_path / 'jobs'}" in repr(listing)
+    assert f"Store: {tmp_path / 'jobs'}" in listing._repr_html_()
+    run("%config JobContainerMagics.store = 'relative'")
+    run("%cd ..")
+    assert repr(run("%jobs").result) == f"There are no jobs in {tmp_path / 'elsewhere' / 'relative'}."
+    run("%jobcontainer Task(3)")
+    assert [job.result() for job in run("%jobs").result.jobs] == [3]
+
+
+def test_completion_settles_no_store(shell, tmp_path, monkeypatch):
+    """A key that is pressed by chance, before the first job, decides nothing."""
+    complete(shell, "%jobcontainer --mem")
+    complete(shell, "import o")
+    monkeypatch.setenv("JOBCONTAINER_HOME", str(tmp_path / "later"))
+    assert JobStore().path == tmp_path / "later"

@@ -53,3 +53,37 @@ def test_a_terminal_shows_the_start_and_the_end_of_a_job(terminal, tmp_path):
     terminal.close()
     assert terminal.exitstatus == 0
     assert "Error" not in ESCAPES.sub("", terminal.before)
+
+
+@pytest.mark.parametrize(
+    ("call", "frame"),
+    [
+        ("wait(lambda: _job.result())", "inner"),
+        ("wait(_job.result)", "of wait"),
+        ("_job.result()", "of the cell"),
+        ("%jobcontainer --wait Fails()", "of the cell"),
+        ("json.loads('nothing')", "no name"),
+    ],
+)
+def test_the_debugger_stops_where_user_code_asked_for_the_result(terminal, tmp_path, call, frame):
+    """With ``%pdb on``, the prompt is in the frame that called this package; errors of others stop where they did."""
+    (tmp_path / "fails.py").write_text(
+        "class Fails:\n    def run(self):\n        raise KeyError('no')\n"
+        "def wait(get):\n    here = 'of wait'\n    return get()\n"
+    )
+    lines = (
+        "%load_ext jobcontainer",
+        "import json, concurrent.futures; from fails import Fails, wait; here = 'of the cell'",
+        "%jobcontainer Fails()",
+        "concurrent.futures.wait([_job]); None",
+        "%pdb on",
+    )
+    for number, line in enumerate(lines, 2):
+        terminal.expect(rf"In \[{number - 1}\]:")
+        terminal.sendline(line)
+    terminal.expect(r"In \[6\]:")
+    terminal.sendline(call.replace("lambda: _job", "lambda here='inner': _job"))
+    terminal.expect("ipdb>")
+    terminal.sendline("p here if 'here' in dir() else 'no name'")
+    terminal.expect(f"'{frame}'")
+    terminal.sendline("q")

@@ -10,7 +10,6 @@ import enum
 import pickle
 import types
 from pathlib import Path
-from typing import TypeVar
 
 import cloudpickle
 import pytest
@@ -142,13 +141,6 @@ def test_a_code_object_keeps_the_name_of_its_file():
     make, arguments = internals.code_by_value(code)
     assert make(*arguments) == code
     assert make(*arguments).co_filename == __file__
-
-
-def test_a_type_variable_is_made_of_its_parts():
-    """With its bound."""
-    number = TypeVar("number", bound=int)
-    make, arguments = internals.type_variable(number)
-    assert make(*arguments).__bound__ is int
 
 
 def test_what_streams_call_is_known():

@@ -515,3 +515,77 @@ def test_a_running_generator_function_is_fine_but_its_generator_is_not():
 def _close():
     yield
     connection.close()
+
+
+class Odd:
+    """Nobody can look at it."""
+
+    @property
+    def __class__(self):
+        raise RuntimeError("odd")
+
+    def __repr__(self):
+        raise RuntimeError("odd")
+
+    def __reduce__(self):
+        raise TypeError("not me")
+
+
+class UnspeakableError(Exception):
+    """An error that can't be shown."""
+
+    def __str__(self):
+        raise RuntimeError("unspeakable")
+
+
+class RaisesUnspeakably:
+    """Can't be pickled, for a reason that can't be said."""
+
+    def __reduce__(self):
+        raise UnspeakableError
+
+
+class OddKey:
+    """A key that is unequal even to itself, and has no text."""
+
+    def __eq__(self, other):
+        raise RuntimeError("odd")
+
+    def __hash__(self):
+        return 1
+
+    def __repr__(self):
+        raise RuntimeError("odd")
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        (int, type(None)),
+        (type(...), type(NotImplemented)),
+        [Odd()],
+        {"raises": RaisesUnspeakably()},
+        {OddKey(): Odd()},
+        type,
+    ],
+    ids=["NoneType", "other singletons", "odd", "unspeakable", "odd key", "metaclass"],
+)
+def test_diagnosis_never_raises(part):
+    """Beside what can't be pickled may lie anything: the culprits are found, or pickle's own words are."""
+    found = diagnose({"part": part, "deeper": {"lock": threading.Lock()}})
+    assert any(culprit.type_name == "_thread.lock" or "odd" in culprit.hint for culprit in found), found
+
+
+def test_where_the_search_fails_pickles_own_words_are_named(monkeypatch):
+    """At worst there is one culprit, the whole, with what pickle said of it; and none where pickle takes it."""
+
+    def fail(*_):
+        raise IndexError("of the search")
+
+    monkeypatch.setattr(diagnosis, "find_paths", fail)
+    (culprit,) = diagnose([threading.Lock()])
+    assert (culprit.path, culprit.type_name) == ("obj", "list")
+    assert "cannot pickle '_thread.lock' object" in culprit.hint
+    with pytest.raises(SerializationError, match="cannot pickle"):
+        raise diagnosis.explained([threading.Lock()], TypeError("cannot pickle it"), is_result=False)
+    assert diagnose([1, 2]) == []

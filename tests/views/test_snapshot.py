@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import sys
+from types import SimpleNamespace
 
 import pytest
 
@@ -63,10 +64,12 @@ def test_a_running_job_of_this_machine_tells_how_busy_it_is(job, monkeypatch):
     job._phase = JobState.RUNNING
     reader = SnapshotReader(job)
     clock = iter([100.0, 100.5, 102.0, 104.0])
-    monkeypatch.setattr("jobcontainer.views.snapshot.time.monotonic", lambda: next(clock))
     used = iter([10.0, 10.5, 13.0, 13.5])
-    monkeypatch.setattr("jobcontainer.views.snapshot.process_tree.cpu_of", lambda _: next(used))
-    assert [reader.look().load for _ in range(4)] == [None, None, 1.5, 0.25]
+    with monkeypatch.context() as patch:  # for the looks alone: fixtures ask for the time as well
+        patch.setattr("jobcontainer.views.snapshot.time", SimpleNamespace(monotonic=lambda: next(clock)))
+        patch.setattr("jobcontainer.views.snapshot.process_tree.cpu_of", lambda _: next(used))
+        loads = [reader.look().load for _ in range(4)]
+    assert loads == [None, None, 1.5, 0.25]
 
 
 def test_cpu_time_is_that_of_the_system():

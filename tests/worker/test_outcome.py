@@ -7,7 +7,7 @@ import signal
 import pytest
 
 from jobcontainer.events import JobState, Usage
-from jobcontainer.worker.outcome import ExitFacts, classify
+from jobcontainer.worker.outcome import EXITED_WITHOUT_ERROR, ExitFacts, classify
 
 RETURNED = {"state": "succeeded"}
 RAISED = {"state": "failed", "error_type": "ValueError", "error_message": "no such row"}
@@ -105,6 +105,11 @@ CLASSIFIED = {
         ExitFacts({"state": "crashed", "exit_code": 3, "exit_argument": "3"}, exit_code=0),
         "crashed",
         f"It called sys.exit(3) before run() returned.{SEE_LOG}",
+    ),
+    "it called sys.exit without an error": (
+        ExitFacts({"state": "failed", "error_type": "SystemExit", "exit_code": 0, "exit_argument": "0"}, exit_code=0),
+        "failed",
+        EXITED_WITHOUT_ERROR,
     ),
     "it called sys.exit when it was interrupted by a cancel": (
         ExitFacts({"state": "crashed", "exit_code": 1, "exit_argument": "1", "stopped": True}, JobState.CANCELLED, 0),

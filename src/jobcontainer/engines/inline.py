@@ -83,22 +83,23 @@ class InlineEngine:
 class _Copy(io.TextIOBase):
     """A stream that writes to the terminal and to the log."""
 
-    def __init__(self, terminal: TextIO, log: TextIO) -> None:
+    def __init__(self, terminal: TextIO | None, log: TextIO) -> None:
         self._terminal, self._log = terminal, log
 
     def write(self, text: str) -> int:
         self._log.write(text)
-        return self._terminal.write(text)
+        return len(text) if self._terminal is None else self._terminal.write(text)
 
     def flush(self) -> None:
         self._log.flush()
-        self._terminal.flush()
+        if self._terminal is not None:  # as where it was closed when Python started
+            self._terminal.flush()
 
     def isatty(self) -> bool:
-        return self._terminal.isatty()
+        return self._terminal is not None and self._terminal.isatty()
 
     def fileno(self) -> int:
-        return self._terminal.fileno()
+        return super().fileno() if self._terminal is None else self._terminal.fileno()
 
 
 @contextlib.contextmanager

@@ -96,8 +96,9 @@ class LogCopy:
         """Copy what has come since the last step."""
         data = self._job.folder.read_log(self._position)
         self._position += len(data)
-        sys.stdout.write(self._decoder.decode(data))
-        sys.stdout.flush()
+        if sys.stdout is not None:  # it was not closed when Python started
+            sys.stdout.write(self._decoder.decode(data))
+            sys.stdout.flush()
 
     def follow(self) -> None:
         """Copy until the job has ended."""

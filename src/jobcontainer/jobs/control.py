@@ -19,6 +19,7 @@ from jobcontainer.jobs.submission import Submitter
 from jobcontainer.jobs.watcher import Watcher
 from jobcontainer.storage.folder import JobFolder, StoreFolder
 from jobcontainer.storage.journal import Journal
+from jobcontainer.worker.forked_child import renew_in_forked_child
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -140,10 +141,22 @@ class SchedulerControl(StoreControl):
 
     def cancel(self, jobs: Sequence[Job[Any]]) -> bool:
         """End each of these jobs that has not ended; see :meth:`jobcontainer.Job.cancel`."""
-        return self.scheduler.cancel(jobs)
+        return super().cancel(jobs) if self.scheduler.is_inherited else self.scheduler.cancel(jobs)
 
     def rerun(self, job: Job[R]) -> Job[R]:
         """Run a job's process file again in the same scheduler, or, where it was shut down, in the shared one."""
-        if self.scheduler.is_shut:
+        if self.scheduler.is_shut or self.scheduler.is_inherited:
             return super().rerun(job)
         return self.submit([self.submitter.of_job(job.folder)])[0]
+
+
+def _forget() -> None:
+    """Have no pool of the parent's for a store, and none of its threads that watch stores."""
+    global _lock  # noqa: PLW0603 -- another thread may have held it at the fork
+    _lock = threading.RLock()
+    _shared.clear()
+    for watcher in list(_watchers.values()):
+        watcher.forget()
+
+
+renew_in_forked_child(_forget)

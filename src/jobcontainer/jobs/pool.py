@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import threading
 import weakref
+from collections.abc import Mapping
 from concurrent.futures import Executor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
@@ -108,11 +109,11 @@ class JobPool(Executor):
         sender = self._sender()
         return sender.submit([sender.submitter.of_process(process, self._for_jobs())])[0]
 
-    def submit_all(self, processes: Iterable[Process[R]]) -> JobGroup[R]:
+    def submit_all(self, processes: Iterable[Process[R]] | Mapping[Any, Process[R]]) -> JobGroup[R]:
         """Send off several processes: all of them, or, where one can't go into a file, none.
 
         Args:
-            processes: objects with ``run()``.
+            processes: objects with ``run()``; the keys of a dict of them name the jobs.
 
         Returns:
             The jobs, in the same order.
@@ -124,7 +125,9 @@ class JobPool(Executor):
         submissions: list[Submission] = []
         try:
             here = sender.submitter.here()
-            submissions.extend(sender.submitter.of_process(as_process(one, (), {}), options, here) for one in processes)
+            for key, one in processes.items() if isinstance(processes, Mapping) else ((None, one) for one in processes):
+                own = options if key is None else options.updated(name=str(key) or repr(key))
+                submissions.append(sender.submitter.of_process(as_process(one, (), {}), own, here))
         except BaseException:
             for submission in submissions:
                 shutil.rmtree(submission.folder.path)
@@ -202,7 +205,7 @@ class JobPool(Executor):
 
 
 def warm_up() -> None:
-    """Load loky and start a worker in the background, for the first pool that is made; return at once."""
+    """Import loky, and start a worker in the background for the first pool that is made."""
     from jobcontainer.engines.local.worker_slots import start_spare_keeper  # noqa: PLC0415 -- joblib takes its time
 
     start_spare_keeper()

@@ -19,7 +19,6 @@ from __future__ import annotations
 import contextlib
 import heapq
 import itertools
-import os
 import sys
 import threading
 import weakref
@@ -31,6 +30,7 @@ from jobcontainer.events import JobState, Outcome
 from jobcontainer.storage.ending import cancelled_before_start, lost, may_be_retried, write_end
 from jobcontainer.storage.journal import Journal, JournalEntry
 from jobcontainer.worker.cpython_internals import call_at_exit
+from jobcontainer.worker.forked_child import BoundToProcess
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -47,7 +47,7 @@ _schedulers: weakref.WeakSet[Scheduler] = weakref.WeakSet()
 
 def schedulers_here() -> list[Scheduler]:
     """Return the schedulers that this process made, not those of a parent that it was forked from."""
-    return [scheduler for scheduler in list(_schedulers) if scheduler.owner_pid == os.getpid()]
+    return [scheduler for scheduler in list(_schedulers) if not scheduler.is_inherited]
 
 
 @dataclass(slots=True, order=True)
@@ -62,10 +62,11 @@ class _Entry:
     cancelled: bool = field(default=False, compare=False)
 
 
-class Scheduler:
+class Scheduler(BoundToProcess):
     """Hands queued jobs to an engine's free slots, oldest first among those of the highest priority."""
 
     def __init__(self, engine: Engine, submitter: Submitter) -> None:
+        super().__init__()
         self.engine = engine
         self.submitter = submitter
         self._lock = threading.Lock()
@@ -75,7 +76,6 @@ class Scheduler:
         self._journal = Journal(submitter.store)
         self._running: dict[str, _Entry] = {}
         self._numbers = itertools.count()
-        self.owner_pid = os.getpid()
         self.is_shut = False
         self._closing: threading.Thread | None = None
         _schedulers.add(self)
@@ -116,6 +116,8 @@ class Scheduler:
         Returns:
             Whether any of them was queued or running here.
         """
+        if self.is_inherited:
+            return False
         with self._lock:
             queued = [entry for job in jobs if (entry := self._waiting.pop(job.id, None)) is not None]
             running = [entry for job in jobs if (entry := self._running.get(job.id)) is not None]
@@ -135,6 +137,8 @@ class Scheduler:
             wait: whether to return only then.
             cancel_queued: whether the jobs that have not started are cancelled.
         """
+        if self.is_inherited:
+            return
         with self._lock:
             self.is_shut = True
         if cancel_queued:
@@ -150,6 +154,8 @@ class Scheduler:
 
     def end(self) -> None:
         """Cancel every job and close the engine at once."""
+        if self.is_inherited:
+            return
         with self._lock:
             self.is_shut = True
         self.cancel(self.unfinished())
@@ -178,8 +184,7 @@ class Scheduler:
         Raises:
             RuntimeError: it was shut down, or this process was forked from the one that made it.
         """
-        if self.owner_pid != os.getpid():
-            raise RuntimeError("This process was forked from the one that made the pool: make a new JobPool here.")
+        self.refuse_if_inherited()
         if self.is_shut:
             raise RuntimeError("cannot submit after shutdown: make a new JobPool.")
 

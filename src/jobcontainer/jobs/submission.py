@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import shutil
 import time
 from dataclasses import dataclass, replace
@@ -13,6 +14,7 @@ from jobcontainer.jobfile.serializer import Serializer, trust_file, write_file
 from jobcontainer.pickling.source_code import source_of
 from jobcontainer.process import Call, Environment, JobOptions
 from jobcontainer.storage.record import JobRecord, this_process
+from jobcontainer.worker import process_settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,6 +23,11 @@ if TYPE_CHECKING:
     from jobcontainer.jobfile.identity import FileIdentity
     from jobcontainer.process import Process
     from jobcontainer.storage.folder import JobFolder, StoreFolder
+
+_NO_DESCRIPTORS = {errno.EMFILE, errno.ENFILE}
+_TOO_MANY_FILES = (
+    "Too many files are open here to write a job: close some, or raise the limit before Python starts, `ulimit -n 4096`"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +66,7 @@ class Submitter:
 
     def here(self) -> Environment:
         """Return the environment of this process; the last ones where nothing has changed since."""
-        self._environment = Environment.here(like=self._environment)
+        self._environment = Environment.here(like=self._environment, settings=process_settings.capture())
         return self._environment
 
     def of_process(
@@ -98,7 +105,7 @@ class Submitter:
         record = folder.read_record()
         with self._new_folder(record.name) as new:
             _snapshot(folder.process_file, new.process_file)
-            here = replace(Environment.here(), cwd=record.cwd, sys_path=record.sys_path)
+            here = replace(self.here(), cwd=record.cwd, sys_path=record.sys_path)
             return self._recorded(new, record.name, JobOptions(**record.options), record.source, here)
 
     @contextlib.contextmanager
@@ -110,8 +117,10 @@ class Submitter:
             folder = self.store.new_job(name)
         try:
             yield folder
-        except BaseException:
+        except BaseException as error:
             shutil.rmtree(folder.path, ignore_errors=True)
+            if isinstance(error, OSError) and error.errno in _NO_DESCRIPTORS:
+                raise OSError(error.errno, _TOO_MANY_FILES) from error
             raise
 
     def _recorded(

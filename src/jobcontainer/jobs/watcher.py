@@ -54,6 +54,13 @@ class Watcher:
         self._look_until = 0.0
         self._thread: threading.Thread | None = None
 
+    def forget(self) -> None:
+        """Watch nothing, in a forked child: the thread did not come along, nor did the jobs of the queues."""
+        self._lock = threading.Lock()
+        self._jobs.clear()
+        self._queues.clear()
+        self._thread = None
+
     def add_jobs(self, jobs: Iterable[tuple[Job[Any], dict[str, Any]]]) -> None:
         """Bring new handles, each with its job's owner, up to date, and watch those that have not ended."""
         found = {job: _Watched(owner) for job, owner in jobs}

@@ -14,8 +14,8 @@ CELL_HELP = """\
 Run a process of this cell outside the notebook, in an operating system process of its own.
 
 The cell runs in the notebook as usual. Then its processes are submitted: the value of its last expression, if that is
-an object with run() or a list of such objects; else one instance of every class with run() that the cell defines. The
-cell returns at once; state, progress, log, plots and result appear under it.
+an object with run(), or a list or dict of such objects; else one instance of every class with run() that the cell
+defines. The cell returns at once; state, progress, log, plots and result appear under it.
 
     %%jobcontainer
     class Train:

@@ -22,7 +22,7 @@ from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from jobcontainer.notebook.cell_outputs import MimeBundle, OutputList, value_bundle
-from jobcontainer.notebook.panel import LivePanel
+from jobcontainer.notebook.panel import LivePanel, can_be_live
 from jobcontainer.views.render import card_html, card_text
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ class CellCard:
         self._shell, self._wake, self._on_rerun, self._earlier = shell, wake, on_rerun, earlier
         self._requests: deque[str] = deque()
         self._pages = 0
-        live = not source.ended and not area.headless
+        live = not source.ended and not area.headless and can_be_live()
         self._panel = LivePanel(area, self._id, self.request) if live else None
         self._static, self._outputs = OutputList(area), OutputList(area)
         self._update_static(self._content())

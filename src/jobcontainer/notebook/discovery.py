@@ -1,6 +1,6 @@
 """Finds the processes of a cell.
 
-1. The value of the last expression, if it is a process or an iterable of processes.
+1. The value of the last expression, if it is a process, or an iterable or a dict of processes.
 2. Else one instance of every class with ``run()`` that the cell defines; of classes that inherit from each other, only
    those that no other one inherits from.
 3. Else there is none, and an error says what was looked for.
@@ -9,20 +9,20 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Sequence, ValuesView
+from collections.abc import Iterator, Mapping, Sequence, ValuesView
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable
 
     from jobcontainer.process import Process
 
 _LOOKED_FOR = (
-    "an object with a run() method as the cell's last expression, a list of such objects, or a class with run() that "
-    "the cell defines"
+    "an object with a run() method as the cell's last expression, a list or dict of such objects, or a class with "
+    "run() that the cell defines"
 )
 _ITERABLES = (Sequence, AbstractSet, ValuesView, Iterator)  # a data frame, for example, is none of these
 
@@ -38,10 +38,17 @@ class FoundProcesses:
     Attributes:
         processes: the processes; never empty.
         as_group: whether they become a group of jobs; a list of one does.
+        keys: by which they were in a dict, and which name their jobs; None where they were in none.
     """
 
     processes: tuple[Process[Any], ...]
     as_group: bool
+    keys: tuple[Any, ...] | None = None
+
+    @property
+    def named(self) -> Mapping[Any, Process[Any]] | tuple[Process[Any], ...]:
+        """The processes as :meth:`jobcontainer.JobPool.submit_all` takes them."""
+        return self.processes if self.keys is None else dict(zip(self.keys, self.processes, strict=True))
 
 
 def find_in_value(value: object) -> FoundProcesses | None:
@@ -61,6 +68,9 @@ def find_in_value(value: object) -> FoundProcesses | None:
     """
     if _has_run(value):
         return FoundProcesses((_instance(value),), as_group=False)
+    if isinstance(value, Mapping):
+        found = find_in_value(list(value.values()))
+        return found and replace(found, keys=tuple(value))
     if isinstance(value, (str, bytes, bytearray)) or not isinstance(value, _ITERABLES):
         return None
     items = iter(value)

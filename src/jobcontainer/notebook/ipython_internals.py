@@ -7,12 +7,18 @@ each of them against the installed versions.
 from __future__ import annotations
 
 import ast
+import os
+import sys
+import sysconfig
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-    from types import CodeType
+    from collections.abc import Callable, Iterable
+    from types import CodeType, TracebackType
 
+_PACKAGE = str(Path(__file__).parents[1])
+_STANDARD_LIBRARY, _PACKAGES = sysconfig.get_path("stdlib"), "site-packages"
 _RUN_CELL_MAGIC = "get_ipython().run_cell_magic("
 
 
@@ -127,6 +133,48 @@ def receive_while_busy(widget: Any) -> None:
     """
     if hasattr(widget.comm, "_reply_subshell_for"):
         widget.comm._reply_subshell_for = lambda _data, default: default  # noqa: SLF001 -- the reason is above
+
+
+def stop_debugger_in_users_frame(shell: Any) -> Callable[[], None]:
+    """Have ``%pdb on`` and ``%debug`` stop where the user's code called this package, not inside of it.
+
+    Relies on ``shell.InteractiveTB.debugger``, which enters the last frame of the exception that was shown. Without it,
+    nothing is changed.
+
+    Returns:
+        What undoes it.
+    """
+    formatter = shell.InteractiveTB
+    enter = getattr(formatter, "debugger", None)
+    if enter is None:
+        return lambda: None
+
+    def debugger(force: bool = False) -> None:  # noqa: FBT001, FBT002 -- as IPython has it
+        error = getattr(sys, "last_value", None)
+        _cut_frames(error and error.__traceback__)
+        enter(force)
+
+    formatter.debugger = debugger
+    return lambda: vars(formatter).pop("debugger", None)
+
+
+def _cut_frames(frames: TracebackType | None) -> None:
+    """Let a traceback end with the last frame of user code, if this package was called from there."""
+    last, calls_us = None, False
+    while frames is not None:
+        file = frames.tb_frame.f_code.co_filename
+        if file.startswith(_PACKAGE):
+            calls_us = True
+        elif _is_users(file):
+            last, calls_us = frames, False
+        frames = frames.tb_next
+    if last is not None and calls_us:
+        last.tb_next = None
+
+
+def _is_users(file: str) -> bool:
+    library = file.startswith(_STANDARD_LIBRARY) and _PACKAGES not in file
+    return not library and f"{os.sep}IPython{os.sep}" not in file
 
 
 def remove_magics(shell: Any, magics: Any, names: Iterable[tuple[str, str]]) -> None:

@@ -18,7 +18,7 @@ from jobcontainer.views.snapshot import traceback_text
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from jobcontainer.jobs.job import Job
     from jobcontainer.jobs.store import JobStore
@@ -40,7 +40,7 @@ def manage(given: argparse.Namespace, store: JobStore) -> Job[Any] | Listing | N
             ) from None
         return None
     if given.action not in JOB_ACTIONS:
-        return Listing(store.jobs())
+        return Listing(store.jobs(), store.path)
     if given.id is None:
         raise ArgumentsError(f"%jobs {given.action} takes the id of a job; %jobs lists them.")
     try:
@@ -87,7 +87,7 @@ def unsuccessful(jobs: Job[Any] | JobGroup[Any]) -> Iterator[tuple[BaseException
             yield error, traceback_text(job) if job.state is JobState.FAILED else ""
 
 
-def completions(line: str, store: JobStore) -> list[str]:
+def completions(line: str, store: Callable[[], JobStore]) -> list[str]:
     """Return the completions of the last word of a line that begins with one of the magics.
 
     Example:
@@ -101,7 +101,7 @@ def completions(line: str, store: JobStore) -> list[str]:
     elif magic == "%jobs" and not words:
         offered = ["list", *JOB_ACTIONS, "prune"]
     elif magic == "%jobs" and words[0] in JOB_ACTIONS:
-        offered = [job.id for job in store.jobs()]
+        offered = [job.id for job in store().jobs()]
     elif magic == "%jobs" and words[0] == "prune":
         offered = jobs_parser().flags()
     else:

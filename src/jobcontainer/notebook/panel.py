@@ -9,6 +9,7 @@ a cell runs) and are only passed on, by ``request``. The refresher calls everyth
 
 from __future__ import annotations
 
+import importlib.util
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
@@ -25,6 +26,11 @@ if TYPE_CHECKING:
     from jobcontainer.notebook.cell_outputs import OutputArea
 
 _WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
+
+
+def can_be_live() -> bool:
+    """Return whether the package that a panel needs can be imported; without it the static card is refreshed."""
+    return importlib.util.find_spec("anywidget") is not None
 
 
 class LivePanel:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import traitlets
@@ -19,6 +20,12 @@ class Settings(traitlets.HasTraits):
     store = traitlets.Unicode(
         None, allow_none=True, help="The folder of the jobs' files; None for JOBCONTAINER_HOME or .jobcontainer."
     ).tag(config=True)
+
+    @traitlets.validate("store")
+    def _make_absolute(self, proposal: Any) -> str | None:
+        """Settle a path when it is set, so that it means the same after the working directory changed."""
+        return str(Path(proposal.value).expanduser().absolute()) if proposal.value else None
+
     preload = traitlets.List(traitlets.Unicode(), help="Modules that each slot imports once, before any job.").tag(
         config=True
     )

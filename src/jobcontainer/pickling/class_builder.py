@@ -1,8 +1,9 @@
 """Classes from streams: made empty, without any of the hooks that Python runs for a new class, and then filled.
 
-``type.__new__`` is called itself, whatever the metaclass does there. It first calls ``__set_name__`` of what is in the
-namespace, and then ``__init_subclass__`` of the base; so the namespace has one object whose ``__set_name__`` keeps the
-class, which is complete by then, and raises. Attributes are set by ``type.__setattr__``, which calls no ``__set_name__``.
+``type.__new__`` is called directly, whatever the metaclass's own does. When the class is there, it calls first
+``__set_name__`` of what is in the namespace, and then ``__init_subclass__`` of the base, in this documented order. So
+the namespace has one object whose ``__set_name__`` keeps the class and raises. Attributes are set by
+``type.__setattr__``, which calls no ``__set_name__``.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import types
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from jobcontainer.pickling import class_registries, cpython_internals
 from jobcontainer.pickling.reducers import set_state
@@ -39,28 +40,43 @@ class _Stop:
         raise _StoppedError
 
 
+class _NotLoaded:
+    """Stands for an attribute until it is set."""
+
+    def __get__(self, _: object, cls: type) -> NoReturn:
+        """Raise."""
+        raise AttributeError(
+            f"an attribute of {cls.__qualname__} is not loaded yet, and what is in it can't be made without it: "
+            "fill it inside run()"
+        )
+
+
+_not_loaded: Final = _NotLoaded()
+
+
 def make_class(
     tracker_id: str,
-    metaclass: type,
+    metaclass: type | None,
     name: str,
     bases: tuple[type, ...],
-    namespace: dict[str, Any],
+    body: tuple[dict[str, Any], list[str]],
     members: dict[Any, tuple[Any, ...]],
 ) -> type:
     """Find the live class, or make an empty one that the other functions here fill; streams call this.
 
     Args:
         tracker_id: its id in cloudpickle's tracker.
-        metaclass: its type.
+        metaclass: its type; None for ``type``.
         name: its name.
-        bases: its bases.
-        namespace: what it must have from the beginning.
+        bases: its bases; none for ``object``.
+        body: what it must have from the beginning, and names of attributes that follow, in their order.
         members: for an enum, what each member is made from.
     """
     live = loading.live_class(tracker_id)
     if live is not None:
         return live
-    cls = _empty_class(metaclass, name, bases, namespace)
+    given, later = body
+    cls = _empty_class(metaclass or type, name, bases, given | dict.fromkeys(later, _not_loaded))
     cpython_internals.prepare_abstract(cls)
     loading.built[id(cls)] = tracker_id, cls
     if members:

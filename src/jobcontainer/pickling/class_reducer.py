@@ -11,7 +11,7 @@ import enum
 import pickle
 import sys
 import types
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from jobcontainer.pickling import cloudpickle_internals, cpython_internals
 from jobcontainer.pickling.annotation_names import named_in_annotations
@@ -33,8 +33,19 @@ from jobcontainer.pickling.definitions import Definition, code_and_data
 from jobcontainer.pickling.module_origin import MAIN
 from jobcontainer.pickling.namespaces import global_of
 
+if TYPE_CHECKING:
+    from jobcontainer.pickling.definitions import Fill
+
 _HEAP_TYPE: Final = 1 << 9  # Py_TPFLAGS_HEAPTYPE: it was made while the interpreter ran
 _CACHES: Final = frozenset({"_abc_impl", "__slotnames__"})
+
+# Attributes of these names can't be set later: what is set then is the class itself.
+_MADE_WITH: Final = {"__module__", "__doc__"} | {
+    name
+    for name, value in {**vars(object), **vars(type)}.items()
+    if isinstance(value, (types.GetSetDescriptorType, types.MemberDescriptorType))
+    and name not in {"__annotations__", "__abstractmethods__", "__type_params__"}
+}
 
 Attributes = dict[str, Any]
 
@@ -57,42 +68,43 @@ def class_by_value(cls: type) -> Definition:
         for name, value in attributes.items()
         if type(value) is types.MemberDescriptorType and value.__objclass__ is cls
     }
-    namespace = _namespace(cls, attributes, slots)
+    namespace, later = _namespace(cls, attributes, slots)
     own = {n: value for n, value in attributes.items() if n not in slots and namespace.get(n, cls) is not value}
     code, data = code_and_data(own)
     members = _members(cls)
-    definition = Definition(
-        make_class,
-        (
-            cloudpickle_internals.tracker_id(cls),
-            type(cls),
-            cls.__name__,
-            cls.__bases__,
-            namespace,
-            {key: _new_arguments(member) for key, member in members.items()},
-        ),
-        [(set_class, code)],
-        [(set_class, data)] if data else [],
+    made_of = (
+        cloudpickle_internals.tracker_id(cls),
+        type(cls) if type(cls) is not type else None,
+        cls.__name__,
+        cls.__bases__ if cls.__bases__ != (object,) else (),
+        (namespace, later),
+        {key: _new_arguments(member) for key, member in members.items()},
     )
-    if type(cls).mro is not type.mro:
-        definition.data.insert(0, (compute_mro, None))
-    if members:
-        definition.data.insert(0, (set_enum_members, list(map(object.__getstate__, members.values()))))
+    code_fills: list[Fill] = [(set_class, code)]
     if namespace.get("__slots__"):
-        definition.code.insert(0, (set_slots, slots))
+        code_fills.insert(0, (set_slots, slots))
     absent = [name for name in ("__module__", "__hash__") if name not in attributes]
     if absent and ("__module__" in absent or "__eq__" in attributes):  # type.__new__ adds them then
-        definition.code.append((remove_attributes, absent))
-    virtual = cpython_internals.virtual_subclasses(cls)
-    if virtual:
-        definition.data.append((register_virtual_subclasses, virtual))
-    registrations = registrations_of(cls)
-    if registrations:
-        definition.data.append((restore_registrations, registrations))
-    for place, names in zip((definition.code, definition.data), code_and_data(_names(cls)), strict=True):
+        code_fills.append((remove_attributes, absent))
+    states = list(map(object.__getstate__, members.values()))
+    data_fills: list[Fill] = [(set_enum_members, states)] if states else []
+    if type(cls).mro is not type.mro:
+        data_fills.append((compute_mro, None))
+    if data:
+        data_fills.append((set_class, data))
+    return Definition(make_class, made_of, *_with_environment(cls, code_fills, data_fills))
+
+
+def _with_environment(cls: type, code: list[Fill], data: list[Fill]) -> tuple[list[Fill], list[Fill]]:
+    """Add what a class has left elsewhere: virtual subclasses, entries in registries, globals."""
+    if virtual := cpython_internals.virtual_subclasses(cls):
+        data.append((register_virtual_subclasses, virtual))
+    if registrations := registrations_of(cls):
+        data.append((restore_registrations, registrations))
+    for fills, names in zip((code, data), code_and_data(_names(cls)), strict=True):
         if names:
-            place.append((define_names, names))
-    return definition
+            fills.append((define_names, names))
+    return code, data
 
 
 def member_by_value(member: enum.Enum) -> tuple[Any, ...]:
@@ -109,22 +121,25 @@ def _check(cls: type) -> None:
     if not cls.__flags__ & _HEAP_TYPE:
         raise pickle.PicklingError(f"the built-in type {cls.__qualname__} has no name that it could be imported by")
     metaclass = type(cls)
-    if type_method(metaclass, "__new__") is not type.__new__ or type_method(metaclass, "__init__") is not type.__init__:
+    if metaclass is not type and any(
+        type_method(metaclass, name) is not getattr(type, name) for name in ("__new__", "__init__")
+    ):
         raise pickle.PicklingError(
-            f"{metaclass.__module__}.{metaclass.__qualname__} makes classes in a way of its own, in C, so {cls.__name__} "
-            "can't be made again from its parts: put it into a module beside the notebook"
+            f"{metaclass.__module__}.{metaclass.__qualname__} makes classes by code in C, so {cls.__name__} can't be "
+            "made again from its parts: put it into a module beside the notebook"
         )
 
 
-def _namespace(cls: type, attributes: Attributes, slots: dict[str, str]) -> Attributes:
-    """Return what a class is made with: what can't be added later, and names whose values are, for their order."""
-    given = {name: attributes[name] for name in ("__module__", "__doc__") if name in attributes}
+def _namespace(cls: type, attributes: Attributes, slots: dict[str, str]) -> tuple[Attributes, list[str]]:
+    """Return what a class is made with, as it can't be added later, and other names that it has, in their order."""
+    namespace: Attributes = {"__qualname__": cls.__qualname__}
+    namespace |= {name: value for name, value in attributes.items() if name in _MADE_WITH}
     slot_names = _slot_names(cls, attributes, slots)
     if slot_names is not None:
-        given["__slots__"] = slot_names
+        namespace["__slots__"] = slot_names
     taken = {*slots, *(_mangled(cls, name) for name in slot_names or ())}
-    later = (name for name in attributes if name not in taken and not name.startswith("__") and name != "mro")
-    return {"__qualname__": cls.__qualname__, **given, **dict.fromkeys(later)}
+    later = [name for name in attributes if name not in taken and not name.startswith("__") and name != "mro"]
+    return namespace, later
 
 
 def _slot_names(cls: type, attributes: Attributes, slots: dict[str, str]) -> tuple[str, ...] | None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import abc
 import collections.abc
 import contextlib
+import functools
 import numbers
 import os
 import sys
@@ -17,6 +18,7 @@ import weakref
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from jobcontainer.pickling import cpython_internals
+from jobcontainer.pickling.definitions import is_code
 from jobcontainer.pickling.module_origin import travels
 
 if TYPE_CHECKING:
@@ -29,10 +31,12 @@ _MAPPINGS: Final = (dict, weakref.WeakValueDictionary, weakref.WeakKeyDictionary
 
 _VIRTUAL: Final = "register"
 _ABSTRACT: Final = tuple(
-    value
-    for module in (collections.abc, numbers, contextlib, os)
-    for value in vars(module).values()
-    if isinstance(value, abc.ABCMeta)
+    {
+        value
+        for module in (collections.abc, numbers, contextlib, os)
+        for value in vars(module).values()
+        if isinstance(value, abc.ABCMeta)
+    }
 )
 
 
@@ -52,8 +56,7 @@ class Registration(NamedTuple):
 
 def registrations_of(cls: type) -> list[Registration]:
     """Find the registries of installed code that a class is in."""
-    virtual = [Registration(base, _VIRTUAL, []) for base in _ABSTRACT if _is_registered(cls, base)]
-    return virtual + [
+    return [Registration(abstract, _VIRTUAL, []) for abstract in _registered_with(cls)] + [
         registration
         for owner in _owners(cls)
         for name, registry in list(vars(owner).items())
@@ -61,12 +64,17 @@ def registrations_of(cls: type) -> list[Registration]:
     ]
 
 
-def _is_registered(cls: type, abstract: abc.ABCMeta) -> bool:
-    return (
-        issubclass(cls, abstract)  # which is remembered, so that most are told apart fast
-        and abstract not in cls.__mro__
-        and any(found is cls for found in cpython_internals.virtual_subclasses(abstract))
-    )
+def _registered_with(cls: type) -> list[abc.ABCMeta]:
+    """Return the abstract classes of the standard library that a class was registered with."""
+    if id(cls) not in _registered(abc.get_cache_token()):
+        return []
+    return [base for base in _ABSTRACT if any(found is cls for found in cpython_internals.virtual_subclasses(base))]
+
+
+@functools.lru_cache(maxsize=1)
+def _registered(_token: object) -> frozenset[int]:
+    """Return the ``id()`` of each class that is registered; what the token is changes with each that is."""
+    return frozenset(id(cls) for base in _ABSTRACT for cls in cpython_internals.virtual_subclasses(base))
 
 
 def restore(cls: type, registration: Registration) -> None:
@@ -86,8 +94,9 @@ def restore(cls: type, registration: Registration) -> None:
 
 def _owners(cls: type) -> Iterator[type | ModuleType]:
     """Yield the installed classes that have a hook for new classes, and the modules that define them."""
-    hooked = [base for base in cls.__mro__[1:] if "__init_subclass__" in vars(base)]
-    hooked += [base for base in type.mro(type(cls)) if not vars(base).keys().isdisjoint(("__new__", "__init__"))]
+    hooked = [base for base in cls.__mro__[1:-1] if "__init_subclass__" in vars(base)]
+    if type(cls) is not type:
+        hooked += [base for base in type.mro(type(cls)) if not vars(base).keys().isdisjoint(("__new__", "__init__"))]
     modules = {}
     for base in hooked:
         name = base.__module__
@@ -99,8 +108,13 @@ def _owners(cls: type) -> Iterator[type | ModuleType]:
 
 def _registration(cls: type, owner: type | ModuleType, name: str, registry: Any) -> Registration | None:
     if isinstance(registry, _MAPPINGS):
-        pairs = [(key, value) for key, value in list(registry.items()) if key is cls or value is cls]
+        found = [(key, value) for key, value in list(registry.items()) if key is cls or value is cls]
+        pairs = [pair for pair in found if all(map(_is_plain, pair))]  # others are rather caches
         return Registration(owner, name, pairs) if pairs else None
     if isinstance(registry, _SEQUENCES) and any(entry is cls for entry in list(registry)):
         return Registration(owner, name, [])
     return None
+
+
+def _is_plain(value: object) -> bool:
+    return all(map(is_code, value)) if isinstance(value, tuple) else is_code(value)

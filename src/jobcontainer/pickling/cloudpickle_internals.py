@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import cloudpickle
 
+from jobcontainer.pickling.cpython_internals import made_function
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
     from types import CellType, CodeType, ModuleType
@@ -33,17 +35,6 @@ MACHINERY: Final = frozenset(value for value in vars(_inside).values() if type(v
 _FILE: Final = 10  # the index of co_filename among the arguments of ``types.CodeType``, from Python 3.11 on
 
 
-_SETTABLE: Final = (
-    "__name__",
-    "__qualname__",
-    "__annotations__",
-    "__kwdefaults__",
-    "__defaults__",
-    "__module__",
-    "__doc__",
-)
-
-
 class FunctionParts(NamedTuple):
     """What a function is made of; what is changed here is changed in the stream.
 
@@ -62,14 +53,9 @@ class FunctionParts(NamedTuple):
         return found
 
     def given_members(self, function: FunctionType) -> dict[str, Any]:
-        """Return the members that a function of the same code does not have by itself."""
-        code = function.__code__
-        as_made = {"__name__": code.co_name, "__qualname__": code.co_qualname, "__annotations__": {}}
-        given = {
-            name: value
-            for name, value in self.members.items()
-            if name in _SETTABLE and value != as_made.get(name)
-        }
+        """Return the members that a function of the same code and globals does not have by itself."""
+        made = made_function(function.__code__, function.__globals__.get("__name__"))
+        given = {name: self.members[name] for name, value in made.items() if self.members[name] != value}
         parameters = getattr(function, "__type_params__", ())  # Python 3.12
         return given | ({"__type_params__": parameters} if parameters else {})
 
@@ -110,9 +96,7 @@ def goes_by_name(obj: FunctionType | type | ModuleType) -> bool:
 
 def class_by_name(cls: type) -> Any:
     """Reduce a built-in type that goes by a name in :mod:`types`, or by an object of it; None for any other class."""
-    if cls in _inside._BUILTIN_TYPE_NAMES or cls in {type(None), type(Ellipsis), type(NotImplemented)}:
-        return _inside._class_reduce(cls)
-    return None
+    return _inside._class_reduce(cls) if cls in _inside._BUILTIN_TYPE_NAMES else None
 
 
 def code_by_value(code: CodeType) -> Any:
@@ -125,13 +109,8 @@ def code_by_value(code: CodeType) -> Any:
     return make, (*arguments[:_FILE], code.co_filename, *arguments[_FILE + 1 :])
 
 
-def type_variable(variable: Any) -> Any:
-    """Reduce a ``TypeVar`` to what it is made of."""
-    return _inside._make_typevar, _inside._decompose_typevar(variable)
-
-
-def tracker_id(cls: type) -> str:
-    """Return the id of a class in cloudpickle's tracker, where it is entered if need be."""
+def tracker_id(cls: object) -> str:
+    """Return the id of a class or a type variable in cloudpickle's tracker, where it is entered if need be."""
     found: str = _inside._get_or_create_tracker_id(cls)
     return found
 

@@ -28,7 +28,7 @@ _IN_CLASS_BODIES: Final = frozenset({"LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS"})
 
 
 def named_in_classes(function: types.FunctionType) -> dict[str, Any]:
-    """Find the globals that classes use in their bodies which a function makes, and all that it makes in annotations."""
+    """Find the globals that are used by the bodies of classes, and by annotations, of what a function makes."""
     names = _names_in_class_bodies(function.__code__)
     return {name: function.__globals__[name] for name in names if name in function.__globals__}
 

@@ -6,7 +6,7 @@ own process only.
 
 An abstract class keeps its virtual subclasses in an object that only :mod:`_abc` can make and read; an enum keeps its
 members in ``_member_map_`` and, those of combined flags, in ``_value2member_map_``; :mod:`dataclasses` marks what was
-not given with objects that are recognised by their identity.
+not given with objects that are recognised by their identity. Where a code object has its docstring is not documented.
 """
 
 from __future__ import annotations
@@ -16,11 +16,15 @@ import dataclasses
 import functools
 import inspect
 import linecache
+import sys
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     import enum
+    import types
     from collections.abc import Callable, Iterable
+
+_HAS_DOCSTRING: Final = 0x4000000  # CO_HAS_DOCSTRING: the first constant is one, from Python 3.13 on
 
 _abc: Any = abc  # whose C functions have no types
 
@@ -66,17 +70,32 @@ def extend_getfile(find: Callable[[type], str | None]) -> None:
     inspect.getfile = getfile  # type: ignore[assignment]  # takes what the original takes
 
 
-def prepare_abstract(cls: type) -> None:
+def made_function(code: types.CodeType, module: object) -> dict[str, Any]:
+    """Return the attributes that a function has when it is made of its code, in a module."""
+    has_docstring = sys.version_info < (3, 13) or code.co_flags & _HAS_DOCSTRING
+    first = code.co_consts[0] if code.co_consts and has_docstring else None
+    return {
+        "__module__": module,
+        "__name__": code.co_name,
+        "__qualname__": code.co_qualname,
+        "__doc__": first if isinstance(first, str) else None,
+        "__annotations__": {},
+        "__defaults__": None,
+        "__kwdefaults__": None,
+    }
+
+
+def prepare_abstract(cls: Any) -> None:
     """Let an abstract class that ``ABCMeta.__new__`` has not made keep virtual subclasses; others stay as they are."""
     if abc.ABCMeta in type(cls).__mro__:
-        _abc._abc_init(cls)  # noqa: SLF001 -- see above
+        _abc._abc_init(cls)
 
 
-def virtual_subclasses(cls: type) -> list[type]:
+def virtual_subclasses(cls: Any) -> list[type]:
     """Return the classes that were registered with an abstract class."""
     if abc.ABCMeta not in type(cls).__mro__:
         return []
-    registered = _abc._get_dump(cls)[0]  # noqa: SLF001 -- see above
+    registered = _abc._get_dump(cls)[0]
     return [found for reference in registered if (found := reference()) is not None]
 
 

@@ -6,7 +6,7 @@ fills a definition with whatever stands in it, in that order, so a key may be ha
 
 Here a definition that is met while others are being filled is only made. What goes into it waits in a :class:`Scope`:
 first code (functions, classes, modules, plain constants), which needs nothing but that all of it exists, then data, one
-definition after the other. A definition that is met for the first time in data is completed there, before what needs it.
+definition after the other. A definition that is first met in data is completed there, before what needs it.
 """
 
 from __future__ import annotations
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 Fill = tuple["Callable[[Any, Any], object]", Any]
 """A function that puts something into a definition, and what it puts there."""
+
+Part = tuple["Callable[[Any, Any], object]", Any, Any]
+"""Such a function, the definition, and what it puts there."""
 
 Key = TypeVar("Key", str, int)
 
@@ -92,7 +95,11 @@ def code_and_data(parts: Mapping[Key, Any]) -> tuple[dict[Key, Any], dict[Key, A
 
 
 class Definitions:
-    """The definitions of one stream that are not filled yet."""
+    """The definitions of one stream that are not filled yet.
+
+    Attributes:
+        waiting: the data that waits for them, by their ``id()``.
+    """
 
     def __init__(self, more: Callable[[], Sequence[object]]) -> None:
         """Start with none.
@@ -102,7 +109,8 @@ class Definitions:
         """
         self.more = more
         self._scope: Scope | None = None
-        self._waiting: dict[int, Step] = {}
+        self.waiting: dict[int, Step] = {}
+        self._met: set[int] = set()
         self._ready: set[type] = set()
 
     def reduced(self, obj: object, definition: Definition) -> tuple[Any, ...]:
@@ -112,14 +120,14 @@ class Definitions:
             obj: the class, function or other object itself.
             definition: what it is made of.
         """
+        self._met.add(id(obj))
         outermost = self._scope is None
         scope = self._scope = self._scope or Scope(self)
         scope.code.extend((fill, obj, part) for fill, part in definition.code)
         if definition.data:
-            step = Step(tuple((fill, obj, part) for fill, part in definition.data))
-            self._waiting[id(obj)] = step
+            step = self.waiting[id(obj)] = Step(tuple((fill, obj, part) for fill, part in definition.data), self)
             self._ready.clear()
-            scope.data.append(id(obj))
+            scope.data.append(step)
         if outermost:
             return definition.make, definition.arguments, scope, None, None, complete
         return definition.make, definition.arguments
@@ -128,18 +136,19 @@ class Definitions:
         """Let definitions that are met from now on wait in a scope; None for one of their own."""
         self._scope = scope
 
-    def take(self, key: int) -> Step | None:
-        """Return the data that waits for a definition, by its ``id()``; it waits no longer."""
-        return self._waiting.pop(key, None)
-
     def needed_by(self, obj: object) -> tuple[Step, ...]:
-        """Return the data that waits for the classes of an object, and for their methods; it waits no longer."""
+        """Return the data that waits for the classes of an object, and for their methods, special ones first."""
         kind = type(obj)
-        if not self._waiting or kind in self._ready:
+        if not self.waiting or kind in self._ready:
             return ()
-        self._ready.add(kind)
-        needed = {id(part) for cls in kind.__mro__ for part in (cls, *vars(cls).values())}
-        return tuple(self._waiting.pop(key) for key in needed & self._waiting.keys())
+        classes = [cls for cls in kind.__mro__ if id(cls) in self._met]
+        parts = [item for cls in classes for item in vars(cls).items()]
+        special = sorted(parts, key=lambda item: not item[0].startswith("__"))
+        keys = [*map(id, classes), *(id(part) for _, part in special)]
+        needed = tuple(self.waiting[key] for key in keys if key in self.waiting)
+        if not needed:
+            self._ready.add(kind)
+        return needed
 
 
 class Scope:
@@ -147,13 +156,13 @@ class Scope:
 
     Attributes:
         code: what goes into them first.
-        data: the ``id()`` of each that data waits for.
+        data: what goes into them then.
     """
 
     def __init__(self, definitions: Definitions) -> None:
         """Start with none."""
-        self.code: list[tuple[Callable[..., Any], object, Any]] = []
-        self.data: list[int] = []
+        self.code: list[Part] = []
+        self.data: list[Step] = []
         self._definitions = definitions
 
     def steps(self) -> Iterator[Step | None]:
@@ -165,34 +174,43 @@ class Scope:
         while True:
             yield None
             if self.code:
-                step: Step | None = Step(tuple(self.code))
+                step = Step(tuple(self.code))
                 self.code.clear()
                 yield step
-            elif position == len(self.data):
-                further = self._definitions.more()
-                if not further:
-                    break
+            elif position < len(self.data):
+                self._definitions.enter(None)
+                yield self.data[position]
+                self._definitions.enter(self)
+                position += 1
+            elif further := self._definitions.more():
                 yield Step(((complete, None, further),))
             else:
-                step = self._definitions.take(self.data[position])
-                position += 1
-                self._definitions.enter(None)
-                yield step
-                self._definitions.enter(self)
+                break
         self._definitions.enter(None)
 
 
 class Step:
-    """Puts parts into definitions when it is loaded."""
+    """Puts parts into definitions when it is loaded.
 
-    __slots__ = ("parts",)
+    Args:
+        parts: for each the function that puts it, where to, and what.
+        waiting_in: the definitions that the parts wait for.
+    """
 
-    def __init__(self, parts: tuple[tuple[Callable[..., Any], object, Any], ...]) -> None:
-        """Keep the parts: for each the function that puts it, where to, and what."""
-        self.parts = parts
+    __slots__ = ("_parts", "_waiting_in")
+
+    def __init__(self, parts: tuple[Part, ...], waiting_in: Definitions | None = None) -> None:
+        """Keep the parts."""
+        self._parts, self._waiting_in = parts, waiting_in
+
+    def take(self) -> tuple[Part, ...]:
+        """Return the parts; they wait no longer."""
+        if self._waiting_in is not None:
+            self._waiting_in.waiting.pop(id(self._parts[0][1]), None)
+        return self._parts
 
 
-def fill(parts: tuple[tuple[Callable[[Any, Any], object], Any, Any], ...]) -> None:
+def fill(parts: tuple[Part, ...]) -> None:
     """Put parts into definitions; streams call this."""
     for put, definition, part in parts:
         put(definition, part)

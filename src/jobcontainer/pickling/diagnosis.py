@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 from jobcontainer.errors import Culprit, SerializationError
 from jobcontainer.pickling.definitions import Scope, without_needed
 from jobcontainer.pickling.hints import guess_for, hint_for, type_name
+from jobcontainer.pickling.notebook_syntax import NotebookSyntaxError
 from jobcontainer.pickling.object_graph import find_paths
 from jobcontainer.pickling.pickler import NullFile, Pickler
 
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from jobcontainer.pickling.object_graph import Part
 
 _LEAVE_OUT: Final = "Leave it out of what run() returns, or return what it is made of."
+_TOO_DEEP: Final = "It is nested too deeply for pickle: make it flatter, for example a list instead of a chain."
+_FLATTEN: Final = "It is nested too deeply for pickle: return something flatter, for example a list instead of a chain."
 _MOST_ROUNDS: Final = 20
 _MOST_SHOWN: Final = 10
 _LONGEST_PATH: Final = 200
@@ -47,7 +50,30 @@ def diagnose(obj: object) -> list[Culprit]:
     return _culprits(obj, _name_of(obj))
 
 
-def _culprits(obj: object, name: str) -> list[Culprit]:
+def _culprits(obj: object, name: str, error: Exception | None = None) -> list[Culprit]:
+    """Find the culprits; where the search itself fails, at odd objects of user code, name what pickle said.
+
+    Args:
+        obj: the object.
+        name: what it is called.
+        error: what pickling it raised; None to find out.
+    """
+    try:
+        return _search(obj, name)
+    except Exception:  # noqa: BLE001 -- the error that the user waits for is that of pickle
+        error = error or _error_of(obj)
+    return [] if error is None else [Culprit(name, type_name(type(obj)), _hint_of(error))]
+
+
+def _error_of(obj: object) -> Exception | None:
+    try:
+        Pickler(NullFile()).dump(obj)
+    except Exception as error:  # noqa: BLE001 -- user code
+        return error
+    return None
+
+
+def _search(obj: object, name: str) -> list[Culprit]:
     probe, failures = _probed(obj)
     if not failures:
         return []
@@ -65,12 +91,12 @@ def _name_of(obj: object) -> str:
 
 def explained(obj: object, error: Exception, *, is_result: bool) -> SerializationError:
     """Return the error that says why an object can't go into a file."""
-    culprits = _culprits(obj, "result" if is_result else _name_of(obj))
+    culprits = _culprits(obj, "result" if is_result else _name_of(obj), error)
     if is_result:
-        culprits = [replace(culprit, hint=_LEAVE_OUT) for culprit in culprits]
+        culprits = [replace(one, hint=_FLATTEN if one.hint == _TOO_DEEP else _LEAVE_OUT) for one in culprits]
     name = type_name(type(obj))
     if not culprits:
-        return SerializationError(f"{name} can't go into a file: {type(error).__name__}: {error}")
+        return SerializationError(f"{name} can't go into a file: {type(error).__name__}: {_text_of(error)}")
     lines = [f"{name} can't go into a file, because of:", *(f"  {culprit}" for culprit in culprits[:_MOST_SHOWN])]
     if len(culprits) > _MOST_SHOWN:
         lines.append(f"  and {len(culprits) - _MOST_SHOWN} more: see the error's culprits")
@@ -96,7 +122,7 @@ class Probe(Pickler):
         self._reduced: dict[int, tuple[object, Any]] = {}
 
     def reduce_value(self, obj: object) -> Any:
-        """Return the reduce value of an object, the items in it as lists, or its definition; None if it goes by name."""
+        """Return the reduce value of an object, items in it as lists, or its definition; None if it goes by name."""
         return self._reduced.get(id(obj), (None, None))[1]
 
     def reducer_override(self, obj: Any) -> Any:
@@ -175,10 +201,19 @@ def _culprit(path: list[Part], error: Exception) -> Culprit:
 
 def _hint_of(error: Exception) -> str:
     if isinstance(error.__cause__ or error, RecursionError):
-        return "It is nested too deeply for pickle: make it flatter, for example a list instead of a chain."
+        return _TOO_DEEP
+    if isinstance(error, NotebookSyntaxError):
+        return str(error)
     if isinstance(error, (TypeError, pickle.PicklingError)):
-        return f"Pickle says: {error}. Make it inside run(), or leave it out in __getstate__()."
-    return f"Pickling it raised {type(error).__name__}: {error}. Make it inside run(), or put that right."
+        return f"Pickle says: {_text_of(error)}. Make it inside run(), or leave it out in __getstate__()."
+    return f"Pickling it raised {type(error).__name__}: {_text_of(error)}. Make it inside run(), or put that right."
+
+
+def _text_of(error: Exception) -> str:
+    try:
+        return str(error)
+    except Exception:  # noqa: BLE001 -- user code
+        return "an error that can't be shown"
 
 
 def _shortened(words: str) -> str:

@@ -17,7 +17,7 @@ from jobcontainer.pickling.unpickler import module_namespace
 if TYPE_CHECKING:
     import types
 
-BOUND_TO_MODULES: Final = frozenset(
+BOUND_TO_MODULES: Final[frozenset[type]] = frozenset(
     {
         object,
         contextvars.ContextVar,

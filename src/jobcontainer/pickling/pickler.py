@@ -17,11 +17,11 @@ from __future__ import annotations
 
 import enum
 import functools
+import itertools
 import pickle
 import sys
 import types
-import typing
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from jobcontainer.pickling import MOST_BUFFERS, class_builder, cloudpickle_internals, definitions, reducers, unpickler
 from jobcontainer.pickling.annotation_names import named_in_annotations
@@ -31,25 +31,20 @@ from jobcontainer.pickling.code_references import imported_by, mentions, named_i
 from jobcontainer.pickling.definitions import Definition, Definitions, Scope, Step, call_after, code_and_data
 from jobcontainer.pickling.module_origin import MAIN, travels
 from jobcontainer.pickling.namespaces import BOUND_TO_MODULES, global_of, globals_bound_to_modules, namespace_of
-from jobcontainer.pickling.reducers import DEFINITIONS, REDUCERS, descriptor_by_value
+from jobcontainer.pickling.notebook_syntax import refuse_notebook_syntax
+from jobcontainer.pickling.reducers import DEFINITIONS, DESCRIPTORS, NAMED, REDUCERS, descriptor_by_value
+from jobcontainer.pickling.standard_streams import is_stream_type, reduce_stream, standard_streams
 from jobcontainer.pickling.unpickler import module_global, set_function
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
     from jobcontainer.pickling.cloudpickle_internals import FunctionParts
+    from jobcontainer.pickling.definitions import Fill
     from jobcontainer.pickling.namespaces import Namespace
     from jobcontainer.pickling.unpickler import FunctionPart
 
 _OUT_OF_BAND_FROM: Final = 64 * 2**10
-
-_NAMED: Final = (
-    types.BuiltinFunctionType,
-    type(functools.lru_cache(len)),
-    typing.NewType,
-    typing.TypeVar,
-    typing.ParamSpec,
-    typing.TypeVarTuple,
-)
-"""The types of objects that pickle finds by their own ``__module__``, and not only by that of their class."""
 
 _MACHINERY: Final = cloudpickle_internals.MACHINERY | {
     value
@@ -57,6 +52,21 @@ _MACHINERY: Final = cloudpickle_internals.MACHINERY | {
     for value in vars(module).values()
     if type(value) is types.FunctionType
 }
+
+
+def _without_pickler(reduce: Callable[[Any], Any]) -> Callable[[Pickler, Any], Any]:
+    return lambda _, obj: reduce(obj)
+
+
+def _named(reduce: Callable[[Any], Any]) -> Callable[[Pickler, Any], Any]:
+    """Note the module by which pickle may find an object: its own, and not only that of its class."""
+
+    def noted(pickler: Pickler, obj: Any) -> Any:
+        if isinstance(obj.__module__, str):
+            pickler.modules.add(obj.__module__)
+        return reduce(obj)
+
+    return noted
 
 
 class Pickler(cloudpickle_internals.BasePickler):
@@ -75,6 +85,7 @@ class Pickler(cloudpickle_internals.BasePickler):
     """
 
     def __init__(self, file: Any) -> None:
+        """Make a pickler that writes into a file."""
         self.buffers: list[memoryview] = []
         super().__init__(file, protocol=5, buffer_callback=functools.partial(_stays_in_stream, self.buffers))
         self.by_value = False
@@ -83,59 +94,41 @@ class Pickler(cloudpickle_internals.BasePickler):
         self.files: dict[str, None] = {}
         self.classes: list[type] = []
         self._cells: dict[int, _Cell] = {}
+        self._streams = standard_streams()
         self._definitions = Definitions(self._subclasses)
         self._subclasses_are_asked_for = False
+        self._reducers = dict(self._of_types)
 
     def reducer_override(self, obj: Any) -> Any:
         """Decide for classes, functions and modules whether they go by name or by value."""
         kind = type(obj)
-        if kind is types.FunctionType:
-            return self._function(obj)
-        if issubclass(kind, type):
-            return self._class(obj)
-        if kind is Step:
-            return definitions.fill, (obj.parts,)
-        if kind is Scope:
-            return list, (), None, obj.steps()
-        if issubclass(kind, types.ModuleType):
-            return self._module(obj)
-        if kind in _NAMED and isinstance(obj.__module__, str):
-            self.modules.add(obj.__module__)
-        if kind in BOUND_TO_MODULES and (place := self._bound_globals.get(id(obj))) is not None:
-            self.modules.add(place[0])
-            return module_global, place
-        if kind in DEFINITIONS:
-            return self._defined(obj, DEFINITIONS[kind](obj))
-        if kind in REDUCERS:
-            return REDUCERS[kind](obj)
-        return self._instance(obj, kind)
-
-    @functools.cached_property
-    def _bound_globals(self) -> dict[int, tuple[str, str]]:
-        return globals_bound_to_modules()
+        reduce = self._reducers.get(kind)
+        if reduce is None:
+            reduce = self._reducers[kind] = self._reducer_for(kind)
+        return reduce(self, obj)
 
     def define(self, obj: object, definition: Definition) -> tuple[Any, ...]:
         """Reduce a definition to what makes it; what fills it follows when all are made that belong to it."""
         return self._definitions.reduced(obj, definition)
 
-    def _defined(self, obj: object, reduced: Any) -> Any:
-        return self.define(obj, reduced) if isinstance(reduced, Definition) else reduced
+    def _instance(self, obj: Any) -> Any:
+        """Leave an object to pickle, but for one whose class is not filled yet."""
+        return self._after_needed(obj, NotImplemented) if self._definitions.waiting else NotImplemented
 
-    def _instance(self, obj: Any, kind: type) -> Any:
-        if issubclass(kind, (property, classmethod, staticmethod)):
-            return self._defined(obj, descriptor_by_value(obj))
-        reduced: Any = NotImplemented
-        if issubclass(kind, enum.Enum) and self._class_travels(kind):
-            reduced = member_by_value(obj)
+    def _stream(self, obj: Any) -> Any:
+        return self._after_needed(obj, reduce_stream(obj, self._streams))
+
+    def _member(self, member: enum.Enum) -> Any:
+        return self._after_needed(member, member_by_value(member))
+
+    def _after_needed(self, obj: Any, reduced: Any) -> Any:
         needed = self._definitions.needed_by(obj)
         if not needed:
             return reduced
         if reduced is NotImplemented:
-            special = self.dispatch_table.get(kind)
+            special = self.dispatch_table.get(type(obj))
             reduced = special(obj) if special is not None else obj.__reduce_ex__(self.proto)
-        if isinstance(reduced, str):
-            return reduced
-        return call_after, (needed, *reduced[:2]), *reduced[2:]
+        return reduced if isinstance(reduced, str) else (call_after, (needed, *reduced[:2]), *reduced[2:])
 
     def _function(self, function: types.FunctionType) -> Any:
         if function in _MACHINERY:
@@ -146,6 +139,7 @@ class Pickler(cloudpickle_internals.BasePickler):
         owner = _owner_of(function)
         if owner is not None:
             return method_function, (owner, function.__name__)
+        refuse_notebook_syntax(function)
         self.by_value = True
         self.files[function.__code__.co_filename] = None
         home = namespace_of(function)
@@ -157,18 +151,12 @@ class Pickler(cloudpickle_internals.BasePickler):
         self._add_references(function, parts, home)
         contents = {position: cell.content for position, cell in enumerate(cells) if cell.is_filled}
         names, other_names = code_and_data(parts.globals)
-        own, other = code_and_data(contents)
+        filled, others = code_and_data(contents)
         members, other_members = code_and_data(parts.given_members(function))
-        data: FunctionPart = other_names, other, other_members, parts.attributes, []
-        return self.define(
-            function,
-            Definition(
-                make,
-                arguments,
-                [(set_function, (names, own, members, {}, parts.submodules))],
-                [(set_function, data)] if any(data) else [],
-            ),
-        )
+        code: FunctionPart = names, filled, members, {}, parts.submodules
+        data: FunctionPart = other_names, others, other_members, parts.attributes, []
+        fills: list[list[Fill]] = [[(set_function, part)] if any(part) else [] for part in (code, data)]
+        return self.define(function, Definition(make, arguments, *fills))
 
     def _add_references(self, function: types.FunctionType, parts: FunctionParts, home: Namespace | None) -> None:
         """Add what a function refers to, and cloudpickle does not see."""
@@ -191,7 +179,7 @@ class Pickler(cloudpickle_internals.BasePickler):
         reduced = cloudpickle_internals.class_by_name(cls)
         if reduced is not None:
             return reduced
-        if not self._class_travels(cls):
+        if not _class_travels(cls):
             self.modules.add(cls.__module__)
             return NotImplemented
         definition = class_by_value(cls)
@@ -199,8 +187,28 @@ class Pickler(cloudpickle_internals.BasePickler):
         self.classes.append(cls)
         return self.define(cls, definition)
 
-    def _class_travels(self, cls: type) -> bool:
-        return travels(cls.__module__) or not cloudpickle_internals.goes_by_name(cls)
+    def _described(self, obj: Any) -> Any:
+        """Reduce a descriptor or a cached function."""
+        if isinstance(getattr(obj, "__module__", None), str):
+            self.modules.add(obj.__module__)
+        reduced = DEFINITIONS.get(type(obj), descriptor_by_value)(obj)
+        return self.define(obj, reduced) if isinstance(reduced, Definition) else reduced
+
+    def _builtin(self, function: types.BuiltinFunctionType) -> Any:
+        self.modules.add(function.__module__)
+        return NotImplemented
+
+    def _bound(self, obj: Any) -> Any:
+        """Reduce a sentinel, a lock or the like, if a module has it, to its name there; pickle decides for others."""
+        place = self._bound_globals.get(id(obj))
+        if place is None:
+            return self._instance(obj)
+        self.modules.add(place[0])
+        return module_global, place
+
+    @functools.cached_property
+    def _bound_globals(self) -> dict[int, tuple[str, str]]:
+        return globals_bound_to_modules()
 
     def _subclasses(self) -> list[type]:
         """Return subclasses of what is in the stream that are not, if code in it asks for ``__subclasses__()``.
@@ -210,7 +218,7 @@ class Pickler(cloudpickle_internals.BasePickler):
         if not self._subclasses_are_asked_for:
             return []
         known, main = set(map(id, self.classes)), vars(sys.modules["__main__"])
-        subclasses = [subclass for cls in self.classes for subclass in type.__subclasses__(cls)]
+        subclasses: Iterator[type] = itertools.chain.from_iterable(map(type.__subclasses__, self.classes))
         return [cls for cls in subclasses if id(cls) not in known and main.get(cls.__name__) is cls]
 
     def _module(self, module: types.ModuleType) -> Any:
@@ -219,6 +227,36 @@ class Pickler(cloudpickle_internals.BasePickler):
             raise pickle.PicklingError(f"the module {name} can't be imported in a job")
         self.modules.add(name)
         return cloudpickle_internals.IMPORT_MODULE, (name,)
+
+    def _reducer_for(self, kind: type) -> Callable[[Pickler, Any], Any]:
+        """Return what reduces the objects of a type."""
+        for base, reduce in self._of_subclasses.items():
+            if issubclass(kind, base):
+                return reduce
+        if issubclass(kind, enum.Enum) and _class_travels(kind):
+            return self._of_members
+        return self._of_streams if is_stream_type(kind) else self._of_instances
+
+    _of_types: ClassVar[dict[type, Callable[[Pickler, Any], Any]]] = {
+        **{kind: _without_pickler(reduce) for kind, reduce in REDUCERS.items()},
+        **{kind: _named(REDUCERS[kind]) for kind in NAMED},
+        **dict.fromkeys(DEFINITIONS, _described),
+        **dict.fromkeys(BOUND_TO_MODULES, _bound),
+        types.FunctionType: _function,
+        types.BuiltinFunctionType: _builtin,
+        Step: lambda _, step: (definitions.fill, (step.take(),)),
+        Scope: lambda _, scope: (list, (), None, scope.steps()),
+    }
+    _of_members, _of_streams, _of_instances = staticmethod(_member), staticmethod(_stream), staticmethod(_instance)
+    _of_subclasses: ClassVar[dict[type, Callable[[Pickler, Any], Any]]] = {
+        type: _class,
+        types.ModuleType: _module,
+        **dict.fromkeys(DESCRIPTORS, _described),
+    }
+
+
+def _class_travels(cls: type) -> bool:
+    return travels(cls.__module__) or not cloudpickle_internals.goes_by_name(cls)
 
 
 def _owner_of(function: types.FunctionType) -> type | None:
@@ -275,6 +313,7 @@ class NullFile:
     """
 
     def __init__(self) -> None:
+        """Start with a size of zero."""
         self.size = 0
 
     def write(self, data: bytes | memoryview) -> int:

@@ -16,15 +16,20 @@ import weakref
 from typing import TYPE_CHECKING, Any, Final
 
 from jobcontainer.pickling import cloudpickle_internals
-from jobcontainer.pickling.cpython_internals import SENTINELS
+from jobcontainer.pickling.cpython_internals import SENTINELS, made_function
 from jobcontainer.pickling.definitions import Definition, code_and_data
 from jobcontainer.pickling.module_origin import travels
+from jobcontainer.pickling.unpickler import loading
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from jobcontainer.pickling.definitions import Fill
 
-_DESCRIPTORS: Final = (property, classmethod, staticmethod)
+
+_TypeAliasType: Any = getattr(typing, "TypeAliasType", None)  # Python 3.12
+_OPTIONS_OF_VARIABLES: Final = ("bound", "covariant", "contravariant", "infer_variance")
+DESCRIPTORS: Final = (property, classmethod, staticmethod)
 
 
 def make_cached_function(parameters: dict[str, Any]) -> Any:
@@ -77,18 +82,43 @@ def make_cached_property(function: Callable[[Any], Any], name: str | None) -> fu
     return made
 
 
-def make_type_variable(module: str, make: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
-    """Make a ``TypeVar``, or find the live one; streams call this."""
-    made = make(*arguments)
-    made.__module__ = module
+def make_type_variable(
+    tracker_id: str, kind: Any, name: str, module: str, constraints: tuple[Any, ...], options: dict[str, Any]
+) -> Any:
+    """Make a ``TypeVar`` or its like, or find the live one; streams call this.
+
+    Its bound may refer to it, so that this is called twice in a load.
+    """
+    made: Any = loading.variables.get(tracker_id) or loading.live_class(tracker_id)
+    if made is None:
+        made = kind(name, *constraints, **options)
+        made.__module__ = module
+        loading.variables[tracker_id] = made
+        loading.built[id(made)] = tracker_id, made
     return made
 
 
-def make_named_type(kind: type, name: str, module: str, options: dict[str, Any]) -> Any:
+def make_named_type(kind: type, name: str, module: str | None, options: dict[str, Any]) -> Any:
     """Make a ``NewType``, ``ParamSpec`` or their like; streams call this."""
     made = kind(name, **options)
-    made.__module__ = module
+    if module is not None:
+        made.__module__ = module
     return made
+
+
+def make_type_alias(name: str, module: str) -> Any:
+    """Make what the statement ``type`` makes, which may be part of its own value; streams call this."""
+    value: list[Any] = []
+    namespace = {"__name__": module, "value": value}
+    exec(f"type {name} = value[0]", namespace)  # noqa: S102 -- no call makes one whose value is not known yet
+    made = namespace[name]
+    loading.aliases[id(made)] = value
+    return made
+
+
+def set_type_alias(alias: Any, value: Any) -> None:
+    """Set the value of a type alias; streams call this."""
+    loading.aliases[id(alias)].append(value)
 
 
 def _cached_function(cached: Any) -> Definition | Any:
@@ -109,59 +139,73 @@ def descriptor_by_value(descriptor: Any) -> Definition | Any:
     kind: Any = type(descriptor)
     if kind.__reduce_ex__ is not object.__reduce_ex__ or kind.__reduce__ is not object.__reduce__:
         return NotImplemented
-    function = getattr(descriptor, "__func__", None)
-    module, name = getattr(function, "__module__", None), getattr(function, "__name__", None)
-    if module in sys.modules and vars(sys.modules[module]).get(name) is descriptor and not travels(module):
-        return name
-    base: Any = next(base for base in _DESCRIPTORS if issubclass(kind, base))
+    if _is_global(descriptor):
+        return descriptor.__func__.__name__
+    base: Any = next(base for base in DESCRIPTORS if issubclass(kind, base))
     if base is property:
         arguments: tuple[Any, ...] = descriptor.fget, descriptor.fset, descriptor.fdel, descriptor.__doc__
     else:
         arguments = (descriptor.__func__,)
     state: Any = object.__getstate__(descriptor)
-    put = set_state
-    if base is not property and isinstance(state, dict | None):
-        put, state = replace_state, state or {}
-        if state == _taken_over(descriptor.__func__):
-            return Definition(make_descriptor, (kind, base, arguments), [], [])
-    return Definition(make_descriptor, (kind, base, arguments), [], [(put, state)] if state is not None else [])
+    fills: list[Fill] = []
+    if base is property or isinstance(state, tuple):
+        fills = [(set_state, state)] if state else []
+    elif (state or {}) != _taken_over(descriptor.__func__):
+        fills = [(replace_state, state or {})]
+    return Definition(make_descriptor, (kind, base, arguments), [], fills)
+
+
+def _is_global(method: Any) -> bool:
+    """Return whether a class method or static method is an attribute of an installed module, as in :mod:`typing`."""
+    function = getattr(method, "__func__", None)
+    module, name = getattr(function, "__module__", None) or "", getattr(function, "__name__", None) or ""
+    return module in sys.modules and vars(sys.modules[module]).get(name) is method and not travels(module)
 
 
 def _taken_over(function: Any) -> dict[str, Any] | None:
     """Return what a method takes over from its function when it is made, where that is not filled yet."""
     if type(function) is not types.FunctionType:
         return None
-    code = function.__code__
-    return {
-        "__module__": function.__globals__.get("__name__"),
-        "__name__": code.co_name,
-        "__qualname__": code.co_qualname,
-        "__doc__": code.co_consts[0] if code.co_consts and isinstance(code.co_consts[0], str) else None,
-        "__annotations__": {},
-    }
+    made = made_function(function.__code__, function.__globals__.get("__name__"))
+    return {name: made[name] for name in made if name not in {"__defaults__", "__kwdefaults__"}}
 
 
 def _cached_property(cached: functools.cached_property[Any]) -> Any:
     return make_cached_property, (cached.func, cached.attrname)
 
 
+def _goes_by_name(obj: Any) -> bool:
+    """Return whether an installed module has an object under its name."""
+    module = sys.modules.get(obj.__module__ or "")
+    return module is not None and not travels(module.__name__) and vars(module).get(obj.__name__) is obj
+
+
 def _new_type(kind: typing.NewType) -> Any:
-    if not travels(kind.__module__):
+    if _goes_by_name(kind):
         return NotImplemented
     return make_named_type, (typing.NewType, kind.__name__, kind.__module__, {"tp": kind.__supertype__})
 
 
-def _type_variable(variable: typing.TypeVar) -> Any:
-    if not travels(variable.__module__):
+def _type_variable(variable: Any) -> Any:
+    if _goes_by_name(variable):
         return NotImplemented
-    make, arguments = cloudpickle_internals.type_variable(variable)
-    return make_type_variable, (variable.__module__, make, arguments)
+    options = {name: getattr(variable, f"__{name}__", None) for name in _OPTIONS_OF_VARIABLES}
+    options = {name: value for name, value in options.items() if value}
+    if getattr(variable, "has_default", bool)():  # Python 3.13
+        options["default"] = variable.__default__
+    tracker_id = cloudpickle_internals.tracker_id(variable)
+    constraints = getattr(variable, "__constraints__", ())
+    arguments = tracker_id, type(variable), variable.__name__, variable.__module__, constraints, options
+    return make_type_variable, arguments
 
 
-def _parameters(spec: Any) -> Any:
-    if not travels(spec.__module__):
+def _type_alias(alias: Any) -> Definition | Any:
+    if _goes_by_name(alias):
         return NotImplemented
-    return make_named_type, (type(spec), spec.__name__, spec.__module__, {})
+    if alias.__type_params__:
+        options = {"value": alias.__value__, "type_params": alias.__type_params__}
+        return make_named_type, (type(alias), alias.__name__, None, options)
+    return Definition(make_type_alias, (alias.__name__, alias.__module__), [], [(set_type_alias, alias.__value__)])
 
 
 def _weak_dictionary(dictionary: Any) -> Any:
@@ -187,14 +231,17 @@ def _generic_alias(alias: Any) -> Any:
     return object.__new__, (type(alias),), vars(alias), None, None, set_state
 
 
+NAMED: Final = (typing.NewType, typing.TypeVar, typing.ParamSpec, typing.TypeVarTuple)
+"""The types of objects that an import may find by their own ``__module__`` and ``__name__``."""
+
 REDUCERS: Final[dict[type, Callable[[Any], Any]]] = {
     functools.cached_property: _cached_property,
     typing.NewType: _new_type,
     types.CodeType: cloudpickle_internals.code_by_value,
     typing.TypeVar: _type_variable,
     types.MappingProxyType: _read_only_view,
-    typing.ParamSpec: _parameters,
-    typing.TypeVarTuple: _parameters,
+    typing.ParamSpec: _type_variable,
+    typing.TypeVarTuple: _type_variable,
     weakref.WeakKeyDictionary: _weak_dictionary,
     weakref.WeakValueDictionary: _weak_dictionary,
     type(typing.List[int]): _generic_alias,  # noqa: UP006 -- list[int] is of another type
@@ -203,5 +250,6 @@ REDUCERS: Final[dict[type, Callable[[Any], Any]]] = {
 
 DEFINITIONS: Final[dict[type, Callable[[Any], Definition | Any]]] = {
     type(functools.lru_cache(len)): _cached_function,
-    **dict.fromkeys(_DESCRIPTORS, descriptor_by_value),
+    **dict.fromkeys(DESCRIPTORS, descriptor_by_value),
+    **({_TypeAliasType: _type_alias} if _TypeAliasType is not None else {}),
 }

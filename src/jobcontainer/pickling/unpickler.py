@@ -32,13 +32,18 @@ class Loading(threading.local):
         anew: whether classes are made even if this process has them.
         built: tracker id and class, by the id() of the class.
         members: of the enums among them, by the id() of the enum and the keys of the members.
+        variables: the type variables, by their tracker id.
+        aliases: the values of type aliases, by the id() of the alias.
         main: the globals of the notebook's functions.
     """
 
     def __init__(self) -> None:
+        """Start with none, in each thread."""
         self.anew = False
         self.built: dict[int, tuple[str, type]] = {}
         self.members: dict[int, dict[Any, Any]] = {}
+        self.variables: dict[str, Any] = {}
+        self.aliases: dict[int, list[Any]] = {}
         self.main: dict[str, Any] = {}
 
     def live_class(self, tracker_id: str) -> type | None:
@@ -49,7 +54,7 @@ class Loading(threading.local):
 loading: Final = Loading()
 
 FunctionPart = tuple[dict[str, Any], dict[int, Any], dict[str, Any], dict[str, Any], list[types.ModuleType]]
-"""Globals, contents of cells by their position, members such as ``__defaults__``, attributes, modules to be imported."""
+"""Globals, contents of cells by their position, members such as ``__defaults__``, attributes, modules to import."""
 
 
 def load(
@@ -88,7 +93,7 @@ def _load(unpickle: Callable[[], Any], *, anew: bool, main: dict[str, Any] | Non
     try:
         while True:
             own = {"__name__": "__main__"} if main is None else main
-            vars(loading).update(anew=anew, built={}, members={}, main=own)
+            vars(loading).update(vars(Loading()), anew=anew, main=own)
             obj = unpickle()
             if not loading.built or cloudpickle_internals.track(loading.built.values(), anew=anew):
                 return obj

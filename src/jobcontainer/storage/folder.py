@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final
 
 from jobcontainer.events import Outcome, Started, event_from_json, event_to_json
 from jobcontainer.jobfile.atomic import write_whole
+from jobcontainer.process import working_directory
 from jobcontainer.storage.jsonl import append_lines, read_lines
 from jobcontainer.storage.record import JobRecord, new_job_id
 
@@ -261,8 +262,28 @@ class StoreFolder:
 
 
 def store_folder(store: str | os.PathLike[str] | None) -> StoreFolder:
-    """Name the store: the one given, else ``JOBCONTAINER_HOME``, else ``.jobcontainer`` in the working directory."""
-    return StoreFolder(store if store is not None else os.environ.get("JOBCONTAINER_HOME") or ".jobcontainer")
+    """Name the store: the one given, else the session's own.
+
+    That is ``JOBCONTAINER_HOME``, or else ``.jobcontainer`` in the working directory, as they are when it is first
+    asked for: a later ``cd`` moves no store.
+
+    Raises:
+        FileNotFoundError: the working directory was deleted.
+    """
+    global _session_store  # noqa: PLW0603 -- the process has one
+    if store is not None:
+        return _store_at(store)
+    if _session_store is None:
+        _session_store = _store_at(os.environ.get("JOBCONTAINER_HOME") or ".jobcontainer")
+    return _session_store
+
+
+def _store_at(path: str | os.PathLike[str]) -> StoreFolder:
+    expanded = Path(path).expanduser()
+    return StoreFolder(expanded if expanded.is_absolute() else Path(working_directory(), expanded))
+
+
+_session_store: StoreFolder | None = None
 
 
 def _stamp(path: Path) -> str | None:

@@ -43,24 +43,30 @@ def group_html(jobs: Sequence[JobView]) -> str:
 
 
 class Listing:
-    """Jobs as a table, for ``%jobs`` and ``jobcontainer list``."""
+    """Jobs as a table, for ``%jobs`` and ``jobcontainer list``, with the path of their store where it is given."""
 
-    def __init__(self, jobs: Sequence[JobView]) -> None:
+    def __init__(self, jobs: Sequence[JobView], store: object = None) -> None:
         self.jobs = jobs
+        self._store = store
 
     def __repr__(self) -> str:
         """Show a line for each job in columns, whole ids first."""
         rows = [_COLUMNS, *self._rows()]
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
-        return "\n".join(lines) if self.jobs else "There are no jobs."
+        if self.jobs:
+            return "\n".join([*lines, f"Store: {self._store}"] if self._store is not None else lines)
+        return "There are no jobs." if self._store is None else f"There are no jobs in {self._store}."
 
     def _repr_html_(self) -> str:
         """Show a table."""
         rows = ("".join(f"<td>{escape(text)}</td>" for text in row) for row in self._rows())
         body = "".join(f"<tr>{row}</tr>" for row in rows)
         titles = "".join(f"<th>{title}</th>" for title in _COLUMNS)
-        return f"<table><thead><tr>{titles}</tr></thead><tbody>{body}</tbody></table>" if body else escape(repr(self))
+        if not body:
+            return escape(repr(self))
+        caption = "" if self._store is None else f"<caption>Store: {escape(str(self._store))}</caption>"
+        return f"<table>{caption}<thead><tr>{titles}</tr></thead><tbody>{body}</tbody></table>"
 
     def _rows(self) -> list[tuple[str, ...]]:
         return [

@@ -21,6 +21,7 @@ _tracker: Any = importlib.import_module("multiprocessing.resource_tracker")
 _util: Any = importlib.import_module("multiprocessing.util")
 
 _exit_calls: list[tuple[int, Callable[[], object]]] = []
+_exit_calls_began = threading.Event()
 
 
 def call_at_exit(call: Callable[[], object], *, last: bool = False) -> None:
@@ -34,16 +35,32 @@ def call_at_exit(call: Callable[[], object], *, last: bool = False) -> None:
         come_first_at_exit()
 
 
-def come_first_at_exit() -> None:
+def come_first_at_exit() -> bool:
     """Have the calls of :func:`call_at_exit` made before what others have registered so far.
 
     What was registered last is called first, and loky registers its own function anew with every executor.
+
+    Returns:
+        False where it is too late for that, as the interpreter exits already.
     """
-    with contextlib.suppress(RuntimeError):  # the interpreter exits already
+    try:
         getattr(threading, "_register_atexit", atexit.register)(_make_exit_calls)
+    except RuntimeError:
+        return False
+    return True
+
+
+def exit_waits_for_others() -> bool:
+    """Whether the interpreter exits, and what others registered after us has not returned yet.
+
+    Where user code makes an executor of loky after ours, loky's function comes first. It joins the threads of all its
+    executors, which last as long as their keepers do, and there is no public way to come before it.
+    """
+    return bool(getattr(threading, "_SHUTTING_DOWN", False)) and not _exit_calls_began.is_set()
 
 
 def _make_exit_calls() -> None:
+    _exit_calls_began.set()
     for pid, call in _exit_calls:
         if pid == os.getpid():
             call()

@@ -8,13 +8,16 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from typing import TYPE_CHECKING
+import time
+from typing import TYPE_CHECKING, Any
 
 from jobcontainer.errors import UntrustedFileError
 from jobcontainer.jobfile import signing
-from jobcontainer.worker import MARK, limits
+from jobcontainer.worker import MARK, limits, process_settings
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from jobcontainer.process import Environment
 
 
@@ -37,6 +40,21 @@ def take_over(environment: Environment, threads: int | None) -> None:
     if logging.lastResort is not None:  # what prints while user code has set no handler
         logging.lastResort.setLevel(environment.log_level)
     os.chdir(environment.cwd)
+
+
+def set_for_job(variables: Mapping[str, str], settings: Mapping[str, Any]) -> None:
+    """Set what holds for one job alone, in its own process: the variables of ``env=``, and the notebook's settings.
+
+    Variables that Python reads when it starts have had their effect already, but for ``PYTHONPATH``; the warning
+    filters are what ``PYTHONWARNINGS`` says where it is given.
+    """
+    os.environ.update(variables)
+    time.tzset()  # C reads the time zone once
+    given = [entry for entry in variables.get("PYTHONPATH", "").split(os.pathsep) if entry]
+    sys.path[1:1] = [os.path.abspath(entry) for entry in given]  # noqa: PTH100 -- Path.resolve would follow links
+    process_settings.apply(
+        {name: content for name, content in settings.items() if name != "warnings" or "PYTHONWARNINGS" not in variables}
+    )
 
 
 def take_over_early(environment: Environment, threads: int | None) -> bool:

@@ -12,6 +12,8 @@ import ctypes
 import gc
 import multiprocessing
 import os
+import random
+import secrets
 import signal
 import sys
 import types
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import ModuleType
 
+_breakpoint = sys.breakpointhook
 _LINUX = sys.platform == "linux"
 _SIGINT = {signal.SIGINT}
 _prctl: Any = ctypes.CDLL(None).prctl if _LINUX else None
@@ -69,7 +72,8 @@ def settle_in() -> None:
     null = os.open(os.devnull, os.O_RDWR)
     os.dup2(null, 0)
     os.dup2(null, 1)  # standard error stays, for what Python says of a keeper that fails
-    os.close(null)
+    if null > 1:  # else standard input or output was closed, and this is it now
+        os.close(null)
     sys.modules["__main__"] = types.ModuleType("__main__")  # a new interpreter would load loky's
     multiprocessing.set_start_method(None, force=True)  # a new interpreter does not know loky's own
 
@@ -101,6 +105,7 @@ def become_clean(keeper: int, channel: int) -> int:
         os.closerange(_CHANNEL_NUMBER + 1, _MOST_DESCRIPTORS)
     become_main_process()
     teach_multiprocessing()
+    sys.breakpointhook = _refuse_breakpoint
     sys.dont_write_bytecode = True  # an edit of the same size within a second would go unnoticed by the next job
     reseed()
     gc.enable()
@@ -114,10 +119,34 @@ def accept_stop(handler: Callable[..., object]) -> None:
 
 
 def reseed() -> None:
-    """Give the global random generators a seed that no other process has; Python's own does it after a fork."""
-    numpy_random = sys.modules.get("numpy.random")
-    if numpy_random is not None:
-        numpy_random.seed()
+    """Give every global random generator that is loaded a seed that no other process has.
+
+    Each of them is a copy of the keeper's, or was used by the job before.
+    """
+    random.seed()
+    for name, seed in _SEEDS.items():
+        module = sys.modules.get(name)
+        if module is not None:
+            with contextlib.suppress(Exception):  # a library that is half imported, or of another version
+                seed(module)
+
+
+_SEEDS: dict[str, Callable[[Any], object]] = {
+    "numpy.random": lambda module: module.seed(),
+    "torch": lambda module: module.seed(),  # of the CPU, and of GPUs once they are used
+    "tensorflow": lambda module: module.random.set_seed(secrets.randbits(63)),
+}
+"""How each library seeds its generators, by the module that shows that it is loaded."""
+
+
+def _refuse_breakpoint(*arguments: Any, **named: Any) -> Any:
+    """Say how to debug a job, whose standard input is empty; a debugger that a variable names is called."""
+    if os.environ.get("PYTHONBREAKPOINT"):
+        return _breakpoint(*arguments, **named)
+    raise RuntimeError(
+        "breakpoint(): a job has no terminal. Run it in the notebook's own process to debug it: "
+        '%%jobcontainer --engine inline, or JobPool(engine="inline").'
+    )
 
 
 def prefer_as_oom_victim(pid: int) -> None:

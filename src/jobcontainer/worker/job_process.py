@@ -25,7 +25,7 @@ from jobcontainer.worker.reporting import log
 from jobcontainer.worker.run import serve
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator, Mapping
     from multiprocessing.process import BaseProcess
 
     from jobcontainer.process import Environment
@@ -104,15 +104,30 @@ def fork(inherited: tuple[Environment, int | None] | None = None) -> JobProcess:
     return JobProcess(pid, Connection(ours), inherited=inherited)
 
 
-def start(environment: Environment | None, preload: Iterable[str]) -> JobProcess:
+def start(
+    environment: Environment | None, preload: Iterable[str], variables: Mapping[str, str] | None = None
+) -> JobProcess:
     """Start a new interpreter that waits for an order, which most likely has this environment."""
     ours, theirs = multiprocessing.Pipe()
     arguments = (os.getpid(), theirs, environment, tuple(preload))
     process = multiprocessing.get_context("spawn").Process(target=_begin, args=arguments)
-    process.start()
+    with _variables_set(variables or {}):
+        process.start()
     theirs.close()
     isolation.prefer_as_oom_victim(process.pid or 0)
     return JobProcess(process.pid or 0, ours, process)
+
+
+@contextlib.contextmanager
+def _variables_set(variables: Mapping[str, str]) -> Iterator[None]:
+    """Set environment variables meanwhile, for a process that is started."""
+    before = dict(os.environ)
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
 
 
 def preload_for_jobs(preload: Iterable[str]) -> None:

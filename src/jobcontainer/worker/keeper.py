@@ -150,7 +150,8 @@ class Keeper:
         process = self._process_for(order)
         if self._spare is None:
             self._spare = self._make()  # while the job runs
-        supervisor = Supervisor(process, order, self._watched, self._is_cancelled, self._base)
+        base = 0 if process.starting else self._base
+        supervisor = Supervisor(process, order, self._watched, self._is_cancelled, base)
         spared = {other.pid for other in (self._spare, self._reused) if other is not None and other is not process}
         outcome, kept = supervisor.see_through(spared)
         self._reused = process if kept else None if process is self._reused else self._reused
@@ -165,7 +166,10 @@ class Keeper:
     def _process_for(self, order: Order) -> JobProcess:
         """Send the order to a process, and write down that the job has started."""
         while True:
-            process = (self._reused if order.reuses else None) or self._spare or self._make()
+            if order.needs_interpreter:
+                process = job_process.start(order.environment, self._preload, order.options["env"])
+            else:
+                process = (self._reused if order.reuses else None) or self._spare or self._make()
             if process is self._spare:
                 self._spare = None
             started = Started(at=time.time(), pid=process.pid, attempt=order.attempt, host=self._host)
@@ -173,7 +177,7 @@ class Keeper:
                 JobFolder(order.folder).append_event(started)
             has_it = not order.reuses and process.inherited == (order.environment, order.options["threads"])
             try:
-                process.send(order._replace(environment=None) if has_it else order)
+                process.send(_without_environment(order) if has_it else order)
             except OSError:  # it was killed while it waited
                 process.reap()
                 self._reused = None if process is self._reused else self._reused
@@ -220,6 +224,11 @@ class Keeper:
     def _exit_if_lifeline_ended(self, _number: int = 0, _frame: FrameType | None = None) -> None:
         if not self._lifeline.closed and _has_ended(self._lifeline.fileno()):
             _exit()
+
+
+def _without_environment(order: Order) -> Order:
+    """Return an order for a process that has inherited the environment, but for the settings, which are made there."""
+    return order._replace(environment=None, settings=order.environment.settings if order.environment else None)
 
 
 def _has_ended(descriptor: int) -> bool:

@@ -9,9 +9,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from jobcontainer.events import Outcome
     from jobcontainer.jobfile.identity import FileIdentity
     from jobcontainer.process import Environment
+
+_READ_AT_START = ("PYTHON", "LD_", "DYLD_", "MALLOC_", "GLIBC_", "LC_", "LANG")
+_READ_LATER = {"PYTHONPATH", "PYTHONBREAKPOINT", "PYTHONSTARTUP", "LANGUAGE"}  # or set by the job itself
 
 
 class Order(NamedTuple):
@@ -23,11 +28,17 @@ class Order(NamedTuple):
     attempt: int = 1
     number: int = 0  # by which a cancel, and the message of the job's end, name it
     identity: FileIdentity | None = None  # of the process file, from the process that wrote it, where that is known
+    settings: Mapping[str, Any] | None = None  # where the environment, which has them, is None
 
     @property
     def reuses(self) -> bool:
         """Whether the process runs other jobs before and after this one."""
-        return bool(self.options["isolation"] == "reuse")
+        return bool(self.options["isolation"] == "reuse") and not self.needs_interpreter
+
+    @property
+    def needs_interpreter(self) -> bool:
+        """Whether ``env=`` has a variable that Python or the dynamic linker reads only when a process starts."""
+        return any(name.startswith(_READ_AT_START) and name not in _READ_LATER for name in self.options["env"])
 
 
 class SetEnvironment(NamedTuple):

@@ -15,6 +15,12 @@ if TYPE_CHECKING:
 DECIDED = frozenset({JobState.SUCCEEDED, JobState.FAILED})
 """The ends that are final once the job's result file is complete."""
 
+EXITED_WITHOUT_ERROR = (
+    "run() called sys.exit(0), as a command line interface does when it is done, and so returned nothing. Have it "
+    "return instead: with click and typer, call the command with standalone_mode=False."
+)
+"""Why a job failed that did what it had to."""
+
 
 @dataclass(slots=True)
 class ExitFacts:
@@ -89,6 +95,8 @@ def _reason(state: JobState, facts: ExitFacts) -> str:
 
 def _why_failed(facts: ExitFacts) -> str:
     name = facts.reported.get("error_type")
+    if "exit_argument" in facts.reported:
+        return EXITED_WITHOUT_ERROR
     if name:
         hint = facts.reported.get("hint")
         return f"run() raised {name}. {hint + ' ' if hint else ''}The traceback is in its log: {facts.log}"

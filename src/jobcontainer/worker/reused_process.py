@@ -17,7 +17,6 @@ import decimal
 import gc
 import logging
 import os
-import random
 import signal
 import socket
 import sys
@@ -31,7 +30,10 @@ _TIMERS: Final = tuple(
     getattr(signal, name) for name in ("ITIMER_REAL", "ITIMER_VIRTUAL", "ITIMER_PROF") if hasattr(signal, name)
 )
 
-_SYS_NAMES = ("stdin", "stdout", "stderr", "excepthook", "displayhook", "unraisablehook", "dont_write_bytecode")
+_SYS_NAMES = (
+    *("stdin", "stdout", "stderr", "excepthook", "displayhook", "unraisablehook", "breakpointhook"),
+    "dont_write_bytecode",
+)
 
 
 class State:
@@ -73,7 +75,6 @@ class State:
         gc.set_threshold(*self._gc)
         gc.enable()
         sys.setrecursionlimit(self._recursion)
-        random.seed()
         isolation.reseed()
         if len(sys.modules) != self._modules:  # the libraries that came with them are bounded in the next job
             self._modules = len(sys.modules)

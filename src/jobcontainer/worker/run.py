@@ -10,11 +10,14 @@ from __future__ import annotations
 
 import builtins
 import contextlib
+import contextvars
 import json
 import os
 import sys
 import time
 import traceback
+from collections.abc import Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from jobcontainer.events import JobState
@@ -22,9 +25,9 @@ from jobcontainer.jobfile.loading import load_in_job
 from jobcontainer.pickling.job_main import missing_name
 from jobcontainer.storage.folder import JobFolder
 from jobcontainer.storage.result import qualified_name, write_raised, write_returned
-from jobcontainer.worker import isolation, limits, nested_multiprocessing, process_tree, reused_process
+from jobcontainer.worker import environment, isolation, limits, nested_multiprocessing, process_tree, reused_process
 from jobcontainer.worker.cpython_internals import run_exit_functions
-from jobcontainer.worker.environment import take_over
+from jobcontainer.worker.outcome import EXITED_WITHOUT_ERROR
 from jobcontainer.worker.reporting import display, log, progress
 
 if TYPE_CHECKING:
@@ -69,10 +72,11 @@ def run_order(order: Order, channel: Connection) -> None:
         isolation.accept_stop(_raise_stopped)
         log.redirect(folder.log_file, attempt=order.attempt)
         if order.environment is not None:
-            take_over(order.environment, options["threads"])
+            environment.take_over(order.environment, options["threads"])
         if options["threads"] is not None:
             limits.cap_threads(options["threads"])
-        os.environ.update(options["env"])
+        settings = order.environment.settings if order.environment is not None else order.settings
+        environment.set_for_job(options["env"], settings or {})
         if options["cwd"] is not None:
             os.chdir(options["cwd"])
 
@@ -108,17 +112,20 @@ def run_process(
         load: returns the process from its file; the default takes this process for the job's own.
     """
     process = value = None
+    this = os.getpid()
     try:
         prepare()
         progress.install(folder)
         display.install(folder)
         try:
             process = load(folder.process_file)
-            value = process.run()
+            value = _awaited(process.run())
         finally:
+            _leave_if_forked(this)
             vars(builtins).update(_BUILTINS)  # what user code did to them must not keep its result from being written
             display.finish()
         identity = write_returned(folder.result_file, value)
+        _leave_if_forked(this)
         end: dict[str, Any] = {"state": JobState.SUCCEEDED, "result_identity": identity}
     except BaseException as error:  # noqa: BLE001 -- whatever run() raises is its end
         end = _ended_by(error, folder)
@@ -134,6 +141,39 @@ def exit_process() -> NoReturn:
     finally:
         log.flush()
         os._exit(0)
+
+
+def _awaited(value: Any) -> Any:
+    """Return what a coroutine returns, any other value as it is; ``async def run`` and functions make one."""
+    if not _BUILTINS["isinstance"](value, Coroutine):  # user code may have changed that of builtins
+        return value
+    import asyncio  # noqa: PLC0415 -- it takes as long as a short job
+
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(value)
+    with ThreadPoolExecutor(1) as other:  # inline, in a notebook, whose own loop runs in this thread
+        return other.submit(contextvars.copy_context().run, asyncio.run, value).result()
+
+
+def _leave_if_forked(job: int) -> None:
+    """End a child that user code forked, as a child of a script ends; only the job's own process speaks for it.
+
+    Args:
+        job: the process id of the job.
+    """
+    if os.getpid() == job:
+        return
+    error, code = sys.exception(), 0
+    if isinstance(error, SystemExit):
+        code = _exited(error)["exit_code"]
+    elif error is not None:
+        error.__traceback__ = _without_our_frames(error.__traceback__)
+        traceback.print_exception(error)
+        code = 1
+    log.flush()
+    os._exit(code)
 
 
 def _ended_by(error: BaseException, folder: JobFolder) -> dict[str, Any]:
@@ -167,7 +207,10 @@ def _exited(error: SystemExit) -> dict[str, Any]:
         with contextlib.suppress(Exception):
             print(code, file=sys.stderr)  # noqa: T201 -- as the interpreter does it
         code = 1
-    return {"state": JobState.CRASHED, "exit_code": (code or 0) & 0xFF, "exit_argument": _text_of(error)}
+    ended: dict[str, Any] = {"exit_code": (code or 0) & 0xFF, "exit_argument": _text_of(error)}
+    if ended["exit_code"]:
+        return ended | {"state": JobState.CRASHED}
+    return ended | {"state": JobState.FAILED, "error_type": "SystemExit", "error_message": EXITED_WITHOUT_ERROR}
 
 
 def _text_of(error: BaseException) -> str:

@@ -181,4 +181,5 @@ def _environment(task: JobTask, folder: JobFolder) -> Environment:
         sys_path=(*here.sys_path, *added),
         environ={**portable, **here.environ},
         log_level=theirs.log_level,
+        settings=theirs.settings,
     )

@@ -4,10 +4,10 @@ A keeper is the one worker of a private loky executor, never of the reusable one
 only call, :func:`jobcontainer.worker.keeper.serve`, lasts as long as it does. Orders, and how they ended, go over its
 lifeline, a pair of sockets, in a tenth of the time that loky's queues and their threads take.
 
-States: *starting*, while joblib is imported and the worker's process is made; *serving*; *ending*, while the executor
-shuts down; *ended*. Each keeper has one thread here, which takes it through all of them: it starts the executor,
-receives what the keeper sends, shuts the executor down and reports the end. An interrupt, which Python raises in the
-main thread, so can't cut a start in two. The other methods are called from any thread.
+States: *starting*, while the worker's process is made; *serving*; *ending*, while the executor shuts down; *ended*.
+Each keeper has one thread here, which takes it through all of them: it starts the executor, receives what the keeper
+sends, shuts the executor down and reports the end. An interrupt, which Python raises in the main thread, so can't cut a
+start in two. The other methods are called from any thread.
 
 Who ends what: :meth:`KeeperProcess.end` asks the keeper to end; :meth:`KeeperProcess.kill` ends the lifeline, on which
 the keeper kills all below it and exits, and has loky kill the keeper in case it does not. A child that user code forks
@@ -22,12 +22,20 @@ import os
 import secrets
 import signal
 import socket
+import sys
 import threading
 from multiprocessing import resource_tracker
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from jobcontainer.worker import MARK, keeper, limits, process_tree
-from jobcontainer.worker.cpython_internals import call_at_exit, children_allowed, come_first_at_exit, forget_siblings
+from jobcontainer.worker.cpython_internals import (
+    call_at_exit,
+    children_allowed,
+    come_first_at_exit,
+    exit_waits_for_others,
+    forget_siblings,
+)
 from jobcontainer.worker.keeper_protocol import CancelJob, EndKeeper, JobEnded, RunJob, SetEnvironment
 
 if TYPE_CHECKING:
@@ -36,9 +44,13 @@ if TYPE_CHECKING:
     from multiprocessing.connection import Connection
 
     from jobcontainer.events import Outcome
-    from jobcontainer.worker.keeper_protocol import Order, ToKeeper
+    from jobcontainer.worker.keeper_protocol import Order, ToEngine, ToKeeper
 
+_STANDARD_ERROR: Final = 2  # the last of the standard descriptors
 _REASON_SECONDS: Final = 5.0  # until loky knows how a keeper died whose lifeline has ended
+
+_EXIT_LOOK_SECONDS: Final = 0.2
+_EXIT_LOOKS: Final = 2  # so that our own exit calls, which end keepers in order, come first where they can
 
 _lifelines: set[Connection] = set()
 _lifelines_lock = threading.RLock()
@@ -46,9 +58,20 @@ _lifelines_lock = threading.RLock()
 
 def available_cpus() -> int:
     """Return how many CPUs this process may really use: by its affinity, its cgroup, and ``LOKY_MAX_CPU_COUNT``."""
-    from joblib.externals.loky import cpu_count  # noqa: PLC0415 -- takes a quarter of a second, and numpy with it
+    return int(_loky().cpu_count())
 
-    return int(cpu_count())
+
+def _loky() -> Any:
+    """Import loky; first in the thread that wants a keeper, not in the keeper's own.
+
+    Were joblib imported in the background, user code that imports a submodule of it or of numpy meanwhile could find
+    that half made: Python locks a submodule that is imported first before its package, and a package before the
+    submodules that it imports.
+    """
+    import joblib  # noqa: F401, PLC0415 -- takes a quarter of a second, and numpy with it; before its submodule
+    from joblib.externals import loky  # noqa: PLC0415 -- as above
+
+    return loky
 
 
 class KeeperListener(Protocol):
@@ -67,7 +90,6 @@ class KeeperProcess:
     Attributes:
         has_started: set when the keeper's process was made, or could not be.
         was_made: whether it was.
-        owner: the process that it serves.
     """
 
     def __init__(self, preload: Sequence[str], *, forks: bool, threads: Callable[[], int]) -> None:
@@ -79,8 +101,7 @@ class KeeperProcess:
         self._preload, self._forks = tuple(preload), forks
         self._threads = threads  # of the numerical libraries that it loads; to ask may import loky
         self._mark = secrets.token_hex(8)
-        self.was_made = self._has_run_jobs = self._is_killed = False
-        self.owner = os.getpid()
+        self.was_made = self._has_run_jobs = self._is_killed = self._is_busy = False
         self._sending = threading.Lock()
         self._environment = ""  # the digest of the one that was sent last
         self._listener: KeeperListener | None = None
@@ -88,16 +109,19 @@ class KeeperProcess:
         self._has_ended = False
         self.has_started = threading.Event()
         with _lifelines_lock:
+            _open_standard_descriptors()
             self._lifeline, self._keeper_end = multiprocessing.Pipe()
             _lifelines.update((self._lifeline, self._keeper_end))
         self._thread = threading.Thread(target=self._live, name="jobcontainer-keeper", daemon=True)
 
     def start(self, at_exit: Callable[[], object]) -> None:
-        """Start it, and return at once; a RuntimeError where the interpreter exits and starts no thread any more.
+        """Import loky, start it, and return; a RuntimeError where the interpreter exits and starts no thread any more.
 
         Args:
             at_exit: ends the keeper when the interpreter exits, before loky joins its threads, and waits for jobs.
         """
+        with contextlib.suppress(Exception):  # the thread fails for it too, and reports it
+            _loky()
         call_at_exit(at_exit, last=True)
         try:
             self._thread.start()
@@ -113,6 +137,7 @@ class KeeperProcess:
 
     def run(self, order: Order) -> None:
         """Have the keeper run a job; where it died, its end will be reported, and the job has not started."""
+        self._is_busy = True
         environment = order.environment
         if environment is not None and environment.digest != self._environment:
             self._environment = environment.digest
@@ -183,9 +208,7 @@ class KeeperProcess:
             self._listener.keeper_ended(self, reason)
 
     def _executor(self) -> Any:
-        from joblib.externals.loky import ProcessPoolExecutor  # noqa: PLC0415 -- as in available_cpus
-
-        return ProcessPoolExecutor(
+        return _loky().ProcessPoolExecutor(
             max_workers=1,
             initializer=keeper.begin,
             initargs=(self._keeper_end, self._preload, self._forks),
@@ -199,24 +222,37 @@ class KeeperProcess:
         left the notebook's session. The tracker, which unblocks SIGINT when it starts, must be there before.
         """
         resource_tracker.ensure_running()
-        with _sigint_blocked(), children_allowed():
+        with _sigint_blocked(), children_allowed(), _standard_streams_open():
             if self._is_killed:
                 raise RuntimeError("the engine was closed")
             call: Future[None] = executor.submit(keeper.serve)
         self.was_made = True
-        come_first_at_exit()
+        if not come_first_at_exit():  # loky is joining its threads, and nobody else will end the keeper before that
+            self.kill()
         return call
 
     def _receive(self) -> bool:
         """Receive what the keeper sends, until its end; return whether it ended because it was asked to."""
         try:
-            while isinstance(message := self._lifeline.recv(), JobEnded):
-                self._has_run_jobs = True
-                if self._listener is not None:
+            while isinstance(message := self._next_message(), JobEnded):
+                self._has_run_jobs, self._is_busy = True, False
+                if self._listener is not None:  # which may have another job for this keeper
                     self._listener.job_ended(self, message.number, message.outcome)
         except (EOFError, OSError):
             return False
         return True
+
+    def _next_message(self) -> ToEngine:
+        """Receive a message; let the keeper end where the interpreter exits and others wait for the keeper first."""
+        looks = 0
+        while not self._lifeline.poll(_EXIT_LOOK_SECONDS):
+            looks = looks + 1 if exit_waits_for_others() else 0
+            if looks == _EXIT_LOOKS and not self._is_busy:
+                self.end()
+            elif looks >= _EXIT_LOOKS and hasattr(sys, "ps1"):  # an interactive session waits for no job
+                self.kill()
+        message: ToEngine = self._lifeline.recv()
+        return message
 
     def _why_it_died(self, call: Future[None]) -> str:
         if self._is_killed:
@@ -253,6 +289,31 @@ def _sigint_blocked() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _open_standard_descriptors() -> None:
+    """Open those from 0 to 2 that are closed, as where this process was started with ``<&-``, on nothing.
+
+    In a new process they are the standard three, whatever has got their numbers here in the meantime.
+    """
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= _STANDARD_ERROR:
+        os.set_inheritable(descriptor, True)  # noqa: FBT003 -- it takes no names
+    os.close(descriptor)
+
+
+@contextlib.contextmanager
+def _standard_streams_open() -> Iterator[None]:
+    """Put something in the place of a stream that can't be flushed, as loky does before it starts a process."""
+    closed = {name: stream for name in ("stdout", "stderr") if not _is_open(stream := getattr(sys, name))}
+    with contextlib.ExitStack() as stack:
+        for name, stream in closed.items():
+            setattr(sys, name, stack.enter_context(Path(os.devnull).open("w")))
+            stack.callback(setattr, sys, name, stream)
+        yield
+
+
+def _is_open(stream: Any) -> bool:
+    return stream is not None and not getattr(stream, "closed", False)
 
 
 def _give_up_lifelines() -> None:

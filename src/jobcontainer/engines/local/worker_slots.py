@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import os
 import sys
 import threading
 from collections import deque
@@ -29,6 +28,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Final
 
 from jobcontainer.engines.local.keeper_process import KeeperProcess, available_cpus
+from jobcontainer.worker.forked_child import BoundToProcess, renew_in_forked_child
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -42,10 +42,11 @@ FORKS: Final = sys.platform == "linux"
 """Whether keepers fork the jobs' processes where nobody says otherwise."""
 
 
-class WorkerSlots:
+class WorkerSlots(BoundToProcess):
     """What an engine consists of; alive while a job runs, also when the engine is not."""
 
     def __init__(self, size: int | None, preload: Sequence[str], *, forks: bool) -> None:
+        super().__init__()
         self._given_size, self._preload, self._forks = size, tuple(preload), forks
         self._keepers: dict[KeeperProcess, Attempt | None] = {}
         self._queue: deque[Attempt] = deque()
@@ -53,7 +54,6 @@ class WorkerSlots:
         self._lock = threading.RLock()
         self._numbers = itertools.count(1)
         self._closed = self._abandoned = False
-        self._owner = os.getpid()
 
     @cached_property
     def size(self) -> int:
@@ -74,8 +74,7 @@ class WorkerSlots:
 
     def submit(self, attempt: Attempt) -> Future[Outcome]:
         """Run a job as soon as a slot is free; a RuntimeError where the engine was closed, or made before a fork."""
-        if os.getpid() != self._owner:
-            raise RuntimeError("This process was forked from the one that made the engine: make a new JobPool here.")
+        self.refuse_if_inherited()
         with self._lock:
             if self._closed:
                 raise RuntimeError("The engine was closed: make a new JobPool.")
@@ -94,6 +93,8 @@ class WorkerSlots:
 
     def cancel(self, job_id: str) -> None:
         """End a job, politely first."""
+        if self.is_inherited:
+            return
         with self._lock:
             queued = [attempt for attempt in self._queue if attempt.folder.id == job_id]
             for attempt in queued:
@@ -103,7 +104,7 @@ class WorkerSlots:
 
     def close(self) -> None:
         """Cancel everything, and end the keepers."""
-        if os.getpid() != self._owner:
+        if self.is_inherited:
             return
         with self._lock:
             self._closed = True
@@ -123,8 +124,9 @@ class WorkerSlots:
 
     def abandon(self) -> None:
         """Close when the last job has ended; called by the garbage collector, wherever it strikes."""
-        self._abandoned = True
-        self._close_if_abandoned()
+        if not self.is_inherited:
+            self._abandoned = True
+            self._close_if_abandoned()
 
     def job_ended(self, keeper: KeeperProcess, number: int, outcome: Outcome) -> None:
         """Free the slot of a job that has ended."""
@@ -229,7 +231,7 @@ def _take_spare() -> KeeperProcess | None:
     global _spare
     with _spare_lock:
         spare, _spare = _spare, None
-    return spare if spare is not None and spare.owner == os.getpid() else None
+    return spare
 
 
 def _close_all() -> None:
@@ -239,3 +241,13 @@ def _close_all() -> None:
         spare.join()
     for slots in list(_open):
         slots.close()
+
+
+def _forget() -> None:
+    """Have nothing of the parent's: its engines close there, and its spare keeper serves it."""
+    global _spare, _spare_lock  # another thread may have held the lock at the fork
+    _open.clear()
+    _spare, _spare_lock = None, threading.Lock()
+
+
+renew_in_forked_child(_forget)

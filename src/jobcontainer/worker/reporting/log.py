@@ -29,7 +29,12 @@ _TRACE_NUMBER = 50  # where a program that closes 0 to 2 does not hit it
 
 
 def prepare_streams() -> None:
-    """Make Python's and C's streams hold nothing back; once in a keeper, its jobs inherit it."""
+    """Make Python's streams those of the descriptors 0 to 2, and let output hold nothing back; once in a keeper.
+
+    Its jobs inherit them. What multiprocessing opens as standard input has another descriptor, which they close.
+    """
+    sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115 -- a descriptor, for good
+    sys.__stdin__ = sys.stdin  # type: ignore[misc]  # as the next two
     for number, name in ((1, "stdout"), (2, "stderr")):
         raw = io.FileIO(number, "w", closefd=False)
         raw.name = f"<{name}>"

@@ -1,0 +1,227 @@
+"""Settings of the notebook's process that its jobs have too: what code set in Python and in libraries by a call.
+
+:func:`capture` reads them in the process that submits; only of libraries that are loaded there, and only what plain
+data can say. :func:`apply` sets them in the job: at once where a library is loaded, else when the job imports it, so
+that nothing is imported for them.
+"""
+
+from __future__ import annotations
+
+import builtins
+import contextlib
+import logging
+import re
+import sys
+import warnings
+from collections.abc import Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
+
+from jobcontainer.worker.reporting.import_hooks import Hooks
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+_DECIMAL: Final = ("prec", "rounding", "Emin", "Emax", "capitals", "clamp")
+_OF_THE_DISPLAY: Final = ("backend", "interactive", "toolbar", "webagg", "timezone")  # rcParams of a place, not a style
+_NUMBERS: Final = (type(None), bool, int, float)
+
+_hooks = Hooks()
+_category_hooks = Hooks()
+
+
+def capture() -> dict[str, Any]:
+    """Return the settings of this process, by the module whose they are, as data that JSON can carry."""
+    found: dict[str, Any] = {}
+    for name, (read, _) in _SETTINGS.items():
+        module = sys.modules.get(name)
+        if module is not None:
+            with contextlib.suppress(Exception):  # a library that is half imported, or of another version
+                found[name] = read(module)
+    return {name: settings for name, settings in found.items() if settings}
+
+
+def apply(settings: Mapping[str, Any]) -> None:
+    """Make the settings those of this process; libraries that are not loaded get them when they are imported."""
+    _hooks.undo()
+    _category_hooks.undo()
+    for name, content in settings.items():
+        if name in _SETTINGS:
+            _hooks.when_imported(name, partial(_set, _SETTINGS[name][1], content))
+
+
+def _set(write: Callable[[Any, Any], object], content: Any, module: Any) -> None:
+    with contextlib.suppress(Exception):  # a library of another version; the job goes on with its own settings
+        write(module, content)
+
+
+# --- Python's own ---------------------------------------------------------------------------------------------------
+
+
+def _read_filters(_module: Any) -> list[list[Any]]:
+    """Return the warning filters: action, message, category, module and line, the first one first."""
+    filters: Any = warnings.filters  # the categories are classes
+    return [
+        [action, _pattern(message), f"{category.__module__}:{category.__qualname__}", _pattern(module), line]
+        for action, message, category, module, line in filters
+    ]
+
+
+def _pattern(given: Any) -> str:
+    if given is None:
+        return ""
+    return re.escape(given) + r"\Z" if isinstance(given, str) else str(given.pattern)
+
+
+def _write_filters(_module: Any, filters: Sequence[Sequence[Any]]) -> None:
+    warnings.resetwarnings()
+    later: dict[str, list[Sequence[Any]]] = {}
+    for one in filters:
+        if not _add_filter(one, append=True):  # its category is not loaded, so nobody can warn with it yet
+            later.setdefault(one[2].partition(":")[0], []).append(one)
+    for name, ones in later.items():
+        _category_hooks.when_imported(name, partial(_insert_filters, ones))
+
+
+def _insert_filters(filters: Sequence[Sequence[Any]], _module: Any) -> None:
+    for one in reversed(filters):
+        _add_filter(one)
+
+
+def _add_filter(one: Sequence[Any], *, append: bool = False) -> bool:
+    action, message, category, module, line = one
+    home, _, name = category.partition(":")
+    found = getattr(builtins if home == "builtins" else sys.modules.get(home), name, None)
+    if found is not None:
+        warnings.filterwarnings(action, message, found, module, line, append=append)
+    return found is not None
+
+
+def _read_levels(_module: Any) -> dict[str, Any]:
+    """Return the levels of the loggers that have one of their own; the root's is part of the environment."""
+    loggers = dict(logging.Logger.manager.loggerDict)
+    return {
+        "levels": {name: one.level for name, one in loggers.items() if isinstance(one, logging.Logger) and one.level},
+        "disabled": logging.Logger.manager.disable,
+    }
+
+
+def _write_levels(_module: Any, settings: Mapping[str, Any]) -> None:
+    for name, level in settings["levels"].items():
+        logging.getLogger(name).setLevel(level)
+    logging.disable(settings["disabled"])
+
+
+def _read_decimal(decimal: Any) -> dict[str, Any]:
+    context = decimal.getcontext()
+    if all(getattr(context, name) == getattr(decimal.DefaultContext, name) for name in _DECIMAL) and (
+        context.traps == decimal.DefaultContext.traps
+    ):
+        return {}
+    traps = [signal.__name__ for signal, traps in context.traps.items() if traps]
+    return {name: getattr(context, name) for name in _DECIMAL} | {"traps": traps}
+
+
+def _write_decimal(decimal: Any, settings: Mapping[str, Any]) -> None:
+    traps = [getattr(decimal, name) for name in settings["traps"]]
+    decimal.setcontext(decimal.Context(**{**settings, "traps": traps}))
+
+
+# --- libraries ------------------------------------------------------------------------------------------------------
+
+
+def _read_numpy(numpy: Any) -> dict[str, Any]:
+    return {"errors": numpy.geterr(), "printing": _plain_items(numpy.get_printoptions().items())}
+
+
+def _write_numpy(numpy: Any, settings: Mapping[str, Any]) -> None:
+    numpy.seterr(**settings["errors"])
+    numpy.set_printoptions(**{name: _value_of(data) for name, data in settings["printing"].items()})
+
+
+def _read_pandas(pandas: Any) -> dict[str, Any]:
+    return _plain_items(_options_in(pandas.options.d))  # to ask for them one by one takes longer than a submission
+
+
+def _options_in(options: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the full names of the options, and their values; a group of them is a dict."""
+    for name, value in options.items():
+        if isinstance(value, dict):
+            yield from _options_in(value, f"{above}{name}.")
+        else:
+            yield above + name, value
+
+
+def _write_pandas(pandas: Any, settings: Mapping[str, Any]) -> None:
+    for name, data in settings.items():
+        with contextlib.suppress(Exception):  # an option that this version does not have
+            if pandas.get_option(name) != (value := _value_of(data)):
+                pandas.set_option(name, value)
+
+
+def _read_matplotlib(matplotlib: Any) -> dict[str, Any]:
+    """Return the parameters that differ from matplotlib's own defaults, as the dicts have them, without a check."""
+    default = dict(dict.items(matplotlib.rcParamsDefault))
+    changed = {name: value for name, value in dict.items(matplotlib.rcParams) if value != default.get(name)}
+    return _plain_items((name, value) for name, value in changed.items() if not name.startswith(_OF_THE_DISPLAY))
+
+
+def _write_matplotlib(matplotlib: Any, settings: Mapping[str, Any]) -> None:
+    for name, data in settings.items():
+        with contextlib.suppress(Exception):  # a parameter that this version does not have
+            value = _value_of(data)
+            matplotlib.rcParams[name] = matplotlib.cycler(**value) if isinstance(value, dict) else value
+
+
+def _plain_items(items: Any) -> dict[str, Any]:
+    """Return the items whose values are plain data, ``"{:.2f}".format`` and cyclers included."""
+    found = {}
+    for name, value in items:
+        with contextlib.suppress(TypeError):
+            found[name] = _plain(value)
+    return found
+
+
+def _plain(value: Any) -> Any:
+    """Return a value as JSON has it.
+
+    Raises:
+        TypeError: it can't be said in plain data, as a function can't.
+    """
+    if isinstance(value, str):
+        return str.__str__(value)  # that of an enum too
+    if type(value) in _NUMBERS:
+        return value
+    if isinstance(value, (int, float)):
+        return float(value)
+    if isinstance(value, (list, tuple)):
+        items = [_plain(item) for item in value]
+        return {"tuple": items} if isinstance(value, tuple) else items
+    if getattr(value, "__name__", "") == "format" and type(getattr(value, "__self__", None)) is str:
+        return {"format": value.__self__}
+    if hasattr(value, "by_key"):
+        return {"items": {name: _plain(items) for name, items in value.by_key().items()}}
+    raise TypeError(f"{value!r} is no plain data")
+
+
+def _value_of(data: Any) -> Any:
+    if isinstance(data, list):
+        return [_value_of(item) for item in data]
+    if not isinstance(data, Mapping):
+        return data
+    if "tuple" in data:
+        return tuple(map(_value_of, data["tuple"]))
+    return data["format"].format if "format" in data else data["items"]
+
+
+_SETTINGS: Final[dict[str, tuple[Callable[[Any], Any], Callable[[Any, Any], object]]]] = {
+    "sys": (lambda module: module.getrecursionlimit(), lambda module, limit: module.setrecursionlimit(limit)),
+    "warnings": (_read_filters, _write_filters),
+    "logging": (_read_levels, _write_levels),
+    "decimal": (_read_decimal, _write_decimal),
+    "numpy": (_read_numpy, _write_numpy),
+    "pandas": (_read_pandas, _write_pandas),
+    "sklearn": (lambda module: module.get_config(), lambda module, config: module.set_config(**config)),
+    "matplotlib": (_read_matplotlib, _write_matplotlib),
+}
+"""How the settings of each module are read, and set."""

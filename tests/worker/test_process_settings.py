@@ -1,0 +1,173 @@
+"""Settings of Python and of libraries, taken in one process and set in another."""
+
+from __future__ import annotations
+
+import decimal
+import json
+import logging
+import subprocess
+import sys
+import textwrap
+import warnings
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+import pytest
+import sklearn
+from sklearn.exceptions import ConvergenceWarning
+
+from jobcontainer import JobPool
+from jobcontainer.worker import process_settings
+
+
+@pytest.fixture
+def settled():
+    """Put every setting back that a test changes."""
+    with (
+        warnings.catch_warnings(),
+        np.errstate(),
+        np.printoptions(),
+        decimal.localcontext(),
+        mpl.rc_context(),
+        sklearn.config_context(),
+        pd.option_context("display.max_rows", 60, "display.float_format", None),
+    ):
+        limit = sys.getrecursionlimit()
+        yield
+        sys.setrecursionlimit(limit)
+        logging.disable(logging.NOTSET)
+        logging.getLogger("of.a.library").setLevel(logging.NOTSET)
+
+
+@pytest.fixture(scope="module")
+def pool(tmp_path_factory):
+    with JobPool(1, store=tmp_path_factory.mktemp("store")) as pool:
+        yield pool
+
+
+def set_recursion():
+    sys.setrecursionlimit(4321)
+
+
+def set_filter():
+    warnings.filterwarnings("ignore", "hush", RuntimeWarning, "some_module", 5)
+
+
+def set_levels():
+    logging.getLogger("of.a.library").setLevel(logging.DEBUG)
+
+
+def disable_logging():
+    logging.disable(logging.INFO)
+
+
+def set_decimal():
+    decimal.getcontext().prec = 5
+    decimal.getcontext().traps[decimal.Inexact] = True
+
+
+def set_errors():
+    np.seterr(over="raise", divide="ignore")
+
+
+def set_printing():
+    np.set_printoptions(precision=3, suppress=True, legacy="1.25")
+
+
+def set_pandas():
+    pd.set_option("display.max_rows", 7)
+    pd.options.display.float_format = "{:.1f}".format
+
+
+def set_sklearn():
+    sklearn.set_config(transform_output="pandas", display="text")
+
+
+def set_matplotlib():
+    mpl.rcParams["lines.linewidth"] = 4.5
+    mpl.rcParams["axes.prop_cycle"] = mpl.cycler(color=["r", "g"], linestyle=["-", ":"])
+    mpl.rcParams["legend.loc"] = (0.5, 0.25)
+
+
+FILTERS = "[(a, m and m.pattern, c, o and o.pattern, n) for a, m, c, o, n in warnings.filters if n == 5]"
+PARAMETERS = (
+    "[mpl.rcParams[name] for name in ('lines.linewidth', 'legend.loc')] + list(mpl.rcParams['axes.prop_cycle'])"
+)
+SETTINGS = {
+    set_recursion: ("import sys", "sys.getrecursionlimit()"),
+    set_filter: ("import warnings", FILTERS),
+    set_levels: ("import logging", "logging.getLogger('of.a.library').level"),
+    disable_logging: ("import logging", "logging.getLogger('anybody').isEnabledFor(20), logging.root.manager.disable"),
+    set_decimal: ("import decimal", "(decimal.getcontext().prec, decimal.getcontext().traps[decimal.Inexact])"),
+    set_errors: ("import numpy as np", "np.geterr()"),
+    set_printing: ("import numpy as np", "str(np.array([1.23456, 1e-9]))"),
+    set_pandas: ("import pandas as pd", "(pd.get_option('display.max_rows'), repr(pd.Series([1.25])))"),
+    set_sklearn: ("import sklearn", "sklearn.get_config()"),
+    set_matplotlib: ("import matplotlib as mpl", PARAMETERS),
+}
+
+
+class Looks:
+    def __init__(self, imports, expression):
+        self.imports, self.expression = imports, expression
+
+    def run(self):
+        names = {}
+        exec(self.imports, names)  # noqa: S102 -- a library that the process file does not name
+        return eval(self.expression, names)  # noqa: S307 -- as above
+
+
+@pytest.mark.usefixtures("settled")
+@pytest.mark.parametrize("isolation", ["fresh", "reuse"])
+@pytest.mark.parametrize("change", SETTINGS, ids=lambda change: change.__name__)
+def test_a_setting_follows_the_job(pool, change, isolation):
+    """What is set when the job is submitted holds in it, and what was before it does where that is put back."""
+    look, sender = Looks(*SETTINGS[change]), pool.with_options(isolation=isolation)
+    before = look.run()
+    assert sender.submit(look).result() == before
+    change()
+    assert look.run() != before
+    assert sender.submit(look).result() == look.run()
+
+
+@pytest.mark.usefixtures("settled")
+def test_a_category_of_a_library_holds_once_the_job_imports_it(pool):
+    """A filter for a category of warnings is set when its module is loaded; none is imported for it."""
+    warnings.simplefilter("error", ConvergenceWarning)
+    assert not pool.submit(Looks("import sys", "'sklearn' in sys.modules")).result()
+    action = "warnings.filters[[f[2] for f in warnings.filters].index(e.ConvergenceWarning)][0]"
+    assert pool.submit(Looks("import warnings, sklearn.exceptions as e", action)).result() == "error"
+
+
+@pytest.mark.usefixtures("settled")
+def test_settings_are_plain_data():
+    """They go through any pipe as JSON, and come out the same; what JSON can't say is left out."""
+    for change in SETTINGS:
+        change()
+    np.set_printoptions(formatter={"float": "{:.1f}".format})
+    pd.options.display.float_format = lambda number: f"<{number}>"
+    captured = process_settings.capture()
+    assert json.loads(json.dumps(captured)) == captured
+    assert "display.float_format" not in captured["pandas"]
+    assert "formatter" not in captured["numpy"]["printing"]
+
+
+def test_only_what_is_loaded_is_asked():
+    """To take the settings imports nothing, and a module that only has a library's name costs nothing."""
+    script = """
+        import sys, types
+        sys.modules["numpy"] = types.ModuleType("numpy")
+        sys.modules["pandas"] = types.ModuleType("pandas")
+        from jobcontainer.worker import process_settings
+        before = set(sys.modules)
+        captured = process_settings.capture()
+        print(set(sys.modules) - before, sorted(captured))
+        process_settings.apply(captured | {"sklearn": {"no such": 1}, "unknown": 2})
+        print(set(sys.modules) - before)
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, check=True)
+    said, last = done.stdout.splitlines()
+    assert said.startswith("set() ['logging', 'sys', 'warnings'")
+    assert last == "set()"
+    assert done.stderr == ""
