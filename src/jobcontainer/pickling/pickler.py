@@ -59,14 +59,11 @@ def _without_pickler(reduce: Callable[[Any], Any]) -> Callable[[Pickler, Any], A
 
 
 def _named(reduce: Callable[[Any], Any]) -> Callable[[Pickler, Any], Any]:
-    """Note the module by which pickle may find an object: its own, and not only that of its class."""
-
-    def noted(pickler: Pickler, obj: Any) -> Any:
-        if isinstance(obj.__module__, str):
-            pickler.modules.add(obj.__module__)
+    def named(pickler: Pickler, obj: Any) -> Any:
+        pickler.note_module(obj)
         return reduce(obj)
 
-    return noted
+    return named
 
 
 class Pickler(cloudpickle_internals.BasePickler):
@@ -110,6 +107,12 @@ class Pickler(cloudpickle_internals.BasePickler):
     def define(self, obj: object, definition: Definition) -> tuple[Any, ...]:
         """Reduce a definition to what makes it; what fills it follows when all are made that belong to it."""
         return self._definitions.reduced(obj, definition)
+
+    def note_module(self, obj: Any) -> None:
+        """Note the module by which pickle may find an object: its own, and not only that of its class."""
+        name = getattr(obj, "__module__", None)
+        if isinstance(name, str):
+            self.modules.add(name)
 
     def _instance(self, obj: Any) -> Any:
         """Leave an object to pickle, but for one whose class is not filled yet."""
@@ -189,13 +192,12 @@ class Pickler(cloudpickle_internals.BasePickler):
 
     def _described(self, obj: Any) -> Any:
         """Reduce a descriptor or a cached function."""
-        if isinstance(getattr(obj, "__module__", None), str):
-            self.modules.add(obj.__module__)
+        self.note_module(obj)
         reduced = DEFINITIONS.get(type(obj), descriptor_by_value)(obj)
         return self.define(obj, reduced) if isinstance(reduced, Definition) else reduced
 
     def _builtin(self, function: types.BuiltinFunctionType) -> Any:
-        self.modules.add(function.__module__)
+        self.note_module(function)
         return NotImplemented
 
     def _bound(self, obj: Any) -> Any:
