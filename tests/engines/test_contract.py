@@ -459,9 +459,11 @@ random = types.SimpleNamespace(seed=1, set_seed=lambda seed: setattr(random, "se
 @pytest.mark.not_promised(inline="the generators are the caller's", dask="test_local has it", dask_remote="as well")
 def test_no_two_jobs_draw_the_same_numbers_of_libraries_that_are_warm(engine, store, tmp_path, monkeypatch):
     """The generators of torch and tensorflow, imported before the job came, are seeded freshly in each job."""
-    (tmp_path / "torch.py").write_text(TORCH)
-    (tmp_path / "tensorflow.py").write_text(TENSORFLOW)
-    monkeypatch.syspath_prepend(str(tmp_path))
+    installed = tmp_path / "site-packages"
+    installed.mkdir()
+    (installed / "torch.py").write_text(TORCH)
+    (installed / "tensorflow.py").write_text(TENSORFLOW)
+    monkeypatch.syspath_prepend(str(installed))
     own = LokyEngine(1, preload=["torch", "tensorflow"], forks=engine._worker_slots._forks)
 
     def draw():
