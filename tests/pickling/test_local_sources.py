@@ -795,6 +795,21 @@ def test_installed_packages_never_travel(path):
         assert not is_local(name), name
 
 
+def test_packages_that_helpers_import_are_named(beside, path):
+    """They are imported by the job as well, so their versions count; those that are not imported here have none."""
+    beside("helper_gg", "from package_gg import part\ndef f():\n    import pandas as pd, absent\n    return pd")
+    beside("package_gg/__init__", "")
+    beside("package_gg/part", "from numpy import array")
+    import helper_gg  # noqa: PLC0415 -- written just now
+    import pandas  # noqa: F401, ICN001, PLC0415 -- in the notebook by another way
+
+    Serializer.serialize_to_file(Calls(helper_gg.f), path)
+    assert {"numpy", "pandas"} <= set(Serializer.inspect(path).packages)
+    assert named_in(path) == ("helper_gg", "package_gg", "package_gg.part")
+    write_file(helper_gg.f, path, kind="result")
+    assert set(Serializer.inspect(path).packages) == set()
+
+
 def test_what_is_installed_to_be_edited_does_not_travel_either(tmp_path, monkeypatch):
     """Neither what a ``.pth`` file puts on the path, nor what setuptools' finders map; what lies beside it does."""
     project, site = tmp_path / "project", tmp_path / "site-packages"

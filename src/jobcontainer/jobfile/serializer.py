@@ -19,7 +19,7 @@ from jobcontainer.jobfile.reader import FileReader
 from jobcontainer.jobfile.writer import FileWriter
 from jobcontainer.pickling import source_importer
 from jobcontainer.pickling.diagnosis import explained
-from jobcontainer.pickling.local_sources import local_modules, with_imports
+from jobcontainer.pickling.local_sources import Sources, local_modules, with_imports
 from jobcontainer.pickling.pickler import Pickler
 from jobcontainer.pickling.size_warning import warn_if_large
 from jobcontainer.pickling.source_code import carried_sources
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from jobcontainer.jobfile.identity import FileIdentity
     from jobcontainer.jobfile.info import FileInfo
     from jobcontainer.pickling.package_versions import Distribution
-    from jobcontainer.pickling.source_importer import LocalModule
 
 Kind = Literal["process", "result", "error", "object"]
 
@@ -173,9 +172,14 @@ def _write(obj: object, file_path: str | os.PathLike[str], kind: Kind) -> FileId
                 raise
             writer.discard()
             return error
-        modules, sources = _sources(pickler, kind)
+        beside = _sources(pickler, kind)
+        sources = carried_sources(pickler.files, pickler.classes, beside.texts)
         fields = info.header_fields(
-            obj, kind, by_value=pickler.by_value, modules=pickler.modules, local_modules=modules
+            obj,
+            kind,
+            by_value=pickler.by_value,
+            modules=pickler.modules | beside.imports,
+            local_modules=beside.modules,
         )
         identity, signature = writer.finish(fields, sources, pickler.buffers, signing.sign)
     except BaseException:
@@ -188,13 +192,10 @@ def _write(obj: object, file_path: str | os.PathLike[str], kind: Kind) -> FileId
     return identity
 
 
-def _sources(pickler: Pickler, kind: Kind) -> tuple[list[LocalModule], bytes]:
+def _sources(pickler: Pickler, kind: Kind) -> Sources:
     """Return the modules beside the notebook that a stream needs, and the sources that go with it.
 
     A result is opened where its classes are; so it names its modules and has no sources of them.
     """
     modules = local_modules(pickler.modules | pickler.unimported)
-    texts: dict[str, str] = {}
-    if modules and kind in {"process", "object"}:
-        modules, texts = with_imports(modules)
-    return modules, carried_sources(pickler.files, pickler.classes, texts)
+    return with_imports(modules) if kind in {"process", "object"} else Sources(modules, {}, set())

@@ -12,7 +12,7 @@ import importlib.util
 import sys
 from importlib.machinery import PathFinder
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from jobcontainer.errors import SerializationError
 from jobcontainer.pickling import source_importer
@@ -45,17 +45,29 @@ def local_modules(names: Iterable[str]) -> list[LocalModule]:
     return list(chosen.values())
 
 
-def with_imports(modules: Iterable[LocalModule]) -> tuple[list[LocalModule], dict[str, str]]:
-    """Add to modules those that they import, and read the sources of all.
+class Sources(NamedTuple):
+    """Modules beside the notebook that go with a process.
 
-    Returns:
-        The modules, and the source of each by its file.
+    Attributes:
+        modules: by name.
+        texts: the source of each by its file.
+        imports: the names of other modules that they import, as far as those are imported here.
+    """
+
+    modules: list[LocalModule]
+    texts: dict[str, str]
+    imports: set[str]
+
+
+def with_imports(modules: Iterable[LocalModule]) -> Sources:
+    """Add to modules those that they import, and read the sources of all.
 
     Raises:
         SerializationError: the source of one that is imported here can't be read.
     """
     found: dict[str, LocalModule] = {}
-    sources: dict[str, str] = {}
+    texts: dict[str, str] = {}
+    imports: set[str] = set()
     waiting = list(modules)
     while waiting:
         module = waiting.pop()
@@ -66,9 +78,11 @@ def with_imports(modules: Iterable[LocalModule]) -> tuple[list[LocalModule], dic
             continue
         found[module.name] = module
         if module.file:
-            sources[module.file] = text
-            waiting += local_modules(_imported_by(module, text))
-    return [found[name] for name in sorted(found)], sources
+            texts[module.file] = text
+            names = set(_imported_by(module, text))
+            imports |= names & sys.modules.keys()
+            waiting += local_modules(names)
+    return Sources([found[name] for name in sorted(found)], texts, imports - found.keys())
 
 
 def _with_packages(name: str) -> list[str]:
