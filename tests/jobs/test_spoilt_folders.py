@@ -1,4 +1,4 @@
-"""What a job does to its own folder costs that job alone: every reader comes to an end, with an answer or our own error.
+"""What a job does to its own folder costs that job alone: every reader returns, or raises an error of ours.
 
 The folders are spoilt by hypothesis, and by the table of what can stand in the place of a file. Beside each spoilt job
 lies a good one, of which everything must still be seen.
@@ -18,7 +18,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from jobcontainer import JobContainerError, JobPool, JobState, JobStore, cli
+from jobcontainer import JobContainerError, JobPool, JobState, JobStore, cli, progress
 from jobcontainer.events import Outcome
 from jobcontainer.storage.ending import lost
 from jobcontainer.storage.folder import StoreFolder
@@ -61,8 +61,6 @@ class Shows:
         self.text = text
 
     def run(self):
-        from jobcontainer import progress
-
         for _ in progress([1, 2], desc=self.text):
             print(self.text)
         return self.text
@@ -128,7 +126,9 @@ numbers = st.one_of(
     st.floats(),
     st.sampled_from([10**400, -(10**30), 2**63, math.nan, math.inf, 1e-320, 1e308, True, 1e18, 5e11]),
 )
-texts = st.one_of(st.text(max_size=20), st.sampled_from(["\ud800", "\0", "‮", "x" * 5000, "started", "queued", "lost"]))
+texts = st.one_of(
+    st.text(max_size=20), st.sampled_from(["\ud800", "\0", "\u202e", "x" * 5000, "started", "queued", "lost"])
+)
 plain = st.recursive(
     st.one_of(st.none(), st.booleans(), numbers, texts),
     lambda inner: st.one_of(st.lists(inner, max_size=4), st.dictionaries(texts, inner, max_size=4)),
@@ -198,7 +198,7 @@ contents = st.one_of(
 
 
 @settings(
-    max_examples=int(os.environ.get("JOBCONTAINER_EXAMPLES", "60")),
+    max_examples=int(os.environ.get("JOBCONTAINER_EXAMPLES", "30")),
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 @given(
@@ -225,13 +225,15 @@ IMPOSTORS = {
     "link to an endless device": lambda path: path.symlink_to("/dev/zero"),
     "gigabyte of zeros": lambda path: (path.touch(), os.truncate(path, 2**30)),
     "link to another job's": lambda path: path.symlink_to(
-        sorted(path.parent.parent.glob("2*"))[-1] / path.name if path.parent.name[0] == "2" else path.parent
+        max(path.parent.parent.glob("2*")) / path.name if path.parent.name[0] == "2" else path.parent
     ),
 }
 
 
 @pytest.mark.parametrize("name", FILES)
-@pytest.mark.parametrize("impostor", IMPOSTORS)
+@pytest.mark.parametrize(
+    "impostor", [pytest.param(name, marks=pytest.mark.slow if "gigabyte" in name else ()) for name in IMPOSTORS]
+)
 def test_anything_in_the_place_of_a_file_costs_that_job_alone(template, place, name, impostor):
     """Pipes, folders, links, devices and a gigabyte in one line: nobody waits for them, or reads all of them."""
     store, folder = fresh(template, place)
@@ -252,39 +254,36 @@ def test_a_result_that_is_a_link_to_another_job_s_is_none(template, place):
         JobStore(place).open(folder.id).result()
 
 
+def spoil_events(folder, number):
+    """Put something else where the watch looks for events, another thing for each number."""
+    match number % 5:
+        case 0:
+            folder.events_file.write_bytes(as_line({"event": "ended", "at": 10**400, "state": []}) + b"[" * 50_000)
+        case 1:
+            folder.record_file.unlink()
+            os.mkfifo(folder.events_file)
+        case 2:
+            folder.events_file.symlink_to(folder.events_file)
+        case 3:
+            folder.events_file.write_bytes(b'{"event": "started", "at": 1.0, "pid": 1, "attempt": 1e400}\n')
+        case 4:
+            shutil.rmtree(folder.path)
+
+
 def test_a_watch_sees_the_end_of_a_job_beside_spoilt_ones(template, place):
     """Whatever comes into the folders of others while they are watched, the watch goes on."""
     store, first = fresh(template, place)
-    folders = [first]
-    for number in range(12):
-        copy = store.job(f"20260101-00000{number % 10}.{number:06d}-Copy-abcdef")
-        shutil.copytree(first.path, copy.path)
-        folders.append(copy)
+    folders = [store.job(f"20260101-000000.{number:06d}-Copy-abcdef") for number in range(12)]
+    first.events_file.unlink()
     for folder in folders:
-        folder.events_file.unlink()
+        shutil.copytree(first.path, folder.path)
     handles = [JobStore(place).open(folder.id) for folder in folders]
     assert not any(handle.done() for handle in handles)
-    for number, folder in enumerate(folders[:-2]):
-        match number % 5:
-            case 0:
-                folder.events_file.write_bytes(as_line({"event": "ended", "at": 10**400, "state": []}) + b"[" * 50_000)
-            case 1:
-                folder.record_file.unlink()
-                os.mkfifo(folder.events_file)
-            case 2:
-                folder.events_file.symlink_to(folder.events_file)
-            case 3:
-                folder.events_file.write_bytes(b'{"event": "started", "at": 1.0, "pid": 1, "attempt": 1e400}\n')
-            case 4:
-                shutil.rmtree(folder.path)
-    new = {"event": "ended", "at": 1.0, "state": "succeeded", "usage": {"gpu": 1.0}, "attempt": 1, "new": [{}]}
-    folders[-2].events_file.write_bytes(as_line(new))
+    for number, folder in enumerate(folders[:-1]):
+        spoil_events(folder, number)
     folders[-1].append_event(Outcome(state=JobState.SUCCEEDED, at=1.0))
-    wait_for(lambda: all(handle.done() for handle in handles[-2:]))
-    assert [handle.state for handle in handles[-2:]] == [JobState.SUCCEEDED] * 2
-    wait_for(lambda: handles[4].done())
-    assert handles[4].state is JobState.LOST
-    for folder, handle in zip(folders, handles, strict=True):
-        if not handle.done():
-            shutil.rmtree(folder.path)
+    wait_for(handles[-1].done)
+    assert handles[-1].state is JobState.SUCCEEDED
+    for folder in folders:
+        shutil.rmtree(folder.path, ignore_errors=True)
     wait_for(lambda: all(handle.done() for handle in handles))

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
 
 import pytest
 
 from jobcontainer import CorruptFileError, JobPool, JobState, JobStore
 from jobcontainer.events import Outcome
+from jobcontainer.jobfile.atomic import write_whole
 from jobcontainer.storage.folder import JobFolder, StoreFolder
-from jobcontainer.storage.journal import Journal
+from jobcontainer.storage.journal import Journal, JournalEntry
 from jobcontainer.storage.jsonl import append_lines, read_lines
 
 
@@ -112,6 +115,95 @@ def test_a_pruned_job_leaves_no_line_behind(store):
     assert len(JobStore(store.path).prune(keep=1)) == 2
     assert {line["id"] for line in lines(store)} == {folder.id for folder in store.job_folders()}
     assert states(store) == [JobState.SUCCEEDED]
+
+
+def test_a_listing_writes_nothing_that_the_journal_has(store):
+    """It does not grow because somebody looks."""
+    states(store)
+    before = store.journal_file.read_bytes()
+    assert states(store) == [JobState.SUCCEEDED] * 3
+    assert store.journal_file.read_bytes() == before
+
+
+def test_a_journal_that_has_outgrown_its_jobs_is_written_anew(store, monkeypatch):
+    """By a listing: one line for each job that is there, and the same answer."""
+    monkeypatch.setattr("jobcontainer.storage.journal._FEW_LINES", 0)
+    Journal(store).add_submitted(
+        [JournalEntry(store.job(f"gone-{number}"), "Gone", 1.0, {"host": "here"}) for number in range(100)]
+    )
+    assert states(store) == [JobState.SUCCEEDED] * 3
+    assert [line["id"] for line in lines(store)] == store.job_ids()
+    assert states(store) == [JobState.SUCCEEDED] * 3
+
+
+def test_nobody_waits_for_whoever_writes_the_journal_anew(store):
+    """A process that holds the lock for ever, being stopped, keeps nobody from submitting, listing and pruning."""
+    lock = os.open(store.journal_file, os.O_RDWR)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    try:
+        with JobPool(engine="inline", store=store.path) as pool:
+            pool.submit(pow, 2, 3)
+        assert states(store) == [JobState.SUCCEEDED] * 4
+        assert len(JobStore(store.path).prune(keep=1)) == 3
+        assert states(store) == [JobState.SUCCEEDED]
+    finally:
+        os.close(lock)
+    Journal(store).shrink()
+    assert [line["id"] for line in lines(store)] == store.job_ids()
+
+
+def test_what_is_appended_while_the_journal_is_written_anew_is_not_lost(store, monkeypatch):
+    """Neither what comes before the new one takes its place, nor what is added to the old one later."""
+    journal = Journal(store)
+
+    def entry(name):
+        folder = store.job(name)
+        folder.create()
+        folder.record_file.write_text("{}")
+        return JournalEntry(folder, name, 1.0, {"host": "here"})
+
+    def write(path, data):
+        journal.add_submitted([entry("20270101-before")])
+        write_whole(path, data)
+
+    monkeypatch.setattr("jobcontainer.storage.journal.write_whole", write)
+    journal.shrink()
+    assert "20270101-before" in {line["id"] for line in lines(store)}
+    monkeypatch.undo()
+
+    def append(path, records):
+        inode = append_lines(path, records)
+        if not replaced:
+            replaced.append(journal.shrink())
+            os.truncate(path, 0)  # as if it had not seen the line
+        return inode
+
+    replaced = []
+    monkeypatch.setattr("jobcontainer.storage.journal.append_lines", append)
+    journal.add_submitted([entry("20270101-after")])
+    assert [line["id"] for line in lines(store)] == ["20270101-after"]
+
+
+@pytest.mark.slow
+def test_two_kernels_that_prune_and_submit_lose_no_line(store):
+    """Four processes append while two others write the journal anew, again and again."""
+    children = []
+    for number in range(6):
+        if (pid := os.fork()) == 0:
+            journal = Journal(store)
+            for index in range(200):
+                if number < 2:
+                    journal.shrink()
+                else:
+                    folder = store.job(f"2027-{number}-{index}")
+                    folder.create()
+                    folder.record_file.write_text("{}")
+                    journal.add_submitted([JournalEntry(folder, "Some", 1.0, {"host": "here"})])
+            os._exit(0)
+        children.append(pid)
+    assert [os.waitpid(pid, 0)[1] for pid in children] == [0] * 6
+    assert {line["id"] for line in lines(store)} == {*store.job_ids()}
+    assert len(store.job_ids()) == 3 + 800
 
 
 def test_a_journal_that_cannot_be_written_costs_no_job(store):

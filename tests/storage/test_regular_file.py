@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import time
+from pathlib import Path
 
 import pytest
 
@@ -28,7 +29,7 @@ IMPOSTORS = {
 
 def bind(path):
     with socket.socket(socket.AF_UNIX) as one:
-        here = os.getcwd()
+        here = Path.cwd()
         os.chdir(path.parent)  # the name of a socket is short
         try:
             one.bind(path.name)

@@ -55,8 +55,9 @@ def end(folder, attempt=1, state=JobState.CRASHED):
     return event
 
 
+@pytest.mark.usefixtures("small")
 @pytest.mark.parametrize("outputs", [0, 1, 7, 30])
-def test_starts_and_ends_are_found_between_any_number_of_outputs(folder, small, outputs):
+def test_starts_and_ends_are_found_between_any_number_of_outputs(folder, outputs):
     """By a reader that looks once, and by one that has looked all along."""
     along = TurnReader(folder.events_file)
     for attempt in (1, 2, 3):
@@ -69,7 +70,8 @@ def test_starts_and_ends_are_found_between_any_number_of_outputs(folder, small, 
             assert (once.started, along.ended) == (along.started, once.ended or along.ended)
 
 
-def test_a_turn_that_crosses_two_blocks_is_found_once(folder, small):
+@pytest.mark.usefixtures("small")
+def test_a_turn_that_crosses_two_blocks_is_found_once(folder):
     """Wherever the boundary falls."""
     start(folder)
     event = end(folder)
@@ -81,7 +83,8 @@ def test_a_turn_that_crosses_two_blocks_is_found_once(folder, small):
         assert reader.started is not None
 
 
-def test_what_lies_before_the_last_start_is_not_read(folder, small, reads):
+@pytest.mark.usefixtures("small")
+def test_what_lies_before_the_last_start_is_not_read(folder, reads):
     """However many outputs an earlier attempt had."""
     start(folder)
     show(folder, 60)
@@ -103,7 +106,8 @@ def test_a_look_reads_only_what_was_added(folder, reads):
     assert sum(reads) < 1000
 
 
-def test_a_job_that_fills_its_file_costs_a_bounded_read(folder, small, reads):
+@pytest.mark.usefixtures("small")
+def test_a_job_that_fills_its_file_costs_a_bounded_read(folder, reads):
     """Of a start that lies before all of it, the first of the file is known; an end there is not the last turn."""
     event = start(folder)
     end(folder)

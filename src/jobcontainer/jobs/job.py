@@ -29,7 +29,6 @@ from jobcontainer.views.render import job_html
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator, Sequence
-
     from pathlib import Path
 
     from jobcontainer.events import Bar
