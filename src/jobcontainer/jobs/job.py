@@ -145,7 +145,7 @@ class Job(Future[R], Generic[R]):
     @property
     def process(self) -> Any:
         """The process itself, loaded from its file: a copy of what was submitted."""
-        with _deletion_told(self.folder.process_file):
+        with _deletion_explained(self.folder.process_file):
             return Serializer.deserialize_from_file(self.folder.process_file)
 
     def tail(self, lines: int = 10) -> list[str]:
@@ -239,7 +239,7 @@ class Job(Future[R], Generic[R]):
                 outcome.state is JobState.FAILED and os.path.lexists(self.folder.result_file)
             ):
                 identity = outcome.result_identity
-                with _deletion_told(self.folder.result_file):
+                with _deletion_explained(self.folder.result_file):
                     self._loaded = read_result(self.folder.result_file, identity and FileIdentity(*identity))
             else:
                 self._loaded = None, error_of(outcome, self.folder)
@@ -285,7 +285,7 @@ class Job(Future[R], Generic[R]):
 
 
 @contextlib.contextmanager
-def _deletion_told(file: Path) -> Iterator[None]:
+def _deletion_explained(file: Path) -> Iterator[None]:
     """Raise an error of ours where a file that the job had is gone; what its content raises is left alone."""
     try:
         yield
