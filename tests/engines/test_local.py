@@ -552,7 +552,7 @@ def test_it_runs_where_standard_streams_are_closed(tmp_path, closed):
     command = f'exec "{sys.executable}" -W error "{path}" {closed}'
     done = subprocess.run(["sh", "-c", command], env=environment, capture_output=True, timeout=60, check=True)
     assert (done.stdout, done.stderr) == (b"", b"")
-    (job,) = StoreFolder(tmp_path / "store").job_folders()
+    (job,) = (path for path in (tmp_path / "store").iterdir() if path.is_dir())
     assert JobFolder(job).tail(5) == ["printed"]
     assert read_result(JobFolder(job).result_file)[0] == ("", [os.devnull, str(JobFolder(job).log_file)])
 
