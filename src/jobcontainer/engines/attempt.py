@@ -29,10 +29,12 @@ class Attempt:
         return self.order.attempt
 
     def has_started(self) -> bool:
-        """Whether a process has begun with this attempt."""
-        return any(
-            isinstance(event, Started) and event.attempt == self.number for event in self.folder.read_events()[0]
-        )
+        """Whether a process has begun with this attempt, or may have, where that can't be read: none runs twice."""
+        try:
+            events = self.folder.read_events()[0]
+        except OSError:
+            return True
+        return any(isinstance(event, Started) and event.attempt == self.number for event in events)
 
     def end_unstarted(self) -> Outcome:
         """Write the end of an attempt that was cancelled before a process began with it."""

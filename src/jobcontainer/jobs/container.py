@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import _thread
 import codecs
-import concurrent.futures
 import contextlib
 import signal
 import sys
@@ -102,7 +101,7 @@ class LogCopy:
 
     def follow(self) -> None:
         """Copy until the job has ended."""
-        while concurrent.futures.wait([self._job], timeout=_COPY_SECONDS).not_done:
+        while not self._job._wait(_COPY_SECONDS):
             self.step()
         self.step()
 

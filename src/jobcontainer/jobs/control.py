@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import weakref
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from jobcontainer.engines import engine_named
@@ -20,6 +21,7 @@ from jobcontainer.jobs.watcher import Watcher
 from jobcontainer.storage.folder import JobFolder, StoreFolder
 from jobcontainer.storage.journal import Journal
 from jobcontainer.worker.forked_child import renew_in_forked_child
+from jobcontainer.worker.interrupts import uninterrupted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -97,7 +99,7 @@ class StoreControl:
                 else:
                     job._settle_as(entry.state)
             found.append(job)
-        self._watcher.add_jobs(unknown)
+        uninterrupted(partial(self._watcher.add_jobs, unknown))
         self._journal.add_ended((job.folder, job.state) for job, _ in unknown if job.done())
         return found
 
@@ -114,7 +116,7 @@ class StoreControl:
         except FileNotFoundError:
             raise KeyError(f"There is no job {folder.id!r} in {self.store.path}.") from None
         job: Job[Any] = Job(folder, name=record.name, submitted=record.submitted, control=self)
-        self._watcher.add_jobs([(job, record.owner)])
+        uninterrupted(partial(self._watcher.add_jobs, [(job, record.owner)]))
         return job
 
     def _live_jobs(self) -> dict[str, Job[Any]]:
@@ -130,13 +132,12 @@ class SchedulerControl(StoreControl):
         super().__init__(scheduler.submitter.store)
         self.scheduler = scheduler
         self.submitter = scheduler.submitter
+        scheduler.on_waiting = partial(self._watcher.add_queue, scheduler)
 
     def submit(self, submissions: Sequence[Submission]) -> list[Job[Any]]:
         """Queue jobs whose folders are ready, and return their handles; refused once the scheduler was shut down."""
         jobs = [Job[Any](one.folder, name=one.name, submitted=one.submitted, control=self) for one in submissions]
         self.scheduler.submit(jobs, submissions)
-        if self.scheduler.has_waiting:
-            self._watcher.add_queue(self.scheduler)
         return jobs
 
     def cancel(self, jobs: Sequence[Job[Any]]) -> bool:

@@ -98,7 +98,10 @@ class JobFolder:
 
     def is_asked_to_cancel(self) -> bool:
         """Return whether another process asked for the job's end."""
-        return self.cancel_file.exists()
+        try:
+            return self.cancel_file.exists()
+        except OSError:  # a folder that can't be looked into
+            return False
 
     def size(self) -> int:
         """Return the bytes that the job's files take on disk; files shared by hard links count in each folder."""

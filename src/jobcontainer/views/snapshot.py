@@ -13,7 +13,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
-from jobcontainer.errors import JobFailedError, JobFileError
+from jobcontainer.errors import JobFailedError, JobFileError, JobLostError
 from jobcontainer.events import Display, JobState, Outcome, Progress, Started, fold
 from jobcontainer.storage.record import host_name
 from jobcontainer.storage.result import RemoteTraceback
@@ -80,6 +80,7 @@ class JobSnapshot:
         outcome: how it ended; None until it has.
         traceback: of what ``run()`` raised, as text; empty where there is none.
         position: how many queued jobs start before this one; None where it is not known.
+        is_deleted: whether its folder is gone.
     """
 
     id: str
@@ -97,6 +98,7 @@ class JobSnapshot:
     outcome: Outcome | None = None
     traceback: str = ""
     position: int | None = None
+    is_deleted: bool = False
 
 
 class SnapshotReader:
@@ -155,6 +157,7 @@ class SnapshotReader:
             outcome=outcome,
             traceback=traceback_text(self.job) if state is JobState.FAILED else "",
             position=position,
+            is_deleted=not self.job.folder.path.is_dir(),
         )
         return self._last
 
@@ -211,7 +214,10 @@ class SnapshotReader:
 
     def _read_options(self) -> dict[str, Any]:
         if self._options is None:
-            self._options = self.job.folder.read_record().options
+            try:
+                self._options = self.job.folder.read_record().options
+            except OSError:  # its folder was deleted
+                return {}
         return self._options
 
 
@@ -224,7 +230,7 @@ def traceback_text(job: JobView) -> str:
     """Return the traceback of what a failed job raised, as printed in the job; empty where there is none."""
     try:
         error = job.exception()
-    except JobFileError as unreadable:
+    except (JobFileError, JobLostError) as unreadable:
         return str(unreadable)
     if isinstance(error, JobFailedError):
         return error.traceback_text
