@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from jobcontainer.engines import engine_named
 from jobcontainer.jobs.job import Job
 from jobcontainer.jobs.scheduler import Scheduler, schedulers_here
-from jobcontainer.jobs.submission import Submitter
+from jobcontainer.jobs.submission import Submitter, discard
 from jobcontainer.jobs.watcher import Watcher
 from jobcontainer.storage.folder import JobFolder, StoreFolder
 from jobcontainer.storage.journal import Journal
+from jobcontainer.worker.cpython_internals import in_background
 from jobcontainer.worker.forked_child import renew_in_forked_child
 from jobcontainer.worker.interrupts import uninterrupted
 
@@ -136,8 +137,13 @@ class SchedulerControl(StoreControl):
 
     def submit(self, submissions: Sequence[Submission]) -> list[Job[Any]]:
         """Queue jobs whose folders are ready, and return their handles; refused once the scheduler was shut down."""
-        jobs = [Job[Any](one.folder, name=one.name, submitted=one.submitted, control=self) for one in submissions]
-        self.scheduler.submit(jobs, submissions)
+        try:
+            jobs = [Job[Any](one.folder, name=one.name, submitted=one.submitted, control=self) for one in submissions]
+            self.scheduler.submit(jobs, submissions)
+        except BaseException:
+            no_jobs = [one for one in submissions if one.folder.record_stamp() is None]
+            in_background(partial(discard, no_jobs))  # the scheduler, should it write them just now, finds no folder
+            raise
         return jobs
 
     def cancel(self, jobs: Sequence[Job[Any]]) -> bool:

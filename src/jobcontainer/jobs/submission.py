@@ -125,8 +125,9 @@ class Submitter:
         try:
             yield folder
         except BaseException as error:
+            explained = _explained(error, folder) if isinstance(error, OSError) else None
             shutil.rmtree(folder.path, ignore_errors=True)
-            if isinstance(error, OSError) and (explained := _explained(error, folder)) is not None:
+            if explained is not None:
                 raise explained from error
             raise
 
@@ -158,8 +159,11 @@ def write_records(submissions: Sequence[Submission]) -> None:
             if submission.record is not None:
                 submission.folder.write_record(submission.record)
         except OSError as error:
+            explained = _explained(error, submission.folder)
             discard(submissions)
-            raise _explained(error, submission.folder) or error from error
+            if explained is not None:
+                raise explained from error
+            raise
 
 
 def discard(submissions: Iterable[Submission]) -> None:

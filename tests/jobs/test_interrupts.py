@@ -1,0 +1,140 @@
+"""The stop button: an interrupt at any place of any call of a pool costs no slot and no job."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import sys
+import threading
+import time
+from concurrent.futures import Future
+from functools import partial
+from pathlib import Path
+from queue import SimpleQueue
+
+import pytest
+
+import jobcontainer
+from jobcontainer import JobPool, JobState, JobStore
+from jobcontainer.events import Outcome, Started
+from jobcontainer.storage.result import write_returned
+from waiting import wait_for
+
+PACKAGE = Path(jobcontainer.__file__).parent
+WHERE = (
+    *(str(PACKAGE / name) for name in ("jobs", "engines", "worker")),
+    *(sys.modules[name].__file__ for name in ("threading", "concurrent.futures._base")),
+)
+"""Code whose every step is interrupted: what moves jobs, and what it uses of the standard library."""
+
+
+class EchoEngine:
+    """One slot, whose job ends in a thread of its own as soon as it has begun."""
+
+    slots, threads = 1, 1
+
+    def __init__(self):
+        self.jobs = SimpleQueue()
+        self.most = self.running = 0
+        self.closed = threading.Event()
+        threading.Thread(target=self._work, daemon=True).start()
+
+    def submit(self, folder, options, environment, *, attempt=1, identity=None):  # noqa: ARG002 -- the protocol's
+        self.running += 1
+        self.most = max(self.most, self.running)
+        future = Future()
+        folder.append_event(Started(at=time.time(), pid=os.getpid(), attempt=attempt))
+        self.jobs.put((folder, attempt, future))
+        return future
+
+    def cancel(self, job_id):
+        pass
+
+    def close(self):
+        self.jobs.put(None)
+        self.closed.set()
+
+    def _work(self):
+        while (job := self.jobs.get()) is not None:
+            folder, attempt, future = job
+            write_returned(folder.result_file, 1)
+            outcome = Outcome(state=JobState.SUCCEEDED, at=time.time(), attempt=attempt)
+            folder.append_event(outcome)
+            self.running -= 1
+            future.set_result(outcome)
+
+
+@pytest.fixture
+def engine():
+    engine = EchoEngine()
+    yield engine
+    engine.close()
+
+
+class Works:
+    def run(self):
+        return 1
+
+
+def interrupted(call, number, kind):
+    """Make a call with a KeyboardInterrupt at its nth step; return whether it came so far."""
+    seen = 0
+
+    def trace(frame, event, _):
+        nonlocal seen
+        if not frame.f_code.co_filename.startswith(WHERE):
+            return None
+        frame.f_trace_opcodes = kind == "opcode"
+        if event == kind:
+            seen += 1
+            if seen > number:
+                sys.settrace(None)
+                raise KeyboardInterrupt
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        call()
+    except KeyboardInterrupt:
+        return True
+    finally:
+        sys.settrace(before)
+    return False
+
+
+def several(pool):
+    return pool.submit_all([Works(), Works()])
+
+
+CALLS = {
+    "submit": lambda pool: lambda: pool.submit(Works()),
+    "submit_all": lambda pool: lambda: several(pool),
+    "map": lambda pool: lambda: list(pool.map(abs, [1, 2])),
+    "rerun": lambda pool: pool.submit(Works()).rerun,
+    "cancel": lambda pool: pool.submit(Works()).cancel,
+    "cancel a group": lambda pool: several(pool).cancel,
+    "result": lambda pool: pool.submit(Works()).result,
+    "exception": lambda pool: pool.submit(Works()).exception,
+    "wait": lambda pool: several(pool).wait,
+    "as_completed": lambda pool: partial(list, several(pool).as_completed()),
+}
+"""Each call of a pool: a function that prepares it."""
+
+
+@pytest.mark.parametrize("kind", ["line", pytest.param("opcode", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", CALLS)
+def test_an_interrupt_anywhere_costs_no_slot_and_no_job(tmp_path, engine, name, kind):
+    """The pool runs the next job, never two in one slot, and every job that is in the store ends."""
+    pool = JobPool(engine=engine, store=tmp_path)
+    number = 0
+    while interrupted(CALLS[name](pool), number, kind):
+        assert pool.submit(Works()).result(20) == 1, f"dead after step {number}"
+        number += 1
+    assert number > 9
+    assert engine.most == 1
+    wait_for(lambda: all(job.done() for job in JobStore(tmp_path).jobs()))
+    pool.shutdown()
+    assert not pool._control.scheduler.unfinished()
+    assert engine.closed.wait(20)
