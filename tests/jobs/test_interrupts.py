@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import random
-import signal
 import sys
-import threading
-import time
-from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
-from queue import SimpleQueue
 
 import pytest
 
 import jobcontainer
-from jobcontainer import JobPool, JobState, JobStore
-from jobcontainer.events import Outcome, Started
-from jobcontainer.storage.result import write_returned
+from echo_engine import EchoEngine, Works
+from jobcontainer import JobPool, JobStore
 from waiting import wait_for
 
 PACKAGE = Path(jobcontainer.__file__).parent
@@ -29,52 +21,11 @@ WHERE = (
 """Code whose every step is interrupted: what moves jobs, and what it uses of the standard library."""
 
 
-class EchoEngine:
-    """One slot, whose job ends in a thread of its own as soon as it has begun."""
-
-    slots, threads = 1, 1
-
-    def __init__(self):
-        self.jobs = SimpleQueue()
-        self.most = self.running = 0
-        self.closed = threading.Event()
-        threading.Thread(target=self._work, daemon=True).start()
-
-    def submit(self, folder, options, environment, *, attempt=1, identity=None):  # noqa: ARG002 -- the protocol's
-        self.running += 1
-        self.most = max(self.most, self.running)
-        future = Future()
-        folder.append_event(Started(at=time.time(), pid=os.getpid(), attempt=attempt))
-        self.jobs.put((folder, attempt, future))
-        return future
-
-    def cancel(self, job_id):
-        pass
-
-    def close(self):
-        self.jobs.put(None)
-        self.closed.set()
-
-    def _work(self):
-        while (job := self.jobs.get()) is not None:
-            folder, attempt, future = job
-            write_returned(folder.result_file, 1)
-            outcome = Outcome(state=JobState.SUCCEEDED, at=time.time(), attempt=attempt)
-            folder.append_event(outcome)
-            self.running -= 1
-            future.set_result(outcome)
-
-
 @pytest.fixture
 def engine():
     engine = EchoEngine()
     yield engine
     engine.close()
-
-
-class Works:
-    def run(self):
-        return 1
 
 
 def interrupted(call, number, kind):
@@ -123,8 +74,11 @@ CALLS = {
 """Each call of a pool: a function that prepares it."""
 
 
+SLOW = [name for name in CALLS if name not in {"submit", "cancel", "wait"}]
+
+
 @pytest.mark.parametrize("kind", ["line", pytest.param("opcode", marks=pytest.mark.slow)])
-@pytest.mark.parametrize("name", CALLS)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.slow if name in SLOW else ()) for name in CALLS])
 def test_an_interrupt_anywhere_costs_no_slot_and_no_job(tmp_path, engine, name, kind):
     """The pool runs the next job, never two in one slot, and every job that is in the store ends."""
     pool = JobPool(engine=engine, store=tmp_path)
