@@ -72,6 +72,7 @@ def test_an_end_on_a_full_disk_is_told_at_once_and_written_when_there_is_space(p
     assert queued.cancelled()
     assert "could not be written: No space left on device" in queued._repr_html_()
     assert queued.folder.last_turn() is None
+    assert JobStore(pool.store).open(queued.id).cancelled()
     disk.is_full = False
     engine.hold.set()
     assert running.result(20) == 1

@@ -14,6 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from jobcontainer.engines import engine_named
+from jobcontainer.jobs import late_ends
 from jobcontainer.jobs.job import Job
 from jobcontainer.jobs.scheduler import Scheduler, schedulers_here
 from jobcontainer.jobs.submission import Submitter, discard
@@ -95,10 +96,12 @@ class StoreControl:
             job = live.get(entry.folder.id)
             if job is None:
                 job = Job(entry.folder, name=entry.name, submitted=entry.submitted, control=self)
-                if entry.state is None:
-                    unknown.append((job, entry.owner))
-                else:
+                if entry.state is not None:
                     job._settle_as(entry.state)
+                elif (unwritten := late_ends.outcome_of(entry.folder)) is not None:
+                    job._settle(unwritten)
+                else:
+                    unknown.append((job, entry.owner))
             found.append(job)
         uninterrupted(partial(self._watcher.add_jobs, unknown))
         self._journal.add_ended((job.folder, job.state) for job, _ in unknown if job.done())
@@ -117,7 +120,10 @@ class StoreControl:
         except FileNotFoundError:
             raise KeyError(f"There is no job {folder.id!r} in {self.store.path}.") from None
         job: Job[Any] = Job(folder, name=record.name, submitted=record.submitted, control=self)
-        uninterrupted(partial(self._watcher.add_jobs, [(job, record.owner)]))
+        if (unwritten := late_ends.outcome_of(folder)) is not None:
+            job._settle(unwritten)
+        else:
+            uninterrupted(partial(self._watcher.add_jobs, [(job, record.owner)]))
         return job
 
     def _live_jobs(self) -> dict[str, Job[Any]]:

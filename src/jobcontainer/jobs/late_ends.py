@@ -36,6 +36,12 @@ def add(folder: JobFolder, outcome: Outcome) -> None:
         _start()
 
 
+def outcome_of(folder: JobFolder) -> Outcome | None:
+    """Return how a job of this process ended, where that could not be written yet."""
+    found = _unwritten.get(str(folder.path))
+    return None if found is None else found[1]
+
+
 def write() -> None:
     """Try to write what waits, once."""
     for path in list(_unwritten):
