@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from functools import partial
 from pathlib import Path
@@ -28,13 +29,13 @@ def engine():
     engine.close()
 
 
-def interrupted(call, number, kind):
-    """Make a call with a KeyboardInterrupt at its nth step; return whether it came so far."""
+def interrupted(call, number, kind, where=WHERE):
+    """Make a call with a KeyboardInterrupt at its nth step; return whether it has so many."""
     seen = 0
 
     def trace(frame, event, _):
         nonlocal seen
-        if not frame.f_code.co_filename.startswith(WHERE):
+        if not frame.f_code.co_filename.startswith(where):
             return None
         frame.f_trace_opcodes = kind == "opcode"
         if event == kind:
@@ -47,12 +48,11 @@ def interrupted(call, number, kind):
     before = sys.gettrace()
     sys.settrace(trace)
     try:
-        call()
-    except KeyboardInterrupt:
-        return True
+        with contextlib.suppress(KeyboardInterrupt):
+            call()
     finally:
         sys.settrace(before)
-    return False
+    return seen > number
 
 
 def several(pool):
@@ -92,3 +92,18 @@ def test_an_interrupt_anywhere_costs_no_slot_and_no_job(tmp_path, engine, name, 
     pool.shutdown()
     assert not pool._control.scheduler.unfinished()
     assert engine.closed.wait(20)
+
+
+@pytest.mark.slow
+def test_an_interrupt_anywhere_of_a_job_in_this_process_ends_that_job_alone(tmp_path):
+    """The submission that was cut off ends with its job, and the next one runs."""
+    pool = JobPool(engine="inline", store=tmp_path)
+    where = tuple(str(PACKAGE / name) for name in ("jobs", "worker/interrupts.py"))  # not within run()
+    number = 0
+    while interrupted(partial(pool.submit, Works()), number, "line", where):
+        assert pool.submit(Works()).result(20) == 1, f"dead after step {number}"
+        number += 1
+    assert number > 30
+    wait_for(lambda: all(job.done() for job in JobStore(tmp_path).jobs()))
+    pool.shutdown()
+    assert not pool._control.scheduler.unfinished()
