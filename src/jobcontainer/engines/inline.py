@@ -5,7 +5,7 @@ a debugger's prompt can be used. Nothing is isolated: ``timeout``, ``memory``, `
 and a crash is a crash of this process.
 
 Threads: a job runs in that of its submitter, in which interrupts are raised. So it stays the first of ``_attempts``
-until its end is told, and only the thread in ``_runners`` runs it.
+until its end is known, and only the thread in ``_runners`` runs it.
 """
 
 from __future__ import annotations

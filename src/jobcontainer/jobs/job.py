@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
 R = TypeVar("R")
 
-_logger = logging.getLogger("concurrent.futures")  # tells, on standard error by default, of callbacks that raise
+_logger = logging.getLogger("concurrent.futures")  # which logs callbacks that raise, as here
 
 
 class Control(Protocol):
