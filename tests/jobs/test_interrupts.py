@@ -94,6 +94,24 @@ def test_an_interrupt_anywhere_costs_no_slot_and_no_job(tmp_path, engine, name, 
     assert engine.closed.wait(20)
 
 
+@pytest.mark.parametrize(
+    "leave", [JobPool.shutdown, lambda pool: pool.__exit__(None, None, None)], ids=["call", "with"]
+)
+def test_an_interrupt_anywhere_of_a_shutdown_leaves_nothing_open(tmp_path, leave):
+    """The jobs run to their end, the engine is closed, and shutting down once more waits for that."""
+    number, has_more = 0, True
+    while has_more:
+        engine = EchoEngine()
+        pool = JobPool(engine=engine, store=tmp_path)
+        job = pool.submit(Works())
+        has_more = interrupted(partial(leave, pool), number, "line")
+        pool.shutdown()
+        assert job.result(20) == 1
+        assert engine.closed.wait(20), f"open after step {number}"
+        number += 1
+    assert number > 9
+
+
 @pytest.mark.slow
 def test_an_interrupt_anywhere_of_a_job_in_this_process_ends_that_job_alone(tmp_path):
     """The submission that was cut off ends with its job, and the next one runs."""
