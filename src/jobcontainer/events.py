@@ -184,6 +184,7 @@ class Outcome:
         attempt: 1 for the first.
         result_identity: device, inode, size and time of the result file, from the job that wrote it; it is passed on
             between processes and never written down, as nothing on disk vouches for a file.
+        unwritten: why this could not be written when it came, ``No space left on device`` say; mostly empty.
     """
 
     event: ClassVar[str] = "ended"
@@ -196,6 +197,7 @@ class Outcome:
     usage: Usage = field(default_factory=Usage)
     attempt: int = 1
     result_identity: tuple[int, int, int, int] | None = field(default=None, compare=False, repr=False)
+    unwritten: str = ""
 
 
 def folded(events: Iterable[Event]) -> list[Display]:
@@ -239,6 +241,8 @@ def event_to_json(event: Event) -> dict[str, Any]:
     """Return the event as plain data, its kind under ``event``."""
     data = {"event": event.event} | asdict(event)
     data.pop("result_identity", None)
+    if not data.get("unwritten", True):  # as versions without it know the event
+        del data["unwritten"]
     return data
 
 

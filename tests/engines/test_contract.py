@@ -23,6 +23,7 @@ import numpy as np
 import pytest
 
 import jobcontainer
+from jobcontainer.engines import RunsInCaller
 from jobcontainer.engines.inline import InlineEngine
 from jobcontainer.engines.local.engine import LokyEngine
 from jobcontainer.events import JobState, Outcome, Started
@@ -88,7 +89,10 @@ def start(engine, store):
             folder = store.new_job("job")
             Serializer.serialize_to_file(process if hasattr(process, "run") else Runs(process), folder.process_file)
         options = JobOptions(**{"isolation": engine.isolation} | options)
-        return folder, engine.submit(folder, options, Environment.here(), attempt=attempt)
+        future = engine.submit(folder, options, Environment.here(), attempt=attempt)
+        if isinstance(engine, RunsInCaller):
+            engine.run_submitted()
+        return folder, future
 
     return start
 

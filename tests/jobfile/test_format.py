@@ -384,3 +384,31 @@ def test_a_mapped_file_costs_memory_once(path):
     assert peak < 2**20
     assert len(arrays) == 4
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 300 * 1024
+
+
+class Forks:
+    """Forks while it is pickled; parent and child both go on."""
+
+    def __reduce__(self):
+        child = os.fork()
+        if child:
+            self.status = os.waitpid(child, 0)[1]
+        return str, ("whole",)
+
+
+def test_a_child_that_is_forked_while_a_file_is_written_writes_nothing_into_it(tmp_path):
+    """An object may fork in its own pickling: the child's copy fails, and the parent's file is whole."""
+    forks, parent = Forks(), os.getpid()
+    code = 0
+    try:
+        Serializer.serialize_to_file([b"x" * 300_000, forks, b"y" * 3_000_000], tmp_path / "object.job")
+    except BaseException:
+        code = 7
+        if os.getpid() == parent:
+            raise
+    finally:
+        if os.getpid() != parent:
+            os._exit(code)
+    assert os.waitstatus_to_exitcode(forks.status) == 7
+    assert Serializer.deserialize_from_file(tmp_path / "object.job") == [b"x" * 300_000, "whole", b"y" * 3_000_000]
+    assert [file.name for file in tmp_path.iterdir()] == ["object.job"]

@@ -73,24 +73,23 @@ def test_what_can_not_run_is_told_before_there_is_a_job(file, tmp_path):
 
 
 def test_an_interrupt_at_the_worst_moment_of_a_wait_ends_the_job(tmp_path):
-    """It comes when the wait has just taken the locks of the job, which nobody would release any more."""
+    """It comes when the wait has just asked to be woken."""
     script = """
         import signal, time
-        from concurrent.futures import _base
-        from jobcontainer import JobContainer, Serializer
+        from jobcontainer import Job, JobContainer, Serializer
 
         class Sleeps:
             def run(self):
                 time.sleep(600)
 
-        taking, times = _base._AcquireFutures.__enter__, iter(range(10))
+        asking, times = Job._when_ended, iter(range(10))
 
-        def interrupted(self):
-            taking(self)
+        def interrupted(self, call):
+            asking(self, call)
             if next(times, None) == 5:
                 signal.raise_signal(signal.SIGINT)
 
-        _base._AcquireFutures.__enter__ = interrupted
+        Job._when_ended = interrupted
         Serializer.serialize_to_file(Sleeps(), "sleeps.job")
         try:
             JobContainer("sleeps.job").execute()

@@ -16,7 +16,7 @@ import pytest
 
 from jobcontainer import JobLostError, JobPool, JobState, JobStore
 from jobcontainer.events import Outcome, Started
-from jobcontainer.jobs.submission import Submitter
+from jobcontainer.jobs.submission import Submitter, write_records
 from jobcontainer.process import JobOptions
 from jobcontainer.storage.folder import StoreFolder
 from waiting import is_running, wait_for
@@ -275,11 +275,10 @@ def test_an_end_that_only_the_folder_tells_is_believed(tmp_path):
     """A kernel that died between its job's last event and the journal's line."""
     store = StoreFolder(tmp_path / "store")
     store.create()
-    folder = (
-        Submitter(store, owner={"host": os.uname().nodename, "pid": 2**22 + 1, "started": 0.0})
-        .of_process(Returns(1), JobOptions())
-        .folder
-    )
+    gone = {"host": os.uname().nodename, "pid": 2**22 + 1, "started": 0.0}
+    submission = Submitter(store, owner=gone).of_process(Returns(1), JobOptions())
+    write_records([submission])
+    folder = submission.folder
     folder.append_event(Started(at=1.0, pid=1))
     folder.append_event(Outcome(state=JobState.CRASHED, at=2.0, reason="signal 11"))
     (job,) = JobStore(store.path).jobs()

@@ -9,7 +9,7 @@ import pytest
 from jobcontainer import JobLostError, JobState, JobStore
 from jobcontainer.events import Display, Outcome, Started
 from jobcontainer.jobs import watcher
-from jobcontainer.jobs.submission import Submitter
+from jobcontainer.jobs.submission import Submitter, write_records
 from jobcontainer.process import JobOptions
 from jobcontainer.storage import turns
 from jobcontainer.storage.folder import StoreFolder
@@ -34,7 +34,9 @@ def foreign(tmp_path):
     store.create()
 
     def make(owner=ALIVE, events=(), **options):
-        folder = Submitter(store, owner=owner).of_process(_Nothing(), JobOptions(**options)).folder
+        submission = Submitter(store, owner=owner).of_process(_Nothing(), JobOptions(**options))
+        write_records([submission])
+        folder = submission.folder
         for event in events:
             folder.append_event(event)
         return JobStore(store.path).open(folder.id)

@@ -85,6 +85,17 @@ class StartsInBackground(Protocol):
         """
 
 
+@runtime_checkable
+class RunsInCaller(Protocol):
+    """An engine without workers: its jobs run in the thread that submits them."""
+
+    def run_submitted(self) -> None:
+        """Run what was submitted and has not begun, until nothing is left, and return.
+
+        ``submit`` itself runs nothing, as it is called in a thread that can't be interrupted.
+        """
+
+
 def engine_named(name: str, max_workers: int | None, preload: Sequence[str] = ()) -> Engine:
     """Make an engine by its name. Only then is it imported: listing jobs, say, needs none, and joblib takes its time.
 

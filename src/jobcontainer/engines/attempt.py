@@ -34,8 +34,11 @@ class Attempt:
         return self.order.attempt
 
     def has_started(self) -> bool:
-        """Whether a process has begun with this attempt."""
-        return any(start.attempt == self.number for start in self.folder.starts(self.events_before))
+        """Whether a process has begun with this attempt, or may have, where that can't be read: none runs twice."""
+        try:
+            return any(start.attempt == self.number for start in self.folder.starts(self.events_before))
+        except OSError:
+            return True
 
     def end_unstarted(self) -> Outcome:
         """Write the end of an attempt that was cancelled before a process began with it."""

@@ -1,17 +1,23 @@
 """The engine without processes: a job runs in the caller's own, for a debugger and for tests.
 
-``submit`` returns when the job has ended. What the job prints goes to the log and stays visible here, so that a
-debugger's prompt can be used. Nothing is isolated: ``timeout``, ``memory``, ``threads`` and ``grace`` have no effect,
+A pool's ``submit`` returns when the job has ended. What the job prints goes to the log and stays visible here, so that
+a debugger's prompt can be used. Nothing is isolated: ``timeout``, ``memory``, ``threads`` and ``grace`` have no effect,
 and a crash is a crash of this process.
+
+Threads: a job runs in that of its submitter, in which interrupts are raised. So it stays the first of ``_attempts``
+until its end is known, and only the thread in ``_runners`` runs it.
 """
 
 from __future__ import annotations
 
+import _thread
 import contextlib
 import io
 import os
 import sys
 import time
+import weakref
+from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -20,12 +26,13 @@ from jobcontainer.events import Started, Usage
 from jobcontainer.jobfile.serializer import Serializer
 from jobcontainer.storage.ending import write_end
 from jobcontainer.storage.regular_file import open_regular
+from jobcontainer.worker.interrupts import uninterrupted
 from jobcontainer.worker.keeper_protocol import Order
 from jobcontainer.worker.outcome import ExitFacts, classify
 from jobcontainer.worker.run import run_process
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from concurrent.futures import Future
 
     from jobcontainer.events import Outcome
@@ -36,6 +43,10 @@ if TYPE_CHECKING:
 
 class InlineEngine:
     """Runs jobs in this process, one at a time."""
+
+    def __init__(self) -> None:
+        self._attempts: deque[Attempt] = deque()
+        self._runners: weakref.WeakKeyDictionary[Attempt, int] = weakref.WeakKeyDictionary()
 
     @property
     def slots(self) -> int:
@@ -56,30 +67,58 @@ class InlineEngine:
         attempt: int = 1,
         identity: FileIdentity | None = None,
     ) -> Future[Outcome]:
-        """Run the process of a folder, and return a future that has ended."""
+        """Take a job, for the next call of :meth:`run_submitted`."""
         order = Order(os.fspath(folder), options.to_json(), environment, attempt, identity=identity)
         this = Attempt(folder, order)
-        begun, cpu = time.time(), time.process_time()
-        folder.result_file.unlink(missing_ok=True)
-        folder.append_event(Started(at=begun, pid=os.getpid(), attempt=attempt))
-        reported: dict[str, Any] = {}
-        descriptor = open_regular(folder.log_file, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-        log = os.fdopen(descriptor, "a", encoding="utf-8", errors="backslashreplace", buffering=1)
-        with log, contextlib.ExitStack() as place:
-            place.enter_context(contextlib.redirect_stdout(_Copy(sys.stdout, log)))
-            place.enter_context(contextlib.redirect_stderr(_Copy(sys.stderr, log)))
-            prepare = partial(place.enter_context, _place(options))
-            run_process(folder, prepare, reported.update, load=Serializer.deserialize_from_file)
-        usage = Usage(wall=time.time() - begun, cpu=time.process_time() - cpu)
-        outcome = classify(ExitFacts(reported=reported, log=str(folder.log_file)), usage, attempt)
-        this.future.set_result(write_end(folder, outcome))
+        self._attempts.append(this)
         return this.future
 
+    def run_submitted(self) -> None:
+        """See :class:`jobcontainer.engines.RunsInCaller`; an interrupt that is not the job's own ends it as lost."""
+        while self._attempts:
+            attempt, me = self._attempts[0], _thread.get_ident()
+            try:
+                if self._runners.setdefault(attempt, me) != me:
+                    return  # the thread that runs it goes on with the next
+                uninterrupted(partial(self._end, attempt, _run(attempt)))
+            except BaseException as error:
+                if self._runners.get(attempt) == me:
+                    reason = f"It could not be run, or was interrupted: {error!r}. Submit it again."
+                    uninterrupted(lambda: self._end(attempt, attempt.end_lost(reason)))  # noqa: B023 -- called at once
+                if not isinstance(error, Exception):
+                    raise
+
     def cancel(self, job_id: str) -> None:
-        """Do nothing: when this can be called, every job has ended."""
+        """End a job that has not begun; the thread that runs one is the only one that can end it."""
+        for attempt in list(self._attempts):
+            if attempt.folder.id == job_id and self._runners.setdefault(attempt, 0) == 0:
+                self._end(attempt, attempt.end_unstarted())
 
     def close(self) -> None:
         """Do nothing: there is no process to end."""
+
+    def _end(self, attempt: Attempt, outcome: Outcome) -> None:
+        with contextlib.suppress(ValueError):  # it has ended: its future is completed once
+            self._attempts.remove(attempt)
+            attempt.future.set_result(outcome)
+
+
+def _run(attempt: Attempt) -> Outcome:
+    """Run the process of an attempt's folder here and now."""
+    folder, options = attempt.folder, attempt.order.options
+    begun, cpu = time.time(), time.process_time()
+    folder.result_file.unlink(missing_ok=True)
+    folder.append_event(Started(at=begun, pid=os.getpid(), attempt=attempt.number))
+    reported: dict[str, Any] = {}
+    descriptor = open_regular(folder.log_file, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    log = os.fdopen(descriptor, "a", encoding="utf-8", errors="backslashreplace", buffering=1)
+    with log, contextlib.ExitStack() as place:
+        place.enter_context(contextlib.redirect_stdout(_Copy(sys.stdout, log)))
+        place.enter_context(contextlib.redirect_stderr(_Copy(sys.stderr, log)))
+        prepare = partial(place.enter_context, _place(options))
+        run_process(folder, prepare, reported.update, load=Serializer.deserialize_from_file)
+    usage = Usage(wall=time.time() - begun, cpu=time.process_time() - cpu)
+    return write_end(folder, classify(ExitFacts(reported=reported, log=str(folder.log_file)), usage, attempt.number))
 
 
 class _Copy(io.TextIOBase):
@@ -105,13 +144,13 @@ class _Copy(io.TextIOBase):
 
 
 @contextlib.contextmanager
-def _place(options: JobOptions) -> Iterator[None]:
+def _place(options: Mapping[str, Any]) -> Iterator[None]:
     """Set the job's working directory and environment variables, and put the old ones back."""
     cwd, environ = os.getcwd(), dict(os.environ)  # noqa: PTH109 -- a text is what chdir takes back
     try:
-        os.environ.update(options.env)
-        if options.cwd is not None:
-            os.chdir(options.cwd)
+        os.environ.update(options["env"])
+        if options["cwd"] is not None:
+            os.chdir(options["cwd"])
         yield
     finally:
         os.chdir(cwd)

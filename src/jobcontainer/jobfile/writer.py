@@ -11,6 +11,7 @@ import contextlib
 import io
 import os
 import stat
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -62,12 +63,14 @@ class FileWriter:
             if not stat.S_ISREG(self._path.stat().st_mode):
                 raise OSError(f"{path} exists and is not a regular file. Give another path.")
         self._temporary = temporary_beside(self._path)
+        self._maker = os.getpid()
         descriptor = os.open(self._temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         self._file = io.BufferedWriter(io.FileIO(descriptor, "w"), _HELD)
         self._file.seek(STREAM_OFFSET)
         self._stream_size = 0
         self._digest = Digest()
         self.failure: OSError | None = None
+        _unfinished.add(self)
 
     def write(self, data: bytes | memoryview) -> int:
         """Add bytes to the stream; a pickler calls this."""
@@ -124,13 +127,15 @@ class FileWriter:
         self._file.flush()
         identity = FileIdentity.of(self._file.fileno())
         self._file.close()
+        _unfinished.discard(self)
         self._temporary.replace(self._path)
         return identity, signature
 
     def discard(self) -> None:
         """Give the file up; whatever was at the path is still there."""
         self._file.raw.close()  # what is collected is not written any more
-        self._temporary.unlink(missing_ok=True)
+        if self._maker == os.getpid():
+            self._temporary.unlink(missing_ok=True)
 
     def _put_buffers(self, buffers: Sequence[memoryview]) -> tuple[tuple[int, str], ...]:
         with digest_threads(sum(map(len, buffers)), spared=1) as digest_later:
@@ -143,3 +148,16 @@ class FileWriter:
                     self._file.write(piece)
                 begun.append((len(view), digests))
             return tuple((size, joined(digest() for digest in digests)) for size, digests in begun)
+
+
+_unfinished: weakref.WeakSet[FileWriter] = weakref.WeakSet()
+
+
+def _let_go() -> None:
+    """In a child that was forked meanwhile, by an object's own pickling say: write nothing into the parent's file."""
+    for writer in list(_unfinished):
+        writer.discard()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_let_go)

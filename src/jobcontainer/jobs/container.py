@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import _thread
 import codecs
-import concurrent.futures
 import contextlib
 import signal
 import sys
@@ -14,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from jobcontainer.jobs.pool import shared_pool
 from jobcontainer.process import JobOptions
+from jobcontainer.worker.cpython_internals import in_background
 
 if TYPE_CHECKING:
     import os
@@ -103,7 +102,7 @@ class LogCopy:
 
     def follow(self) -> None:
         """Copy until the job has ended."""
-        while concurrent.futures.wait([self._job], timeout=_COPY_SECONDS).not_done:
+        while not self._job._wait(_COPY_SECONDS):
             self.step()
         self.step()
 
@@ -112,10 +111,9 @@ class LogCopy:
 def interrupt_cancels(job: Job[Any]) -> Iterator[list[int]]:
     """Have an interrupt (Ctrl-C) of this process cancel a job, within a ``with`` block; a second one raises as usual.
 
-    Python raises KeyboardInterrupt wherever the main thread happens to be. In the midst of a wait for a future that may
-    be where a lock was taken and will never be released, and the thread that is to complete the future hangs for ever.
-    So here the first interrupt raises nothing: it cancels the job from a thread of its own, and the wait ends with the
-    job. Outside the main thread, and where somebody else handles interrupts, nothing is changed.
+    The first raises nothing: whoever waits for the job, and copies its log, does so until it has ended. The job is
+    cancelled by a thread of its own, as the main thread may be anywhere. Outside the main thread, and where somebody
+    else handles interrupts, nothing is changed.
 
     Yields:
         The signals that have cancelled the job: none or one.
@@ -123,10 +121,9 @@ def interrupt_cancels(job: Job[Any]) -> Iterator[list[int]]:
     interrupts: list[int] = []
 
     def cancel(signal_number: int, _frame: object) -> None:
-        """Cancel in a thread; one of `threading` would take locks that the main thread may be holding."""
         signal.signal(signal.SIGINT, signal.default_int_handler)
         interrupts.append(signal_number)
-        _thread.start_new_thread(job.cancel, ())
+        in_background(job.cancel)
 
     if (
         threading.current_thread() is not threading.main_thread()

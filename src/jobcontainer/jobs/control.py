@@ -10,17 +10,21 @@ from __future__ import annotations
 import contextlib
 import threading
 import weakref
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from jobcontainer.engines import engine_named
+from jobcontainer.jobs import late_ends
 from jobcontainer.jobs.job import Job
 from jobcontainer.jobs.scheduler import Scheduler, schedulers_here
 from jobcontainer.jobs.stored_jobs import StoredJobs
-from jobcontainer.jobs.submission import Submitter
+from jobcontainer.jobs.submission import Submitter, discard
 from jobcontainer.jobs.watcher import Watcher
 from jobcontainer.storage.folder import JobFolder, StoreFolder
 from jobcontainer.storage.journal import Journal, entry_from_folder
+from jobcontainer.worker.cpython_internals import in_background
 from jobcontainer.worker.forked_child import renew_in_forked_child
+from jobcontainer.worker.interrupts import uninterrupted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -123,12 +127,14 @@ class StoreControl:
             job = live.get(entry.folder.id)
             if job is None:
                 job = Job(entry.folder, name=entry.name, submitted=entry.submitted, control=self)
-                if entry.state is None:
-                    unknown.append((job, entry.owner))
-                else:
+                if entry.state is not None:
                     job._settle_as(entry.state)
+                elif (unwritten := late_ends.outcome_of(entry.folder)) is not None:
+                    job._settle(unwritten)
+                else:
+                    unknown.append((job, entry.owner))
             found.append(job)
-        self._watcher.add_jobs(unknown)
+        uninterrupted(partial(self._watcher.add_jobs, unknown))
         return found
 
     def _live_jobs(self) -> dict[str, Job[Any]]:
@@ -144,13 +150,17 @@ class SchedulerControl(StoreControl):
         super().__init__(scheduler.submitter.store)
         self.scheduler = scheduler
         self.submitter = scheduler.submitter
+        scheduler.on_waiting = partial(self._watcher.add_queue, scheduler)
 
     def submit(self, submissions: Sequence[Submission]) -> list[Job[Any]]:
         """Queue jobs whose folders are ready, and return their handles; refused once the scheduler was shut down."""
-        jobs = [Job[Any](one.folder, name=one.name, submitted=one.submitted, control=self) for one in submissions]
-        self.scheduler.submit(jobs, submissions)
-        if self.scheduler.has_waiting:
-            self._watcher.add_queue(self.scheduler)
+        try:
+            jobs = [Job[Any](one.folder, name=one.name, submitted=one.submitted, control=self) for one in submissions]
+            self.scheduler.submit(jobs, submissions)
+        except BaseException:
+            no_jobs = [one for one in submissions if one.folder.record_stamp() is None]
+            in_background(partial(discard, no_jobs))  # the scheduler, should it write them just now, finds no folder
+            raise
         return jobs
 
     def cancel(self, jobs: Sequence[Job[Any]]) -> bool:

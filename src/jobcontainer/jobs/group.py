@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-import concurrent.futures
+import time
 from collections import Counter
 from collections.abc import Sequence
+from concurrent.futures import CancelledError
+from functools import partial
+from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, overload
 
 from jobcontainer.events import JobState
@@ -82,7 +85,8 @@ class JobGroup(Sequence[Job[R]], Generic[R]):
             Whether all have ended.
         """
         if not progress:
-            return not concurrent.futures.wait(self._jobs, timeout).not_done
+            until = None if timeout is None else time.monotonic() + timeout
+            return all(job._wait(None if until is None else until - time.monotonic()) for job in self._jobs)
         from jobcontainer.views.console import watch  # noqa: PLC0415 -- rich takes its time
 
         return watch(self, self.wait, timeout=timeout)
@@ -93,7 +97,17 @@ class JobGroup(Sequence[Job[R]], Generic[R]):
         Raises:
             TimeoutError: not all have ended ``timeout`` seconds from the call.
         """
-        yield from concurrent.futures.as_completed(self._jobs, timeout)  # type: ignore[misc]  # they are the jobs
+        until = None if timeout is None else time.monotonic() + timeout
+        jobs, ended = set(self._jobs), SimpleQueue[Job[R]]()
+        for job in jobs:
+            job._refuse_to_wait_if_inherited()
+            job._when_ended(partial(ended.put, job))
+        for number in range(len(jobs)):
+            try:
+                yield ended.get(timeout=None if until is None else max(0.0, until - time.monotonic()))
+            except Empty:
+                left = len(jobs) - number
+                raise TimeoutError(f"{left} of {len(jobs)} jobs have not ended within {timeout} s.") from None
 
     def cancel(self) -> None:
         """End every job that has not ended; none that is still queued starts in between."""
@@ -126,5 +140,5 @@ class JobGroup(Sequence[Job[R]], Generic[R]):
 def _result_or_error(job: Job[Any]) -> Any:
     try:
         return job.result()
-    except (Exception, concurrent.futures.CancelledError) as error:  # noqa: BLE001 -- errors are wanted as values
+    except (Exception, CancelledError) as error:  # noqa: BLE001 -- errors are wanted as values
         return error

@@ -5,19 +5,30 @@ Nothing but the outcome is kept in memory until it is read, so that ten thousand
 
 States: ``queued → running → ended``; a retry goes back from running to queued. Only one of two moves a handle: the
 scheduler that owns the job or, where another process runs it, the watcher. They do so by :meth:`Job._dispatched`,
-:meth:`Job._requeued` and :meth:`Job._settle`, which they call once each. A handle may be read from any thread.
+:meth:`Job._requeued` and :meth:`Job._settle`, which they call once each, in threads in which no interrupt is raised.
+
+A handle may be read from any thread. Whoever waits for the end has a call in ``_end_calls``, a lock of its own to
+release or a callback; calls are added and taken by single operations of a list. So no lock is shared, and an interrupt
+of a wait costs nobody else anything. What :class:`~concurrent.futures.Future` itself holds is completed after that, for
+functions such as :func:`concurrent.futures.wait`, which know nothing else.
+
+In a child that was forked from the process of a handle nobody moves it: to wait for it there is refused.
 """
 
 from __future__ import annotations
 
+import _thread
 import contextlib
+import logging
 import math
 import os
+import threading
 import time
 from concurrent.futures import CancelledError, Future
+from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
-from jobcontainer.errors import CorruptFileError, JobError
+from jobcontainer.errors import CorruptFileError, JobError, JobLostError
 from jobcontainer.events import Display, JobState, Outcome, Usage, folded
 from jobcontainer.jobfile.identity import FileIdentity
 from jobcontainer.jobfile.serializer import Serializer
@@ -26,6 +37,8 @@ from jobcontainer.storage.event_reader import EventReader
 from jobcontainer.storage.progress_file import read_bars
 from jobcontainer.storage.result import read_result
 from jobcontainer.views.render import job_html
+from jobcontainer.worker.cpython_internals import complete_future
+from jobcontainer.worker.forked_child import BoundToProcess
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator, Sequence
@@ -36,6 +49,8 @@ if TYPE_CHECKING:
     from jobcontainer.storage.record import JobRecord
 
 R = TypeVar("R")
+
+_logger = logging.getLogger("concurrent.futures")  # which logs callbacks that raise, as here
 
 
 class Control(Protocol):
@@ -52,7 +67,7 @@ class Control(Protocol):
         """Run the job's process file again, as a new job."""
 
 
-class Job(Future[R], Generic[R]):
+class Job(BoundToProcess, Future[R], Generic[R]):
     """One run of a process: a future, a window on its folder, and the switch to stop it.
 
     Jobs are made by :class:`JobPool`, :class:`JobContainer` and :class:`JobStore`, not by hand. Pickled, a job is a
@@ -71,6 +86,7 @@ class Job(Future[R], Generic[R]):
 
     def __init__(self, folder: JobFolder, *, name: str, submitted: float, control: Control) -> None:
         super().__init__()
+        Future.__init__(self)
         self.folder = folder
         self.name = name
         self.submitted = submitted
@@ -80,6 +96,7 @@ class Job(Future[R], Generic[R]):
         self._outcome: Outcome | None = None
         self._loaded: tuple[Any, BaseException | None] | None = None
         self._on_change: list[Callable[[Job[Any]], object]] = []
+        self._end_calls: list[Callable[[], object]] = []
 
     @property
     def id(self) -> str:
@@ -167,6 +184,14 @@ class Job(Future[R], Generic[R]):
         """Whether the job ended by being cancelled."""
         return self.state is JobState.CANCELLED
 
+    def running(self) -> bool:
+        """Whether the job is running."""
+        return self.state is JobState.RUNNING
+
+    def done(self) -> bool:
+        """Whether the job has ended, however it did."""
+        return self.state.ended
+
     def rerun(self) -> Job[R]:
         """Run the same process file again, as a new job with the same options."""
         return self._control.rerun(self)
@@ -180,7 +205,9 @@ class Job(Future[R], Generic[R]):
         Raises:
             TimeoutError: the job has not ended within ``timeout``; it goes on.
             concurrent.futures.CancelledError: the job was cancelled.
-            JobError: the job crashed, timed out, ran out of memory or was lost; the message says more.
+            JobError: the job crashed, timed out, ran out of memory or was lost, or its result was deleted; the message
+                says more.
+            RuntimeError: the job has not ended, and this process was forked from the one whose handle this is.
             Exception: whatever ``run()`` raised.
         """
         error = self.exception(timeout)
@@ -202,18 +229,30 @@ class Job(Future[R], Generic[R]):
             TimeoutError: the job has not ended within ``timeout``.
             concurrent.futures.CancelledError: the job was cancelled.
         """
-        with contextlib.suppress(CancelledError):  # of a job that never started; raised with its id below
-            super().exception(timeout)
+        if not self._wait(timeout):
+            raise TimeoutError(f"The job {self.id} has not ended within {timeout} s; it goes on.")
         if self.cancelled():
             raise CancelledError(f"The job {self.id} was cancelled; job.rerun() runs it again.")
         return self._load()[1]
 
     def on_change(self, call: Callable[[Job[Any]], object]) -> None:
-        """Call something with this job whenever its state changes, from whichever thread changes it."""
+        """Call something with this job whenever its state changes, from whichever thread changes it.
+
+        What it raises is logged, as of a callback of :meth:`add_done_callback`.
+        """
         self._on_change.append(call)
+
+    def add_done_callback(self, fn: Callable[[Future[R]], object]) -> None:
+        """Call something with this job when it has ended, or at once where it has.
+
+        What it raises, whatever that is, is logged as :mod:`concurrent.futures` does, on standard error by default, and
+        changes nothing.
+        """
+        self._when_ended(partial(self._call_back, fn))
 
     def __await__(self) -> Generator[Any, None, R]:
         """Wait in a coroutine. Cancelling the coroutine leaves the job running: only :meth:`cancel` ends a job."""
+        self._refuse_to_wait_if_inherited()
         import asyncio  # noqa: PLC0415 -- who awaits has loaded it; it takes as long as a short job
 
         return asyncio.shield(asyncio.wrap_future(self)).__await__()
@@ -230,6 +269,37 @@ class Job(Future[R], Generic[R]):
         """Travel as a handle: the folder's path."""
         return self._control.reopen, (str(self.folder.path),)
 
+    def _wait(self, timeout: float | None = None) -> bool:
+        """Wait for the end, so many seconds at the most; return whether it has come."""
+        if self.done():
+            return True
+        self._refuse_to_wait_if_inherited()
+        has_ended = _thread.allocate_lock()
+        has_ended.acquire()
+        self._when_ended(has_ended.release)
+        if has_ended.acquire(timeout=-1 if timeout is None else max(0.0, timeout)):
+            return True
+        with contextlib.suppress(ValueError):  # it ended just now
+            self._end_calls.remove(has_ended.release)
+        return self.done()
+
+    def _when_ended(self, call: Callable[[], object]) -> None:
+        """Have something called once, at the end, or now where that has come."""
+        self._end_calls.append(call)
+        if self.done():
+            try:
+                self._end_calls.remove(call)
+            except ValueError:  # whoever settled the job has called it
+                return
+            call()
+
+    def _refuse_to_wait_if_inherited(self) -> None:
+        if self.is_inherited and not self.done():
+            raise RuntimeError(
+                f"This process was forked from the one whose handle this is, and does not learn how {self.id} ends. "
+                f"Find the job again here: JobStore({str(self.folder.path.parent)!r}).open({self.id!r})."
+            )
+
     def _load(self) -> tuple[Any, BaseException | None]:
         """Read the result file once, on first use; name the end where there is none to read."""
         if self._loaded is None:
@@ -238,19 +308,28 @@ class Job(Future[R], Generic[R]):
             if outcome.state is JobState.SUCCEEDED or (
                 outcome.state is JobState.FAILED and os.path.lexists(self.folder.result_file)
             ):
-                identity = outcome.result_identity
-                with _deletion_explained(self.folder.result_file):
-                    self._loaded = read_result(self.folder.result_file, identity and FileIdentity(*identity))
+                self._loaded = self._read_result(outcome)
             else:
                 self._loaded = None, error_of(outcome, self.folder)
         return self._loaded
+
+    def _read_result(self, outcome: Outcome) -> tuple[Any, BaseException | None]:
+        identity = outcome.result_identity
+        try:
+            return read_result(self.folder.result_file, identity and FileIdentity(*identity))
+        except FileNotFoundError:
+            if os.path.lexists(self.folder.result_file):
+                raise  # what its content raises
+            gone = self.folder.result_file if self.folder.path.is_dir() else self.folder.path
+            raise JobLostError(
+                f"Job {self.id} {outcome.state.words}, but its result is lost: {gone} was deleted. Run it again.",
+                job=self.id,
+            ) from None
 
     def _dispatched(self, attempt: int) -> None:
         """Note that an attempt was handed to an engine."""
         self._attempt = attempt
         self._phase = JobState.RUNNING
-        if not self.running():
-            self.set_running_or_notify_cancel()
         self._changed()
 
     def _requeued(self) -> None:
@@ -267,12 +346,17 @@ class Job(Future[R], Generic[R]):
         """Note an end whose outcome is read from the folder when it is asked for."""
         self._phase = state
         if state is JobState.SUCCEEDED:
-            self.set_result(None)  # type: ignore[arg-type]  # result() reads the file
-        elif state is JobState.CANCELLED and super().cancel():
-            self.set_running_or_notify_cancel()
-        else:
-            self.set_exception(JobError(state.words, job=self.id))  # a stand-in: exception() reads the file
+            complete_future(self, partial(self.set_result, None))  # type: ignore[arg-type]  # result() reads the file
+        else:  # a stand-in: exception() reads the file
+            complete_future(self, partial(self.set_exception, JobError(state.words, job=self.id)))
+        with contextlib.suppress(IndexError):  # none is left
+            while True:
+                self._end_calls.pop(0)()
         self._changed()
+
+    def _end_is_unwritten(self, outcome: Outcome) -> None:
+        """Note that the end could not be written, and why."""
+        self._outcome = outcome
 
     def _read_outcome(self) -> Outcome:
         ended = self.folder.turns().ended
@@ -281,7 +365,15 @@ class Job(Future[R], Generic[R]):
 
     def _changed(self) -> None:
         for call in tuple(self._on_change):
+            self._call_back(call)
+
+    def _call_back(self, call: Callable[[Job[Any]], object]) -> None:
+        try:
             call(self)
+        except BaseException as error:
+            if not isinstance(error, Exception) and threading.current_thread() is threading.main_thread():
+                raise  # it interrupts whoever has added the callback to a job that had ended
+            _logger.exception("exception calling callback for %r", self)
 
 
 @contextlib.contextmanager

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import shutil
-import threading
 import weakref
 from collections.abc import Mapping
 from concurrent.futures import Executor
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 
@@ -14,9 +13,10 @@ from jobcontainer.engines import engine_named
 from jobcontainer.jobs.control import shared_control, start_scheduler
 from jobcontainer.jobs.detached.client import DetachedJobs
 from jobcontainer.jobs.group import JobGroup
-from jobcontainer.jobs.submission import as_process
+from jobcontainer.jobs.submission import as_process, discard
 from jobcontainer.process import JobOptions
 from jobcontainer.storage.folder import store_folder
+from jobcontainer.worker.cpython_internals import in_background
 
 if TYPE_CHECKING:
     import os
@@ -100,6 +100,7 @@ class JobPool(Executor):
             SerializationError: it can't go into a file; ``.culprits`` says why, and nothing was submitted.
             TypeError: it is neither a process nor a function.
             RuntimeError: the pool was shut down.
+            OSError: the store can't be written to; nothing was submitted.
 
         Example:
             >>> pool.submit(pow, 2, 10).result()      # doctest: +SKIP
@@ -129,8 +130,7 @@ class JobPool(Executor):
                 own = options if key is None else options.updated(name=str(key) or repr(key))
                 submissions.append(sender.submitter.of_process(as_process(one, (), {}), own, here))
         except BaseException:
-            for submission in submissions:
-                shutil.rmtree(submission.folder.path)
+            discard(submissions)
             raise
         return JobGroup(sender.submit(submissions))
 
@@ -226,4 +226,4 @@ def _view(control: SchedulerControl, options: JobOptions) -> JobPool:
 
 def _shut_down_soon(scheduler: Scheduler) -> None:
     """Shut down when a pool was collected: in a thread, as the collector may run under any lock of ours."""
-    threading.Thread(target=scheduler.shutdown, kwargs={"wait": False}, daemon=True).start()
+    in_background(partial(scheduler.shutdown, wait=False))

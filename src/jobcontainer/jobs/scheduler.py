@@ -1,13 +1,19 @@
 """Scheduler: the queue before an engine's slots, and retries.
 
+**Who owns a job.** Until its ``job.json`` is written, whoever submits it does, and a submission that is cut off leaves
+no job. From then on the scheduler does, and it alone moves the job, in threads in which no interrupt is raised: each
+public call hands its work to one (:func:`~jobcontainer.worker.interrupts.uninterrupted`), and the ends of jobs come in
+the engine's. So the main thread never holds ``_lock``, and no job is ever between two places.
+
 States of a job here: *queued* (in ``_queue`` and ``_waiting``), *running* (in ``_running``, one of the engine's slots
 is taken), *settled* (in neither; its handle has the outcome). A retry goes from running back to queued.
 
-Threads: the scheduler has none of its own. ``submit`` and ``cancel`` run in the caller's thread, ``_ended`` in
-whichever thread the engine completes its futures; both end by handing queued jobs to free slots. ``_lock`` guards the
-queue and the counts and is never held while an engine, a file or a user's callback is called. A handle is moved (by
-``_dispatched`` and ``_settle``) without the lock, but only by whoever took the job out of its place under it, so each
-is called once.
+**What can't be written stops nothing.** A handle is settled from memory first; its end is written after, and what can't
+be written is tried again later (:mod:`jobcontainer.jobs.late_ends`). Only a submission fails where it can't be written.
+
+Threads: the scheduler has none of its own. ``_lock`` guards the queue and the counts and is never held while an engine,
+a file or a user's callback is called. A handle is moved (by ``_dispatched`` and ``_settle``) without the lock, but only
+by whoever took the job out of its place under it, so each is called once.
 
 Only the scheduler cancels jobs in its engine. It closes the engine once it was shut down and the last job has ended, in
 a thread of its own, since the last job ends in one of the engine's threads; where a script exits and no thread can
@@ -23,20 +29,25 @@ import sys
 import threading
 import weakref
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from jobcontainer.engines import Growing, StartsInBackground
-from jobcontainer.events import JobState, Outcome
+from jobcontainer.engines import Growing, RunsInCaller, StartsInBackground
+from jobcontainer.events import JobState
+from jobcontainer.jobs import late_ends
+from jobcontainer.jobs.submission import discard, write_records
 from jobcontainer.storage.ending import cancelled_before_start, lost, may_be_retried, write_end
 from jobcontainer.storage.journal import Journal, JournalEntry
-from jobcontainer.worker.cpython_internals import call_at_exit
+from jobcontainer.worker.cpython_internals import call_at_exit, in_background
 from jobcontainer.worker.forked_child import BoundToProcess
+from jobcontainer.worker.interrupts import uninterrupted
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from concurrent.futures import Future
 
     from jobcontainer.engines import Engine
+    from jobcontainer.events import Outcome
     from jobcontainer.jobs.job import Job
     from jobcontainer.jobs.submission import Submission, Submitter
 
@@ -60,10 +71,18 @@ class _Entry:
     submission: Submission = field(compare=False)
     attempt: int = field(default=1, compare=False)
     cancelled: bool = field(default=False, compare=False)
+    refusal: BaseException | None = field(default=None, compare=False)  # why its engine did not take it
 
 
 class Scheduler(BoundToProcess):
-    """Hands queued jobs to an engine's free slots, oldest first among those of the highest priority."""
+    """Hands queued jobs to an engine's free slots, oldest first among those of the highest priority.
+
+    Attributes:
+        engine: runs the jobs, and is closed by this.
+        submitter: writes their folders.
+        is_shut: whether it takes no more jobs.
+        on_waiting: called whenever jobs wait for a slot.
+    """
 
     def __init__(self, engine: Engine, submitter: Submitter) -> None:
         super().__init__()
@@ -78,37 +97,34 @@ class Scheduler(BoundToProcess):
         self._numbers = itertools.count()
         self.is_shut = False
         self._closing: threading.Thread | None = None
+        self.on_waiting: Callable[[], object] | None = None
         _schedulers.add(self)
         if isinstance(engine, Growing):
             engine.on_growth(self._dispatch)
         if isinstance(engine, StartsInBackground):
             engine.warm_up()
 
-    @property
-    def has_waiting(self) -> bool:
-        """Whether a job is queued."""
-        return bool(self._waiting)
-
     def submit(self, jobs: Sequence[Job[Any]], submissions: Sequence[Submission]) -> None:
-        """Queue jobs whose folders are ready.
+        """Write and queue jobs, all of them or none. One that is cut off by an interrupt leaves none, or cancels them.
 
         Raises:
-            RuntimeError: the scheduler was shut down.
+            RuntimeError: the scheduler was shut down, or its engine does not take jobs.
+            OSError: they could not be written; their folders are removed.
         """
         self.refuse_if_shut()
         entries = [
             _Entry(-submission.options.priority, next(self._numbers), job, submission)
             for job, submission in zip(jobs, submissions, strict=True)
         ]
-        owner = self.submitter.owner
-        self._journal.add_submitted([JournalEntry(job.folder, job.name, job.submitted, owner) for job in jobs])
-        with self._lock:
-            self.refuse_if_shut()
+        try:
+            uninterrupted(partial(self._submit, entries))
+            if isinstance(self.engine, RunsInCaller):
+                self.engine.run_submitted()
+        except BaseException:
             for entry in entries:
-                self._push(entry)
-        self._dispatch()
-        if isinstance(self.engine, StartsInBackground):
-            self.engine.wait_until_started()
+                entry.cancelled = True
+            in_background(partial(self._cancel, jobs))  # those that are queued; the others will see that they are
+            raise
 
     def cancel(self, jobs: Sequence[Job[Any]]) -> bool:
         """End jobs, queued or running: all of them leave the queue before the end of the first one frees a slot.
@@ -116,8 +132,33 @@ class Scheduler(BoundToProcess):
         Returns:
             Whether any of them was queued or running here.
         """
-        if self.is_inherited:
-            return False
+        return not self.is_inherited and uninterrupted(partial(self._cancel, jobs))
+
+    def _submit(self, entries: Sequence[_Entry]) -> None:
+        """Write the records of jobs, from which on they are this scheduler's, and queue them."""
+        submissions = [entry.submission for entry in entries]
+        write_records(submissions)
+        try:
+            with self._lock:
+                self.refuse_if_shut()
+                for entry in entries:
+                    self._push(entry)
+        except RuntimeError:
+            discard(submissions)
+            raise
+        owner = self.submitter.owner
+        jobs = [entry.job for entry in entries]
+        self._journal.add_submitted([JournalEntry(job.folder, job.name, job.submitted, owner) for job in jobs])
+        if any(entry.cancelled for entry in entries):  # whoever submitted them was interrupted
+            self._cancel(jobs)
+        self._dispatch()
+        if isinstance(self.engine, StartsInBackground):
+            self.engine.wait_until_started()
+        for entry in entries:
+            if entry.refusal is not None:
+                raise entry.refusal
+
+    def _cancel(self, jobs: Sequence[Job[Any]]) -> bool:
         with self._lock:
             queued = [entry for job in jobs if (entry := self._waiting.pop(job.id, None)) is not None]
             running = [entry for job in jobs if (entry := self._running.get(job.id)) is not None]
@@ -137,46 +178,26 @@ class Scheduler(BoundToProcess):
             wait: whether to return only then.
             cancel_queued: whether the jobs that have not started are cancelled.
         """
-        if self.is_inherited:
-            return
-        with self._lock:
-            self.is_shut = True
-        if cancel_queued:
-            self.cancel(self.waiting())
-        self._close_if_done()
-        if wait:
-            with self._idle:
-                self._idle.wait_for(lambda: self._closing is not None)
-            if (closing := self._closing) is None or closing.ident is None:
-                self.engine.close()
-            elif closing is not threading.current_thread():
-                closing.join()
+        if not self.is_inherited:
+            uninterrupted(partial(self._shutdown, wait=wait, cancel_queued=cancel_queued))
 
     def end(self) -> None:
         """Cancel every job and close the engine at once."""
-        if self.is_inherited:
-            return
-        with self._lock:
-            self.is_shut = True
-        self.cancel(self.unfinished())
-        self.engine.close()
-        self.shutdown()
+        if not self.is_inherited:
+            uninterrupted(self._end)
 
     def unfinished(self) -> list[Job[Any]]:
         """Return the jobs that are queued or running here."""
-        with self._lock:
-            return [entry.job for entry in (*self._running.values(), *self._waiting.values())]
+        return uninterrupted(lambda: [entry.job for entry in self._entries()])
 
     def waiting(self) -> list[Job[Any]]:
         """Return the jobs that are queued here."""
-        with self._lock:
-            return [entry.job for entry in self._waiting.values()]
+        return [entry.job for entry in list(self._waiting.values())]
 
     def position(self, job: Job[Any]) -> int | None:
         """Return how many queued jobs start before this one; None where it is not queued."""
-        with self._lock:
-            entry = self._waiting.get(job.id)
-            return None if entry is None else sum(other < entry for other in self._waiting.values())
+        entry = self._waiting.get(job.id)
+        return None if entry is None else sum(other < entry for other in list(self._waiting.values()))
 
     def refuse_if_shut(self) -> None:
         """Raise if the scheduler takes no jobs.
@@ -188,6 +209,32 @@ class Scheduler(BoundToProcess):
         if self.is_shut:
             raise RuntimeError("cannot submit after shutdown: make a new JobPool.")
 
+    def _entries(self) -> list[_Entry]:
+        with self._lock:
+            return [*self._running.values(), *self._waiting.values()]
+
+    def _shutdown(self, *, wait: bool, cancel_queued: bool) -> None:
+        with self._lock:
+            self.is_shut = True
+        if cancel_queued:
+            self._cancel(self.waiting())
+        self._close_if_done()
+        if wait:
+            with self._idle:
+                self._idle.wait_for(lambda: self._closing is not None)
+            if (closing := self._closing) is None or closing.ident is None:
+                self.engine.close()
+            elif closing is not threading.current_thread():
+                closing.join()
+            late_ends.write()
+
+    def _end(self) -> None:
+        with self._lock:
+            self.is_shut = True
+        self._cancel([entry.job for entry in self._entries()])
+        self.engine.close()
+        self._shutdown(wait=True, cancel_queued=False)
+
     def _push(self, entry: _Entry) -> None:
         self._waiting[entry.job.id] = entry
         heapq.heappush(self._queue, entry)
@@ -195,12 +242,14 @@ class Scheduler(BoundToProcess):
     def _dispatch(self) -> None:
         """Hand queued jobs to free slots."""
         while (entry := self._next()) is not None:
-            if entry.submission.folder.is_asked_to_cancel():  # by another process
+            if entry.cancelled or entry.submission.folder.is_asked_to_cancel():  # the latter by another process
                 with self._lock:
                     del self._running[entry.job.id]
                 self._settle_unstarted(entry)
             else:
                 self._start(entry)
+        if self._waiting and self.on_waiting is not None:
+            self.on_waiting()
         self._close_if_done()
 
     def _next(self) -> _Entry | None:
@@ -224,23 +273,24 @@ class Scheduler(BoundToProcess):
                 attempt=entry.attempt,
                 identity=submission.identity,
             )
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 -- whatever it raises, the job ends and the next is started
+            entry.refusal = error
             with self._lock:
                 del self._running[entry.job.id]
             reason = f"Its engine did not take it: {error!r}. Submit it again."
-            outcome = write_end(submission.folder, lost(submission.folder, reason, entry.attempt))
-            self._settle([(entry.job, outcome)])
-            raise
+            self._settle([(entry.job, lost(submission.folder, reason, entry.attempt))], are_written=False)
+            return
         call_at_exit(_finish_at_exit)
         if entry.cancelled:  # between the queue and the engine, where neither could find it
             self.engine.cancel(entry.job.id)
         future.add_done_callback(lambda done: self._ended(entry, done))
 
     def _ended(self, entry: _Entry, future: Future[Outcome]) -> None:
-        outcome = future.result()
+        outcome = self._outcome_of(entry, future)
         retry = may_be_retried(outcome, entry.submission.options.retries)
+        are_written = True
         if retry and entry.cancelled:  # it ended by itself just then; a watcher must not wait for another attempt
-            retry, outcome = False, write_end(entry.job.folder, replace(outcome, state=JobState.CANCELLED))
+            retry, outcome, are_written = False, replace(outcome, state=JobState.CANCELLED), False
         with self._lock:
             del self._running[entry.job.id]
             if retry:
@@ -249,21 +299,35 @@ class Scheduler(BoundToProcess):
         if retry:
             entry.job._requeued()
         else:
-            self._settle([(entry.job, outcome)])
+            self._settle([(entry.job, outcome)], are_written=are_written)
         self._dispatch()
+
+    @staticmethod
+    def _outcome_of(entry: _Entry, future: Future[Outcome]) -> Outcome:
+        """Return how an attempt ended, also where its engine breaks its word and raises."""
+        try:
+            return future.result()
+        except BaseException as error:  # noqa: BLE001 -- a job's end is always reported
+            reason = f"Its engine failed: {error!r}. Submit it again."
+            return write_end(entry.job.folder, lost(entry.job.folder, reason, entry.attempt))
 
     def _settle_unstarted(self, *entries: _Entry) -> None:
         """End jobs that were cancelled while they waited, as no engine knows of them."""
-        ends = []
-        for entry in entries:
-            begun = entry.attempt if entry.attempt > 1 else 0
-            ends.append((entry.job, write_end(entry.job.folder, cancelled_before_start(begun))))
-        self._settle(ends)
+        begun = [entry.attempt if entry.attempt > 1 else 0 for entry in entries]
+        ends = [(entry.job, cancelled_before_start(number)) for entry, number in zip(entries, begun, strict=True)]
+        self._settle(ends, are_written=False)
 
-    def _settle(self, ends: list[tuple[Job[Any], Outcome]]) -> None:
-        self._journal.add_ended((job.folder, outcome.state) for job, outcome in ends)
+    def _settle(self, ends: list[tuple[Job[Any], Outcome]], *, are_written: bool) -> None:
+        """Settle handles, from memory; then write what is not written yet, now or later."""
         for job, outcome in ends:
             job._settle(outcome)
+        if not are_written:
+            ends = [(job, write_end(job.folder, outcome)) for job, outcome in ends]
+        for job, outcome in ends:
+            if outcome.unwritten:
+                job._end_is_unwritten(outcome)
+                late_ends.add(job.folder, outcome)
+        self._journal.add_ended((job.folder, outcome.state) for job, outcome in ends if not outcome.unwritten)
 
     def _close_if_done(self) -> None:
         with self._lock:

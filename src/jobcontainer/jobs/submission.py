@@ -1,4 +1,8 @@
-"""From a process, or the file of one, to a job folder that is ready to run."""
+"""From a process, or the file of one, to a job folder that is ready to run.
+
+A folder is a job's once ``job.json`` is in it. That is written last, and by whoever queues the job
+(:func:`write_records`): what is cut off or fails before leaves no job, and at the worst a folder that is none.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +21,7 @@ from jobcontainer.storage.record import JobRecord, this_process
 from jobcontainer.worker import process_settings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
     from jobcontainer.jobfile.identity import FileIdentity
@@ -25,6 +29,7 @@ if TYPE_CHECKING:
     from jobcontainer.storage.folder import JobFolder, StoreFolder
 
 _NO_DESCRIPTORS = {errno.EMFILE, errno.ENFILE}
+_NOT_WRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}
 _TOO_MANY_FILES = (
     "Too many files are open here to write a job: close some, or raise the limit before Python starts, `ulimit -n 4096`"
 )
@@ -41,6 +46,7 @@ class Submission:
         options: what is asked for the job.
         environment: of the submitting process.
         identity: of the process file, which this process has written or checked; None where it has not.
+        record: what ``job.json`` is to hold; None where it is written already.
     """
 
     folder: JobFolder
@@ -49,6 +55,7 @@ class Submission:
     options: JobOptions
     environment: Environment
     identity: FileIdentity | None = None
+    record: JobRecord | None = None
 
 
 class Submitter:
@@ -118,9 +125,10 @@ class Submitter:
         try:
             yield folder
         except BaseException as error:
+            explained = _explained(error, folder) if isinstance(error, OSError) else None
             shutil.rmtree(folder.path, ignore_errors=True)
-            if isinstance(error, OSError) and error.errno in _NO_DESCRIPTORS:
-                raise OSError(error.errno, _TOO_MANY_FILES) from error
+            if explained is not None:
+                raise explained from error
             raise
 
     def _recorded(
@@ -137,8 +145,47 @@ class Submitter:
             source=source,
             owner=self.owner,
         )
-        folder.write_record(record)
-        return Submission(folder, name, record.submitted, options, environment)
+        return Submission(folder, name, record.submitted, options, environment, record=record)
+
+
+def write_records(submissions: Sequence[Submission]) -> None:
+    """Make folders jobs, all of them or none.
+
+    Raises:
+        OSError: the store can't be written to; the folders are removed.
+    """
+    for submission in submissions:
+        try:
+            if submission.record is not None:
+                submission.folder.write_record(submission.record)
+        except OSError as error:
+            explained = _explained(error, submission.folder)
+            discard(submissions)
+            if explained is not None:
+                raise explained from error
+            raise
+
+
+def discard(submissions: Iterable[Submission]) -> None:
+    """Remove the folders that this process has made for jobs that come to nothing."""
+    for submission in submissions:
+        if submission.record is not None:
+            shutil.rmtree(submission.folder.path, ignore_errors=True)
+
+
+def _explained(error: OSError, folder: JobFolder) -> OSError | None:
+    """Return why a job could not be written, as a sentence; None where it was not the store that failed."""
+    if error.errno in _NO_DESCRIPTORS:
+        return OSError(error.errno, _TOO_MANY_FILES)
+    store = folder.path.parent
+    if error.errno in _NOT_WRITABLE:
+        advice = "Free some space there, or give another store: JobPool(store=...), JOBCONTAINER_HOME."
+        return OSError(error.errno, f"The job could not be written to {store} ({error.strerror}). {advice}")
+    if not folder.path.exists():
+        return FileNotFoundError(
+            errno.ENOENT, f"The job's folder was deleted from {store} while it was written. Submit it again."
+        )
+    return None
 
 
 def as_process(work: object, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Process[Any]:

@@ -6,8 +6,8 @@ report (a job that never started, a keeper that died) are made by :func:`cancell
 
 from __future__ import annotations
 
-import contextlib
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from jobcontainer.errors import JobCrashedError, JobError, JobFailedError, JobLostError, JobMemoryError, JobTimeoutError
@@ -30,10 +30,15 @@ _TAIL = 20
 def write_end(folder: JobFolder, outcome: Outcome) -> Outcome:
     """Append how an attempt ended to the job's events.
 
-    A folder that was removed, or a full disk, costs the line in the file but not the outcome, which is returned.
+    A folder that was removed, or a full disk, costs the line in the file but not the outcome.
+
+    Returns:
+        The outcome; where it could not be written, with the reason as ``unwritten``.
     """
-    with contextlib.suppress(OSError):
+    try:
         folder.append_event(outcome)
+    except OSError as error:
+        return replace(outcome, unwritten=error.strerror or str(error))
     return outcome
 
 

@@ -150,7 +150,7 @@ def job_card(job: JobSnapshot, now: float) -> Card:
         error=error_line(outcome) if outcome is not None and job.state not in NO_ERRORS else "",
         where=own_line(job.traceback) if failed else "",
         traceback=shown(job.traceback, LONGEST_TRACEBACK, keep_end=True),
-        notes=units.present(_place_in_queue(job), _why_cancelled(job)),
+        notes=units.present(_place_in_queue(job), _why_cancelled(job), unwritten(outcome), _why_incomplete(job)),
         log=tuple(visible_lines(list(job.log))),
         log_title=_log_title(job),
         log_file=str(job.log_file) if job.log_file and job.log else "",
@@ -262,6 +262,23 @@ def _place_in_queue(job: JobSnapshot) -> str:
 
 def _why_cancelled(job: JobSnapshot) -> str:
     return shown(job.outcome.reason, LONGEST_MESSAGE) if job.state is JobState.CANCELLED and job.outcome else ""
+
+
+def unwritten(outcome: Outcome | None) -> str:
+    """Return that the end of a job could not be written when it came, and why; mostly empty.
+
+    Example:
+        >>> from jobcontainer.events import Outcome
+        >>> unwritten(Outcome(state=JobState.LOST, at=0.0, unwritten="No space left on device"))
+        'Its end could not be written: No space left on device.'
+    """
+    if outcome is None or not outcome.unwritten:
+        return ""
+    return shown(f"Its end could not be written: {outcome.unwritten}.", LONGEST_MESSAGE)
+
+
+def _why_incomplete(job: JobSnapshot) -> str:
+    return "Its folder was deleted: its log, outputs and result are gone." if job.is_deleted else ""
 
 
 def _log_title(job: JobSnapshot) -> str:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jobcontainer.views import units
-from jobcontainer.views.card import ICONS, LONGEST_NAME, job_card, shown
+from jobcontainer.views.card import ICONS, LONGEST_NAME, job_card, shown, unwritten
 from jobcontainer.views.group_card import GroupSummary
 from jobcontainer.views.snapshot import snapshot_of
 
@@ -88,7 +88,7 @@ class Listing:
         return [
             (
                 job.id,
-                f"{ICONS[job.state]} {job.state.words}",
+                " ".join(units.present(ICONS[job.state], job.state.words, unwritten(job.outcome))),
                 shown(job.name, LONGEST_NAME),
                 units.seconds(job.usage.wall) if job.usage.wall else "",
                 units.clock(job.submitted),

@@ -13,7 +13,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
-from jobcontainer.errors import JobFailedError, JobFileError
+from jobcontainer.errors import JobFailedError, JobFileError, JobLostError
 from jobcontainer.events import Display, JobState, Outcome, Progress, Started, fold
 from jobcontainer.storage.event_reader import EventReader
 from jobcontainer.storage.record import host_name
@@ -81,6 +81,7 @@ class JobSnapshot:
         outcome: how it ended; None until it has.
         traceback: of what ``run()`` raised, as text; empty where there is none.
         position: how many queued jobs start before this one; None where it is not known.
+        is_deleted: whether its folder is gone.
     """
 
     id: str
@@ -98,6 +99,7 @@ class JobSnapshot:
     outcome: Outcome | None = None
     traceback: str = ""
     position: int | None = None
+    is_deleted: bool = False
 
 
 class SnapshotReader:
@@ -156,6 +158,7 @@ class SnapshotReader:
             outcome=outcome,
             traceback=traceback_text(self.job) if state is JobState.FAILED else "",
             position=position,
+            is_deleted=not self.job.folder.path.is_dir(),
         )
         return self._last
 
@@ -211,8 +214,8 @@ class SnapshotReader:
         if self._options is None:
             try:
                 self._options = self.job.folder.read_record().options
-            except (FileNotFoundError, JobFileError):  # deleted, or the job has written over it
-                self._options = {}
+            except (OSError, JobFileError):  # deleted, or the job has written over it
+                return {}
         return self._options
 
 
@@ -225,7 +228,7 @@ def traceback_text(job: JobView) -> str:
     """Return the traceback of what a failed job raised, as printed in the job; empty where there is none."""
     try:
         error = job.exception()
-    except (JobFileError, OSError) as unreadable:  # OSError: not there, or not to be read
+    except (JobFileError, JobLostError, OSError) as unreadable:  # OSError: not to be read
         return str(unreadable)
     if isinstance(error, JobFailedError):
         return error.traceback_text

@@ -5,6 +5,7 @@ The rest of the package imports functions from here. The tests that run on the n
 
 from __future__ import annotations
 
+import _thread
 import atexit
 import contextlib
 import importlib
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from concurrent.futures import Future
 
 # Typed as Any, as type checkers know none of these names.
 _process: Any = importlib.import_module("multiprocessing.process")
@@ -64,6 +66,51 @@ def _make_exit_calls() -> None:
     for pid, call in _exit_calls:
         if pid == os.getpid():
             call()
+
+
+def in_background(call: Callable[[], object]) -> bool:
+    """Start a call that raises nothing, in a thread of its own; return whether one can be had.
+
+    A thread of :mod:`threading` shares a lock with the thread that starts it. An interrupt of that one could leave the
+    lock taken, and the new thread would never begin. A thread of :mod:`_thread` shares nothing; but where it, a logger
+    say, asks which one it is, :mod:`threading` keeps an entry for it for ever (up to Python 3.12), and has no way to
+    take it out.
+    """
+
+    def run() -> None:
+        try:
+            call()
+        finally:
+            known: dict[int, Any] = getattr(threading, "_active", {})
+            known.pop(_thread.get_ident(), None)
+
+    try:
+        _thread.start_new_thread(run, ())
+    except RuntimeError:
+        return False
+    return True
+
+
+def complete_future(future: Future[Any], complete: Callable[[], object]) -> None:
+    """Complete a future, and never wait for those who wait for it with functions of :mod:`concurrent.futures`.
+
+    They take the locks of their futures in Python code, where an interrupt can cut them off and leave a lock taken for
+    ever. So where there are such, a thread of its own completes the future, and may wait in vain.
+
+    Args:
+        future: the future.
+        complete: what completes it.
+    """
+    waits: Any = future
+    if waits._condition.acquire(blocking=False):
+        try:
+            if not waits._waiters:
+                complete()
+                return
+        finally:
+            waits._condition.release()
+    if not in_background(complete):
+        complete()
 
 
 def run_exit_functions() -> None:

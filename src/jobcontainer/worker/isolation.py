@@ -34,7 +34,9 @@ _prctl: Any = ctypes.CDLL(None).prctl if _LINUX else None
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _PR_SET_CHILD_SUBREAPER = 36
 _MOST_DESCRIPTORS = os.sysconf("SC_OPEN_MAX")
-_CHANNEL_NUMBER = 60  # above what programs close by hand, below where the kernel must enlarge the table
+_CHANNEL_NUMBER = min(60, _MOST_DESCRIPTORS - 2)
+"""Above what programs close by hand and the log's own, below where the kernel must enlarge the table, and within
+``ulimit -n``."""
 
 
 def leave_session() -> None:

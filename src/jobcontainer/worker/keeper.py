@@ -107,7 +107,7 @@ class Keeper:
         gc.disable()
         if self._forks:
             self._base = process_tree.memory_of([os.getpid()])
-        self._spare = self._make()
+        self._make_spare()
 
     def serve(self) -> None:
         """Run one order after another, until the message to end."""
@@ -149,7 +149,7 @@ class Keeper:
     def _run(self, order: Order) -> Outcome:
         process = self._process_for(order)
         if self._spare is None:
-            self._spare = self._make()  # while the job runs
+            self._make_spare()  # while the job runs
         base = 0 if process.starting else self._base
         supervisor = Supervisor(process, order, self._watched, self._is_cancelled, base)
         spared = {other.pid for other in (self._spare, self._reused) if other is not None and other is not process}
@@ -183,6 +183,11 @@ class Keeper:
                 self._reused = None if process is self._reused else self._reused
             else:
                 return process
+
+    def _make_spare(self) -> None:
+        """Have a process ready for the next job; where none can be made now, that job makes its own."""
+        with contextlib.suppress(OSError):  # no descriptors, no process ids
+            self._spare = self._make()
 
     def _make(self) -> JobProcess:
         if self._forks:

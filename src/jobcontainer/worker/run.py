@@ -128,6 +128,7 @@ def run_process(
         _leave_if_forked(this)
         end: dict[str, Any] = {"state": JobState.SUCCEEDED, "result_identity": identity}
     except BaseException as error:  # noqa: BLE001 -- whatever run() raises is its end
+        _leave_if_forked(this)
         end = _ended_by(error, folder)
     with contextlib.suppress(OSError):  # a full disk
         progress.finish()

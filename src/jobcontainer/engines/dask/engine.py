@@ -208,7 +208,10 @@ class DaskEngine:
         with self._lock:
             if self._attempts.get(attempt.folder.id) is attempt:
                 del self._attempts[attempt.folder.id]
-        self._loop.run_in_executor(None, attempt.future.set_result, outcome)
+        try:
+            self._loop.run_in_executor(None, attempt.future.set_result, outcome)
+        except RuntimeError:  # no thread can be had: better slowly than never
+            attempt.future.set_result(outcome)
 
 
 class TaskWatch(distributed.WorkerPlugin):

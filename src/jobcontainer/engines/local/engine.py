@@ -11,7 +11,9 @@ import weakref
 from typing import TYPE_CHECKING
 
 from jobcontainer.engines.attempt import Attempt
+from jobcontainer.engines.local.keeper_process import import_loky
 from jobcontainer.engines.local.worker_slots import FORKS, WorkerSlots
+from jobcontainer.worker.interrupts import uninterrupted
 from jobcontainer.worker.keeper_protocol import Order
 
 if TYPE_CHECKING:
@@ -53,8 +55,10 @@ class LokyEngine:
         return self._worker_slots.threads
 
     def warm_up(self) -> None:
-        """See :class:`jobcontainer.engines.StartsInBackground`."""
-        self._worker_slots.warm_up()
+        """See :class:`jobcontainer.engines.StartsInBackground`; loky is imported in the caller's thread."""
+        with contextlib.suppress(Exception):  # the first job will fail for it, and say why
+            import_loky()
+        uninterrupted(self._worker_slots.warm_up)
 
     def submit(
         self,

@@ -58,10 +58,10 @@ _lifelines_lock = threading.RLock()
 
 def available_cpus() -> int:
     """Return how many CPUs this process may really use: by its affinity, its cgroup, and ``LOKY_MAX_CPU_COUNT``."""
-    return int(_loky().cpu_count())
+    return int(import_loky().cpu_count())
 
 
-def _loky() -> Any:
+def import_loky() -> Any:
     """Import loky; first in the thread that wants a keeper, not in the keeper's own.
 
     Were joblib imported in the background, user code that imports a submodule of it or of numpy meanwhile could find
@@ -121,7 +121,7 @@ class KeeperProcess:
             at_exit: ends the keeper when the interpreter exits, before loky joins its threads, and waits for jobs.
         """
         with contextlib.suppress(Exception):  # the thread fails for it too, and reports it
-            _loky()
+            import_loky()
         call_at_exit(at_exit, last=True)
         try:
             self._thread.start()
@@ -195,11 +195,12 @@ class KeeperProcess:
             self.has_started.set()
         if call is not None and not self._receive():
             reason = self._why_it_died(call)
-        if executor is not None:
-            with contextlib.suppress(RuntimeError):  # at exit, from Python 3.12 on, its threads may not have started
+        with contextlib.suppress(Exception):  # at exit, from Python 3.12 on, its threads may not have started
+            if executor is not None:
                 executor.shutdown(wait=True, kill_workers=bool(reason))
-        if reason:
-            self._kill_strays()
+        with contextlib.suppress(Exception):  # no descriptors: whatever fails here, the end is reported
+            if reason:
+                self._kill_strays()
         self._close_lifeline()
         executor = call = None  # with their descriptors
         with self._lock:
@@ -208,7 +209,7 @@ class KeeperProcess:
             self._listener.keeper_ended(self, reason)
 
     def _executor(self) -> Any:
-        return _loky().ProcessPoolExecutor(
+        return import_loky().ProcessPoolExecutor(
             max_workers=1,
             initializer=keeper.begin,
             initargs=(self._keeper_end, self._preload, self._forks),
@@ -238,7 +239,7 @@ class KeeperProcess:
                 self._has_run_jobs, self._is_busy = True, False
                 if self._listener is not None:  # which may have another job for this keeper
                     self._listener.job_ended(self, message.number, message.outcome)
-        except (EOFError, OSError):
+        except Exception:  # noqa: BLE001 -- its end, or something that no keeper sends
             return False
         return True
 

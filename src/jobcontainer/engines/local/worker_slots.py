@@ -14,6 +14,9 @@ lifelines.
 
 A process may have one spare keeper, started before any engine needs it; the first engine without modules to preload
 takes it.
+
+Where no keeper can be made for the moment (no descriptors, no process ids), its job waits for a slot that lives, and
+another keeper is tried when a job has ended or comes. Only a job that no slot is left for ends, and says why.
 """
 
 from __future__ import annotations
@@ -28,6 +31,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Final
 
 from jobcontainer.engines.local.keeper_process import KeeperProcess, available_cpus
+from jobcontainer.worker.cpython_internals import in_background
 from jobcontainer.worker.forked_child import BoundToProcess, renew_in_forked_child
 
 if TYPE_CHECKING:
@@ -146,20 +150,29 @@ class WorkerSlots(BoundToProcess):
         with self._lock:
             attempt = self._keepers.pop(keeper, None)
             if attempt is not None:
-                if attempt.has_started():
-                    outcome = attempt.end_lost(reason)
-                elif attempt.cancelled:
-                    outcome = attempt.end_unstarted()
-                elif attempt in self._sent_twice or not keeper.was_made:
-                    outcome = attempt.end_lost(reason)
-                else:  # the keeper had died before it came to this one, and nobody knew yet
-                    self._sent_twice.add(attempt)
+                outcome = self._end_of_orphan(attempt, keeper, reason)
+                if outcome is None:
                     self._queue.appendleft(attempt)
-        self._dispatch()
+        self._dispatch(may_grow=keeper.was_made)
         if attempt is not None and outcome is not None:
             self._sent_twice.discard(attempt)
             attempt.future.set_result(outcome)
         self._close_if_abandoned()
+
+    def _end_of_orphan(self, attempt: Attempt, keeper: KeeperProcess, reason: str) -> Outcome | None:
+        """Return how the job of a keeper that has ended ended with it; None where it had not begun and can wait."""
+        if not keeper.was_made:
+            if attempt.cancelled:
+                return attempt.end_unstarted()
+            return None if self._keepers else attempt.end_lost(reason)
+        if attempt.has_started():
+            return attempt.end_lost(reason)
+        if attempt.cancelled:
+            return attempt.end_unstarted()
+        if attempt in self._sent_twice:
+            return attempt.end_lost(reason)
+        self._sent_twice.add(attempt)  # the keeper had died before it came to this one, and nobody knew yet
+        return None
 
     def _cancel_running(self, which: Callable[[Attempt], bool]) -> list[Attempt]:
         cancelled = []
@@ -170,16 +183,22 @@ class WorkerSlots(BoundToProcess):
                 cancelled.append(attempt)
         return cancelled
 
-    def _dispatch(self) -> None:
-        """Hand queued jobs to idle keepers, and start keepers for the others while slots are empty."""
+    def _dispatch(self, *, may_grow: bool = True) -> None:
+        """Hand queued jobs to idle keepers, and start keepers for the others while slots are empty.
+
+        Args:
+            may_grow: whether more keepers are started though there are some.
+        """
         failed: list[tuple[Attempt, Outcome]] = []
         with self._lock:
             while self._queue and not self._closed:
                 keeper = next((keeper for keeper, attempt in self._keepers.items() if attempt is None), None)
                 try:
-                    if keeper is None and len(self._keepers) < self.size:
+                    if keeper is None and len(self._keepers) < (self.size if may_grow else 1):
                         keeper = self._add_keeper()
                 except (OSError, RuntimeError) as error:  # no descriptors, no threads left
+                    if self._keepers:  # one of their slots will be free
+                        break
                     attempt = self._queue.popleft()
                     failed.append((attempt, attempt.end_lost(f"No keeper could be started: {error}.")))
                     continue
@@ -204,8 +223,7 @@ class WorkerSlots(BoundToProcess):
         """Close in a thread of its own: neither the collector nor the thread of a keeper can wait for it."""
         if self._abandoned and not self._queue and not any(self._keepers.values()) and not self._closed:
             self._closed = True
-            with contextlib.suppress(RuntimeError):  # the interpreter exits, and closes every engine
-                threading.Thread(target=self.close, name="jobcontainer-abandoned", daemon=True).start()
+            in_background(self.close)  # where no thread can be had, the interpreter exits, and closes every engine
 
 
 def _end_unstarted(attempts: Iterable[Attempt]) -> None:

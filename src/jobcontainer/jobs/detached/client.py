@@ -18,11 +18,13 @@ import subprocess
 import sys
 import time
 from dataclasses import asdict
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from jobcontainer.errors import JobContainerError
 from jobcontainer.jobs.control import StoreControl
-from jobcontainer.jobs.submission import Submitter
+from jobcontainer.jobs.submission import Submitter, write_records
+from jobcontainer.worker.interrupts import uninterrupted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -52,6 +54,10 @@ class DetachedJobs:
         Raises:
             JobContainerError: the host was killed since.
         """
+        return uninterrupted(partial(self._submit, submissions))
+
+    def _submit(self, submissions: Sequence[Submission]) -> list[Job[Any]]:
+        write_records(submissions)
         if submissions:
             jobs = [submission.folder.id for submission in submissions]
             self._ask({"jobs": jobs, "environment": asdict(submissions[0].environment)})

@@ -27,7 +27,7 @@ TRACE_SIGNAL = getattr(signal, "SIGRTMAX", signal.SIGUSR2)
 
 _LIBC = ctypes.CDLL(None)
 _LINE_BUFFERED = 1  # _IOLBF in C's stdio.h
-_TRACE_NUMBER = 50  # where a program that closes 0 to 2 does not hit it
+_TRACE_NUMBER = min(50, os.sysconf("SC_OPEN_MAX") - 3)  # where a program that closes 0 to 2 does not hit it
 
 
 def prepare_streams() -> None:

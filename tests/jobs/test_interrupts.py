@@ -1,0 +1,127 @@
+"""The stop button: an interrupt at any place of any call of a pool costs no slot and no job."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+import jobcontainer
+from echo_engine import EchoEngine, Works
+from jobcontainer import JobPool, JobStore
+from waiting import wait_for
+
+PACKAGE = Path(jobcontainer.__file__).parent
+WHERE = (
+    *(str(PACKAGE / name) for name in ("jobs", "engines", "worker")),
+    *(sys.modules[name].__file__ for name in ("threading", "concurrent.futures._base")),
+)
+"""Code whose every step is interrupted: what moves jobs, and what it uses of the standard library."""
+
+
+@pytest.fixture
+def engine():
+    engine = EchoEngine()
+    yield engine
+    engine.close()
+
+
+def interrupted(call, number, kind, where=WHERE):
+    """Make a call with a KeyboardInterrupt at its nth step; return whether it has so many."""
+    seen = 0
+
+    def trace(frame, event, _):
+        nonlocal seen
+        if not frame.f_code.co_filename.startswith(where):
+            return None
+        frame.f_trace_opcodes = kind == "opcode"
+        if event == kind:
+            seen += 1
+            if seen > number:
+                sys.settrace(None)
+                raise KeyboardInterrupt
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        with contextlib.suppress(KeyboardInterrupt):
+            call()
+    finally:
+        sys.settrace(before)
+    return seen > number
+
+
+def several(pool):
+    return pool.submit_all([Works(), Works()])
+
+
+CALLS = {
+    "submit": lambda pool: lambda: pool.submit(Works()),
+    "submit_all": lambda pool: lambda: several(pool),
+    "map": lambda pool: lambda: list(pool.map(abs, [1, 2])),
+    "rerun": lambda pool: pool.submit(Works()).rerun,
+    "cancel": lambda pool: pool.submit(Works()).cancel,
+    "cancel a group": lambda pool: several(pool).cancel,
+    "result": lambda pool: pool.submit(Works()).result,
+    "exception": lambda pool: pool.submit(Works()).exception,
+    "wait": lambda pool: several(pool).wait,
+    "as_completed": lambda pool: partial(list, several(pool).as_completed()),
+}
+"""Each call of a pool: a function that prepares it."""
+
+
+SLOW = [name for name in CALLS if name not in {"submit", "cancel", "wait"}]
+
+
+@pytest.mark.parametrize("kind", ["line", pytest.param("opcode", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.slow if name in SLOW else ()) for name in CALLS])
+def test_an_interrupt_anywhere_costs_no_slot_and_no_job(tmp_path, engine, name, kind):
+    """The pool runs the next job, never two in one slot, and every job that is in the store ends."""
+    pool = JobPool(engine=engine, store=tmp_path)
+    number = 0
+    while interrupted(CALLS[name](pool), number, kind):
+        assert pool.submit(Works()).result(20) == 1, f"dead after step {number}"
+        number += 1
+    assert number > 9
+    assert engine.most == 1
+    wait_for(lambda: all(job.done() for job in JobStore(tmp_path).jobs()))
+    pool.shutdown()
+    assert not pool._control.scheduler.unfinished()
+    assert engine.closed.wait(20)
+
+
+@pytest.mark.parametrize(
+    "leave", [JobPool.shutdown, lambda pool: pool.__exit__(None, None, None)], ids=["call", "with"]
+)
+def test_an_interrupt_anywhere_of_a_shutdown_leaves_nothing_open(tmp_path, leave):
+    """The jobs run to their end, the engine is closed, and shutting down once more waits for that."""
+    number, has_more = 0, True
+    while has_more:
+        engine = EchoEngine()
+        pool = JobPool(engine=engine, store=tmp_path)
+        job = pool.submit(Works())
+        has_more = interrupted(partial(leave, pool), number, "line")
+        pool.shutdown()
+        assert job.result(20) == 1
+        assert engine.closed.wait(20), f"open after step {number}"
+        number += 1
+    assert number > 9
+
+
+@pytest.mark.slow
+def test_an_interrupt_anywhere_of_a_job_in_this_process_ends_that_job_alone(tmp_path):
+    """The submission that was cut off ends with its job, and the next one runs."""
+    pool = JobPool(engine="inline", store=tmp_path)
+    where = tuple(str(PACKAGE / name) for name in ("jobs", "worker/interrupts.py"))  # not within run()
+    number = 0
+    while interrupted(partial(pool.submit, Works()), number, "line", where):
+        assert pool.submit(Works()).result(20) == 1, f"dead after step {number}"
+        number += 1
+    assert number > 30
+    wait_for(lambda: all(job.done() for job in JobStore(tmp_path).jobs()))
+    pool.shutdown()
+    assert not pool._control.scheduler.unfinished()
