@@ -12,7 +12,7 @@ from jobcontainer.jobs import watcher
 from jobcontainer.jobs.submission import Submitter
 from jobcontainer.process import JobOptions
 from jobcontainer.storage.folder import StoreFolder
-from jobcontainer.storage.record import this_process
+from jobcontainer.storage.owner import this_process
 from waiting import wait_for
 
 

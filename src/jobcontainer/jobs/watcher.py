@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from jobcontainer.events import Outcome, Started
 from jobcontainer.storage.ending import lost, may_be_retried, write_end
-from jobcontainer.storage.record import is_alive
+from jobcontainer.storage.owner import is_alive
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from jobcontainer.errors import JobFailedError, JobFileError
 from jobcontainer.events import Display, JobState, Outcome, Progress, Started, fold
-from jobcontainer.storage.record import host_name
+from jobcontainer.storage.owner import host_name
 from jobcontainer.storage.result import RemoteTraceback
 from jobcontainer.worker import process_tree
 

@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING, NoReturn
 from jobcontainer.events import JobState, Outcome, Started
 from jobcontainer.storage.ending import write_end
 from jobcontainer.storage.folder import JobFolder
-from jobcontainer.storage.record import host_name
+from jobcontainer.storage.owner import host_name
 from jobcontainer.worker import isolation, job_process, limits, process_tree
 from jobcontainer.worker.environment import take_over_early
 from jobcontainer.worker.keeper_protocol import CancelJob, EndKeeper, JobEnded, KeeperEnded, RunJob, SetEnvironment
