@@ -41,6 +41,13 @@ def children_of(pid: int) -> list[int]:
     return found
 
 
+def parent_of(pid: int) -> int:
+    """Return the parent of a process; 0 where it has ended, or is not known."""
+    with contextlib.suppress(OSError):  # not on Linux
+        return int(_read(pid, "stat").rpartition(b") ")[2].split()[1])
+    return 0
+
+
 def descendants_of(pid: int) -> list[int]:
     """Return every process below ``pid``, parents before their children."""
     found = children_of(pid)
@@ -111,6 +118,20 @@ def end_children(spared: Collection[int] = (), *, within: float = 1.0) -> None:
                 os.waitpid(pid, os.WNOHANG)
         if time.monotonic() - begun > within:
             return
+
+
+def end_descendants(pid: int, *, within: float = 1.0) -> None:
+    """Kill every process below ``pid``, which is another's to reap; what can't be killed in time is given up."""
+    until = time.monotonic() + within
+    while strays := descendants_of(pid):
+        kill(strays)
+        if not running(strays) or time.monotonic() > until:
+            return
+
+
+def is_stopped(pid: int) -> bool:
+    """Whether a process was stopped by a signal, or by a debugger, and has not gone on; never known but on Linux."""
+    return _state_of(pid) in {"T", "t"}
 
 
 def running(pids: Collection[int]) -> list[int]:

@@ -79,7 +79,7 @@ class Supervisor:
             self._facts.exit_code = self._process.reap()
             process_tree.end_children(spared)
         else:
-            self._end_strays_of_reused()
+            process_tree.end_descendants(self._process.pid)
         return write_end(self._folder, self._outcome()), kept
 
     def _watch(self) -> bool:
@@ -191,12 +191,6 @@ class Supervisor:
         if not clean:
             self._process.kill()
         return clean
-
-    def _end_strays_of_reused(self) -> None:
-        while strays := process_tree.descendants_of(self._process.pid):
-            process_tree.kill(strays)
-            if not process_tree.running(strays):
-                return
 
     def _outcome(self) -> Outcome:
         facts = self._facts

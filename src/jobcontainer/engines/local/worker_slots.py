@@ -28,6 +28,8 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Final
 
 from jobcontainer.engines.local.keeper_process import KeeperProcess, available_cpus
+from jobcontainer.engines.local.watchdog import PATIENCE
+from jobcontainer.events import JobState
 from jobcontainer.worker.forked_child import BoundToProcess, renew_in_forked_child
 
 if TYPE_CHECKING:
@@ -37,7 +39,7 @@ if TYPE_CHECKING:
     from jobcontainer.engines.attempt import Attempt
     from jobcontainer.events import Outcome
 
-_PATIENCE: Final = 5.0  # seconds beyond a job's grace, and for a keeper's own end, after which it is taken to hang
+_PATIENCE: Final = PATIENCE  # seconds for a keeper's own end
 FORKS: Final = sys.platform == "linux"
 """Whether keepers fork the jobs' processes where nobody says otherwise."""
 
@@ -113,7 +115,9 @@ class WorkerSlots(BoundToProcess):
             running = self._cancel_running(lambda _: True)
         _end_unstarted(queued)
         grace = max((attempt.order.options["grace"] for attempt in running), default=0.0)
-        wait([attempt.future for attempt in running], timeout=grace + _PATIENCE)
+        wait(
+            [attempt.future for attempt in running], timeout=grace + 2 * _PATIENCE
+        )  # for keepers, and for those who watch them
         for keeper in keepers:
             keeper.end()
         for keeper in keepers:
@@ -140,14 +144,14 @@ class WorkerSlots(BoundToProcess):
         attempt.future.set_result(outcome)
         self._close_if_abandoned()
 
-    def keeper_ended(self, keeper: KeeperProcess, reason: str) -> None:
+    def keeper_ended(self, keeper: KeeperProcess, reason: str, state: JobState) -> None:
         """Empty the slot of a keeper that has ended, and end its job, or send it to another where it had not begun."""
         outcome = None
         with self._lock:
             attempt = self._keepers.pop(keeper, None)
             if attempt is not None:
                 if attempt.has_started():
-                    outcome = attempt.end_lost(reason)
+                    outcome = attempt.end_lost(reason, JobState.CANCELLED if attempt.cancelled else state)
                 elif attempt.cancelled:
                     outcome = attempt.end_unstarted()
                 elif attempt in self._sent_twice or not keeper.was_made:
