@@ -8,6 +8,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from jobcontainer.jobfile.atomic import write_all
+from jobcontainer.storage.own_descriptor import open_regular
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -21,8 +22,12 @@ def append_lines(path: Path, records: Iterable[dict[str, Any]]) -> None:
 
 
 def append(path: str | os.PathLike[str], data: bytes) -> None:
-    """Add whole lines to a file in one write; it is made, readable by its owner alone, where there is none."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    """Add whole lines to a file in one write; it is made, readable by its owner alone, where there is none.
+
+    Raises:
+        OSError: it can't be written, or there is something else than a file, which is not waited for.
+    """
+    descriptor = open_regular(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     try:
         write_all(descriptor, data)
     finally:

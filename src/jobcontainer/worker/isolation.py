@@ -20,6 +20,7 @@ import types
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from jobcontainer.worker import CHANNEL_NUMBER
 from jobcontainer.worker.cpython_internals import become_main_process
 from jobcontainer.worker.nested_multiprocessing import teach_multiprocessing
 
@@ -39,7 +40,6 @@ prctl: Any = ctypes.CDLL(None).prctl if _LINUX else None
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _PR_SET_CHILD_SUBREAPER = 36
 _MOST_DESCRIPTORS = os.sysconf("SC_OPEN_MAX")
-_CHANNEL_NUMBER = 60  # above what programs close by hand, below where the kernel must enlarge the table
 
 
 def leave_session() -> None:
@@ -113,16 +113,16 @@ def become_clean(keeper: int, channel: int) -> int:
     adopt_orphans()
     signal.signal(signal.SIGIO, signal.SIG_DFL)
     os.dup2(0, 2)
-    os.dup2(channel, _CHANNEL_NUMBER, inheritable=False)
+    os.dup2(channel, CHANNEL_NUMBER, inheritable=False)
     if _LINUX:  # elsewhere the parent waits for the end of a pipe that must stay open
-        close_descriptors_but({_CHANNEL_NUMBER})
+        close_descriptors_but({CHANNEL_NUMBER})
     become_main_process()
     teach_multiprocessing()
     sys.breakpointhook = _refuse_breakpoint
     sys.dont_write_bytecode = True  # an edit of the same size within a second would go unnoticed by the next job
     reseed()
     gc.enable()
-    return _CHANNEL_NUMBER
+    return CHANNEL_NUMBER
 
 
 def accept_stop(handler: Callable[..., object]) -> None:

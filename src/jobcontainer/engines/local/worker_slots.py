@@ -123,7 +123,7 @@ class WorkerSlots(BoundToProcess):
         for keeper in keepers:
             if not keeper.join(_PATIENCE):
                 keeper.kill()
-                keeper.join(_PATIENCE)
+                keeper.join(2 * _PATIENCE)
         _open.discard(self)
 
     def abandon(self) -> None:
