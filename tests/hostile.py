@@ -19,6 +19,7 @@ import sys
 import threading
 import time
 from dataclasses import dataclass, field
+from multiprocessing.shared_memory import SharedMemory
 from pathlib import Path
 from typing import Any
 
@@ -372,6 +373,37 @@ def hog_shared_memory():
         held[-1].write(b"x" * 8_000_000)
 
 
+def hog_memfd():
+    """Written to, and never mapped: no process has it in its RSS."""
+    while True:
+        os.write(os.memfd_create("hog"), b"x" * 8_000_000)
+
+
+def hog_memfd_in_child():
+    if os.fork() == 0:
+        os.setsid()
+        hog_memfd()
+    hang()
+
+
+def hog_deleted_files():
+    """Open, and without a name: they are gone with the job."""
+    while True:
+        path = f"/dev/shm/hog-{os.getpid()}"  # noqa: S108
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT)
+        os.unlink(path)  # noqa: PTH108
+        for _ in range(10):
+            os.write(descriptor, b"x" * 8_000_000)
+
+
+def hog_closed_segments():
+    """As multiprocessing makes them: filled, closed, and left for others, until its tracker removes them."""
+    while True:
+        segment = SharedMemory(create=True, size=40_000_000)
+        segment.buf[:] = b"x" * segment.size
+        segment.close()
+
+
 def leave_threads():
     for _ in range(5):
         threading.Thread(target=hang).start()
@@ -522,6 +554,10 @@ def _table():
             "memory hog in a fork", WhenRun(hog_in_forked_child), OUT_OF_MEMORY, ("in hog_in_forked_child",), MEMORY
         ),
         Hostile("shared memory hog", WhenRun(hog_shared_memory), OUT_OF_MEMORY, ("in hog_shared_memory",), MEMORY),
+        Hostile("memfd hog", WhenRun(hog_memfd), OUT_OF_MEMORY, ("memory=150 MB", "in hog_memfd"), MEMORY),
+        Hostile("memfd hog in a child", WhenRun(hog_memfd_in_child), OUT_OF_MEMORY, ("memory=150 MB",), MEMORY),
+        Hostile("hog of deleted files", WhenRun(hog_deleted_files), OUT_OF_MEMORY, ("memory=150 MB",), MEMORY),
+        Hostile("hog of closed segments", WhenRun(hog_closed_segments), OUT_OF_MEMORY, ("memory=150 MB",), MEMORY),
         Hostile("leave threads", WhenRun(leave_threads), SUCCEEDED, (), SHORT),
         Hostile("spoil builtins", WhenRun(spoil_builtins), SUCCEEDED),
         Hostile("spoil modules", WhenRun(spoil_modules), CRASHED, ("exit code 70",)),

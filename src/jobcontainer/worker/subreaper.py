@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import gc
 import os
 import signal
 import sys
@@ -48,6 +49,8 @@ def run_below(live: Callable[[int], None], hand_over: Callable[[], None]) -> Non
     """
     isolation.adopt_orphans()
     notebook, this = os.getppid(), os.getpid()
+    gc.collect()
+    gc.freeze()  # a collection in the child would copy what both have
     pid = os.fork()
     if pid == 0:
         _be_child(live, this)
