@@ -35,7 +35,7 @@ from jobcontainer.events import JobState, Outcome, Started
 from jobcontainer.storage.ending import write_end
 from jobcontainer.storage.folder import JobFolder
 from jobcontainer.storage.owner import host_name
-from jobcontainer.worker import isolation, job_process, limits, process_tree, subreaper
+from jobcontainer.worker import isolation, job_process, limits, process_tree, shared_memory, subreaper
 from jobcontainer.worker.cpython_internals import tracker_descriptor
 from jobcontainer.worker.environment import take_over_early
 from jobcontainer.worker.keeper_protocol import (
@@ -276,5 +276,5 @@ def _has_ended(descriptor: int) -> bool:
 
 def _exit() -> NoReturn:
     """End with everything below."""
-    process_tree.end_children()
+    shared_memory.remove_left_by(process_tree.end_children())
     os._exit(0)

@@ -100,16 +100,21 @@ def kill(pids: Iterable[int]) -> None:
             os.kill(pid, signal.SIGKILL)
 
 
-def end_children(spared: Collection[int] = (), *, within: float = 1.0) -> None:
+def end_children(spared: Collection[int] = (), *, within: float = 1.0) -> set[int]:
     """Kill and reap every child of this process, and every process below, until none is left.
 
     Resource trackers get a tenth of a second to remove the semaphores and files of those that were killed; they end
     by themselves when nobody is left to serve. A process that can't be killed within so many seconds, as it hangs in
     the kernel, is given up.
+
+    Returns:
+        The process ids of those that were ended.
     """
     begun = time.monotonic()
+    ended: set[int] = set()
     while children := [pid for pid in children_of(os.getpid()) if pid not in spared]:
         everyone = [*children, *(pid for child in children for pid in descendants_of(child))]
+        ended.update(everyone)
         patient = time.monotonic() - begun < _TRACKER_SECONDS
         kill(pid for pid in everyone if not (patient and _is_tracker(pid)))
         _await_end(children, 0.02)
@@ -117,7 +122,8 @@ def end_children(spared: Collection[int] = (), *, within: float = 1.0) -> None:
             with contextlib.suppress(ChildProcessError):
                 os.waitpid(pid, os.WNOHANG)
         if time.monotonic() - begun > within:
-            return
+            break
+    return ended
 
 
 def end_descendants(pid: int, *, within: float = 1.0) -> None:

@@ -13,6 +13,7 @@ import contextlib
 import functools
 import os
 import re
+import shutil
 import stat
 import sys
 from pathlib import Path
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 _FOLDER: Final = "/dev/shm"  # noqa: S108 -- where the kernel's shared memory has names
 _DEPTH: Final = 2  # of the folders that are looked into; joblib makes one
 _ALL: Final = re.compile(rb"^Shmem:\s+(\d+) kB", re.MULTILINE)
-_JOBLIB: Final = re.compile(r"joblib_memmapping_folder_(\d+)_")
+_JOBLIB: Final = re.compile(r"(?:joblib_memmapping_folder_|sem\.loky-)(\d+)[-_]")  # and the process that made it
 _MAPPED: Final = re.compile(rb"^[0-9a-f]+-[0-9a-f]+ \S+ \S+ ([0-9a-f]+):([0-9a-f]+) (\d+) ", re.MULTILINE)
 _MAPPED_SHARE: Final = re.compile(_MAPPED.pattern + rb".*?^Pss:\s+(\d+) kB", re.MULTILINE | re.DOTALL)
 
@@ -64,6 +65,21 @@ class SharedFiles:
             if file not in self._others and (file in self._ours or (made_by and int(made_by[1]) in pids)):
                 sizes[file] = found.st_blocks * 512
         return sizes
+
+
+def remove_left_by(pids: Collection[int]) -> None:
+    """Remove what joblib has left in ``/dev/shm`` of processes that have ended: arrays, and semaphores.
+
+    Its tracker does so, unless it is killed as well, or has no time.
+    """
+    with contextlib.suppress(OSError), os.scandir(_FOLDER) as entries:
+        for entry in entries:
+            made_by = _JOBLIB.match(entry.name)
+            if made_by and int(made_by[1]) in pids and entry.stat(follow_symlinks=False).st_uid == os.getuid():
+                if entry.is_dir(follow_symlinks=False):
+                    shutil.rmtree(entry.path, ignore_errors=True)
+                else:
+                    Path(entry.path).unlink(missing_ok=True)
 
 
 def mapped_share(pids: Collection[int], files: Collection[File]) -> int:

@@ -25,7 +25,7 @@ import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NoReturn
 
-from jobcontainer.worker import isolation, process_tree
+from jobcontainer.worker import isolation, process_tree, shared_memory
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -57,7 +57,7 @@ def run_below(live: Callable[[int], None], hand_over: Callable[[], None]) -> Non
     hand_over()
     _rename()
     code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    process_tree.end_children()
+    shared_memory.remove_left_by(process_tree.end_children())
     isolation.die_with(notebook)  # whose thread that started this process lasts until it has ended
     if code:
         how = f"exit code {code}" if code > 0 else f"signal {-code} ({signal.Signals(-code).name})"

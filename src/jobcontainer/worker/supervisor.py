@@ -26,7 +26,7 @@ from jobcontainer.storage.ending import write_end
 from jobcontainer.storage.folder import JobFolder
 from jobcontainer.storage.own_descriptor import open_regular
 from jobcontainer.storage.result import decided_state
-from jobcontainer.worker import process_tree
+from jobcontainer.worker import process_tree, shared_memory
 from jobcontainer.worker.limits import MemoryGauge
 from jobcontainer.worker.outcome import DECIDED, ExitFacts, classify
 
@@ -77,7 +77,9 @@ class Supervisor:
         if not kept:
             self._receive()
             self._facts.exit_code = self._process.reap()
-            process_tree.end_children(spared)
+            ended = process_tree.end_children(spared)
+            if ended or self._facts.exit_code:
+                shared_memory.remove_left_by({self._process.pid, *ended})
         else:
             process_tree.end_descendants(self._process.pid)
         return write_end(self._folder, self._outcome()), kept
