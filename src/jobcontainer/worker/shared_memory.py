@@ -3,8 +3,8 @@
 A process's RSS has only the pages that it maps and has touched. What was written to such a file takes memory as well,
 also when its writer has closed it. A memfd is found by the descriptors of the job's processes. A file in ``/dev/shm``
 is the job's if it was not there when the job began, and if one of the job's processes had it open or mapped at some
-look, or its name says so; from then on it counts until it is deleted. Nothing tells who made a file that no look has
-seen with anybody: it counts for no job, as a job must not be ended for what another does.
+look, or its name says so; from then on it counts until it is deleted. Who made a file
+that no look has seen with anybody is not known: it counts for no job, as none must be ended for what another does.
 """
 
 from __future__ import annotations

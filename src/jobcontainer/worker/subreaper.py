@@ -1,7 +1,7 @@
 """Subreaper: the process above a keeper, to which the kernel hands whatever outlives the keeper (Linux).
 
 A keeper that is killed can't end what its jobs have started, and neither can a notebook that is killed with it. Those
-processes may have left their session, and replaced their environment, so that nothing tells whose they were. But the
+processes may have left their session, and replaced their environment, so that nothing shows whose they were. But the
 kernel makes them children of the nearest subreaper above. So loky's worker is not the keeper: it forks the keeper, and
 waits for its end in one system call. It holds no lifeline, imports nothing, and runs no job.
 

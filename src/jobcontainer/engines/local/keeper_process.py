@@ -260,7 +260,7 @@ class KeeperProcess:
         """Receive what the keeper sends, until its end; return whether it ended because it was asked to."""
         try:
             while not isinstance(message := self._next_message(), KeeperEnded):
-                self._watchdog.heard()
+                self._watchdog.answered()
                 if isinstance(message, KeeperStarted):
                     self._watchdog.keeper_started(message.pid)
                 elif isinstance(message, JobEnded):

@@ -59,7 +59,7 @@ class Watchdog:
             with contextlib.suppress(OSError, AttributeError):  # it has ended; no pidfds on this system
                 self._pids[one] = os.pidfd_open(one)
 
-    def heard(self) -> None:
+    def answered(self) -> None:
         """Note that the keeper has answered."""
         self._answers, self._silent, self._pinged = True, 0.0, False
 
