@@ -17,7 +17,7 @@ from jobcontainer.events import JobState, Started
 from jobcontainer.jobfile.serializer import Serializer
 from jobcontainer.process import Environment, JobOptions
 from jobcontainer.storage.folder import StoreFolder
-from jobcontainer.worker import process_tree
+from jobcontainer.worker import process_tree, shared_memory
 from waiting import is_running, wait_for
 
 BOUND = 2.0
@@ -314,6 +314,7 @@ def test_nothing_survives_a_notebook_and_keepers_that_are_killed_together(tmp_pa
         notebook.stdout.close()
     wait_for(lambda: not any(map(is_running, strays)), within=GONE)
     wait_for(lambda: not process_tree.marked_with(token))
+    shared_memory.remove_left_by({notebook.pid})  # its trackers were killed as well
 
 
 @pytest.mark.parametrize("who", ["keeper", "subreaper", "job"])

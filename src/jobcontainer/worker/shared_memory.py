@@ -44,8 +44,8 @@ class SharedFiles:
     """The files that hold memory of one job; made before the job begins."""
 
     def __init__(self) -> None:
-        self._others = {(found.st_dev, found.st_ino) for _, found in _named()}
-        self._ours: set[File] = set()
+        self._others = {entry.inode() for entry in _named()}  # read with the names, in less than a microsecond each
+        self._ours: set[int] = set()
 
     def sizes(self, pids: Collection[int]) -> dict[File, int]:
         """Return what the files of the job's processes take, in bytes."""
@@ -53,17 +53,16 @@ class SharedFiles:
         sizes: dict[File, int] = {}
         for pid in pids:
             for found in _opened_by(pid):
-                file = found.st_dev, found.st_ino
-                if found.st_dev == memfds or (found.st_dev == named and file not in self._others):
-                    sizes[file] = found.st_blocks * 512
-            self._ours |= {file for file in _mapped_by(pid) if file[0] == named}
-        self._ours |= {file for file in sizes if file[0] == named}
+                if found.st_dev == memfds or (found.st_dev == named and found.st_ino not in self._others):
+                    sizes[found.st_dev, found.st_ino] = found.st_blocks * 512
+            self._ours |= {inode for device, inode in _mapped_by(pid) if device == named}
+        self._ours |= {inode for device, inode in sizes if device == named}
         self._ours -= self._others
-        for path, found in _named():
-            file = found.st_dev, found.st_ino
-            made_by = _JOBLIB.match(os.path.relpath(path, _FOLDER))
-            if file not in self._others and (file in self._ours or (made_by and int(made_by[1]) in pids)):
-                sizes[file] = found.st_blocks * 512
+        for entry in _named():
+            made_by = _JOBLIB.match(entry.path, len(_FOLDER) + 1)
+            if entry.inode() in self._ours or (made_by and int(made_by[1]) in pids):
+                with contextlib.suppress(OSError):  # it was deleted
+                    sizes[named, entry.inode()] = entry.stat(follow_symlinks=False).st_blocks * 512
         return sizes
 
 
@@ -125,14 +124,13 @@ def _mapped_by(pid: int) -> Iterator[File]:
             yield os.makedev(int(major, 16), int(minor, 16)), int(inode)
 
 
-def _named(folder: str = _FOLDER, depth: int = _DEPTH) -> Iterator[tuple[str, os.stat_result]]:
-    """Yield the files in ``/dev/shm``, with their paths."""
+def _named(folder: str = _FOLDER, depth: int = _DEPTH) -> Iterator[os.DirEntry[str]]:
+    """Yield the files in ``/dev/shm``."""
     if _devices()[1] < 0:
         return
     with contextlib.suppress(OSError), os.scandir(folder) as entries:
         for entry in entries:
-            with contextlib.suppress(OSError):
-                if entry.is_file(follow_symlinks=False):
-                    yield entry.path, entry.stat(follow_symlinks=False)
-                elif depth > 1 and entry.is_dir(follow_symlinks=False):
-                    yield from _named(entry.path, depth - 1)
+            if entry.is_file(follow_symlinks=False):
+                yield entry
+            elif depth > 1 and entry.is_dir(follow_symlinks=False):
+                yield from _named(entry.path, depth - 1)

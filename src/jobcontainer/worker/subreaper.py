@@ -60,7 +60,8 @@ def run_below(live: Callable[[int], None], hand_over: Callable[[], None]) -> Non
     shared_memory.remove_left_by(process_tree.end_children())
     isolation.die_with(notebook)  # whose thread that started this process lasts until it has ended
     if code:
-        how = f"exit code {code}" if code > 0 else f"signal {-code} ({signal.Signals(-code).name})"
+        names = {number.value: number.name for number in signal.Signals}  # real-time signals have none
+        how = f"exit code {code}" if code > 0 else f"signal {-code} ({names.get(-code, 'a real-time signal')})"
         raise RuntimeError(f"its keeper ended with {how}")
 
 

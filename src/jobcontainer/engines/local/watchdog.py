@@ -120,5 +120,6 @@ class Watchdog:
             os.close(self._pids.popitem()[1])
 
     def _kill(self, pid: int) -> None:
-        with contextlib.suppress(KeyError, OSError):  # it is not known; it has ended
-            signal.pidfd_send_signal(self._pids[pid], signal.SIGKILL)
+        if pid in self._pids:
+            with contextlib.suppress(OSError):  # it has ended
+                signal.pidfd_send_signal(self._pids[pid], signal.SIGKILL)
