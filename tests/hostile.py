@@ -13,15 +13,18 @@ import os
 import resource
 import shutil
 import signal
+import struct
 import subprocess
 import sys
 import threading
 import time
 from dataclasses import dataclass, field
+from multiprocessing.shared_memory import SharedMemory
 from pathlib import Path
 from typing import Any
 
 from jobcontainer.events import JobState
+from jobcontainer.worker import CHANNEL_NUMBER
 
 SUCCEEDED, FAILED, CRASHED = JobState.SUCCEEDED, JobState.FAILED, JobState.CRASHED
 TIMED_OUT, OUT_OF_MEMORY, LOST = JobState.TIMED_OUT, JobState.OUT_OF_MEMORY, JobState.LOST
@@ -247,6 +250,73 @@ def close_all_descriptors():
     return "returned"
 
 
+def send(data):
+    """Send something to the keeper in the place of the worker."""
+    os.write(CHANNEL_NUMBER, data)
+
+
+def send_half_a_report():
+    send(b'{"state": "succ')
+    hang()
+
+
+def send_half_a_report_and_return():
+    send(b'{"state": "cancelled", "cpu"')
+    return "returned"
+
+
+def send_a_huge_length():
+    send(struct.pack("!i", -1) + struct.pack("!Q", 2**62))
+    return "returned"
+
+
+def send_without_end():
+    while True:
+        send(b"x" * 65536)
+
+
+def send_nonsense():
+    send(b'["not", 1, "report"]\n{"state": {}}\n\xff\xfe\n' + b"[" * 50_000 + b"\n")
+    return "returned"
+
+
+def send_odd_numbers():
+    send(b'{"state": "succeeded", "cpu": 1e999, "peak_memory": "much", "result_identity": [1]}\n')
+    return "returned"
+
+
+def claim_to_be_starting():
+    while True:
+        send(b"{}\n")
+        time.sleep(0.05)
+
+
+def put_pipes_in_place_of_its_files():
+    folder = log_of_this_job().parent
+    for name in ("log.txt", "events.jsonl", "progress", "result.job"):
+        (folder / name).unlink(missing_ok=True)
+        os.mkfifo(folder / name)
+
+
+def put_pipes_and_hang():
+    put_pipes_in_place_of_its_files()
+    hang()
+
+
+def put_pipes_and_crash():
+    put_pipes_in_place_of_its_files()
+    os.abort()
+
+
+def put_links_and_hang():
+    folder = log_of_this_job().parent
+    (folder.parent / "not the job's").touch()
+    for name in ("log.txt", "events.jsonl"):
+        (folder / name).unlink(missing_ok=True)
+        (folder / name).symlink_to(folder.parent / "not the job's")
+    hang()
+
+
 def remove_its_folder():
     folder = log_of_this_job().parent
     os.chdir(folder)
@@ -301,6 +371,37 @@ def hog_shared_memory():
     while True:
         held.append(mmap.mmap(-1, 8_000_000))
         held[-1].write(b"x" * 8_000_000)
+
+
+def hog_memfd():
+    """Written to, and never mapped: no process has it in its RSS."""
+    while True:
+        os.write(os.memfd_create("hog"), b"x" * 8_000_000)
+
+
+def hog_memfd_in_child():
+    if os.fork() == 0:
+        os.setsid()
+        hog_memfd()
+    hang()
+
+
+def hog_deleted_files():
+    """Open, and without a name: they are gone with the job."""
+    while True:
+        path = f"/dev/shm/hog-{os.getpid()}"  # noqa: S108
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT)
+        os.unlink(path)  # noqa: PTH108
+        for _ in range(10):
+            os.write(descriptor, b"x" * 8_000_000)
+
+
+def hog_closed_segments():
+    """As multiprocessing makes them: filled, closed, and left for others, until its tracker removes them."""
+    while True:
+        segment = SharedMemory(create=True, size=40_000_000)
+        segment.buf[:] = b"x" * segment.size
+        segment.close()
 
 
 def leave_threads():
@@ -361,6 +462,7 @@ class Hostile:
         words: each must stand in the outcome or at the end of the log.
         options: of the job.
         bound: seconds within which it must have ended, on a busy machine.
+        told: whether its folder can still say how it ended.
     """
 
     name: str
@@ -369,6 +471,7 @@ class Hostile:
     words: tuple[str, ...] = ()
     options: dict[str, Any] = field(default_factory=dict)
     bound: float = 30.0
+    told: bool = True
 
 
 HANGS = {"timeout": 0.5, "grace": 0.2}
@@ -424,6 +527,23 @@ def _table():
         Hostile("leave a shell", WhenRun(leave_a_shell), SUCCEEDED),
         Hostile("close 0 to 2", WhenRun(close_standard_descriptors), SUCCEEDED),
         Hostile("close all descriptors", WhenRun(close_all_descriptors), SUCCEEDED),
+        Hostile("half a report", WhenRun(send_half_a_report), TIMED_OUT, ("in send_half_a_report",), HANGS),
+        Hostile("half a report, then a result", WhenRun(send_half_a_report_and_return), SUCCEEDED),
+        Hostile("huge length", WhenRun(send_a_huge_length), SUCCEEDED),
+        Hostile("report without end", WhenRun(send_without_end), TIMED_OUT, ("in send_without_end",), HANGS),
+        Hostile("nonsense for reports", WhenRun(send_nonsense), SUCCEEDED),
+        Hostile("odd numbers in a report", WhenRun(send_odd_numbers), SUCCEEDED),
+        Hostile("claim to be starting", WhenRun(claim_to_be_starting), TIMED_OUT, ("in claim_to_be_starting",), HANGS),
+        Hostile(
+            "pipes for its files, and hang",
+            WhenRun(put_pipes_and_hang),
+            TIMED_OUT,
+            ("timeout=0.5 s",),
+            HANGS,
+            told=False,
+        ),
+        Hostile("pipes for its files, and crash", WhenRun(put_pipes_and_crash), CRASHED, ("SIGABRT",), {}, told=False),
+        Hostile("links for its files", WhenRun(put_links_and_hang), TIMED_OUT, ("timeout=0.5 s",), HANGS, told=False),
         Hostile("remove its folder", WhenRun(remove_its_folder), FAILED, ("FileNotFoundError", "result.job")),
         Hostile("delete its log", WhenRun(delete_its_log), SUCCEEDED),
         Hostile("print 100 MB", WhenRun(print_much), SUCCEEDED, ("xxx",)),
@@ -434,6 +554,10 @@ def _table():
             "memory hog in a fork", WhenRun(hog_in_forked_child), OUT_OF_MEMORY, ("in hog_in_forked_child",), MEMORY
         ),
         Hostile("shared memory hog", WhenRun(hog_shared_memory), OUT_OF_MEMORY, ("in hog_shared_memory",), MEMORY),
+        Hostile("memfd hog", WhenRun(hog_memfd), OUT_OF_MEMORY, ("memory=150 MB", "in hog_memfd"), MEMORY),
+        Hostile("memfd hog in a child", WhenRun(hog_memfd_in_child), OUT_OF_MEMORY, ("memory=150 MB",), MEMORY),
+        Hostile("hog of deleted files", WhenRun(hog_deleted_files), OUT_OF_MEMORY, ("memory=150 MB",), MEMORY),
+        Hostile("hog of closed segments", WhenRun(hog_closed_segments), OUT_OF_MEMORY, ("memory=150 MB",), MEMORY),
         Hostile("leave threads", WhenRun(leave_threads), SUCCEEDED, (), SHORT),
         Hostile("spoil builtins", WhenRun(spoil_builtins), SUCCEEDED),
         Hostile("spoil modules", WhenRun(spoil_modules), CRASHED, ("exit code 70",)),

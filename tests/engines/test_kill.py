@@ -17,7 +17,7 @@ from jobcontainer.events import JobState, Started
 from jobcontainer.jobfile.serializer import Serializer
 from jobcontainer.process import Environment, JobOptions
 from jobcontainer.storage.folder import StoreFolder
-from jobcontainer.worker import process_tree
+from jobcontainer.worker import process_tree, shared_memory
 from waiting import is_running, wait_for
 
 BOUND = 2.0
@@ -227,6 +227,113 @@ def test_nothing_survives_the_notebook(tmp_path):
         lambda: not [pid for pid in process_tree.marked_with(token) if session_of(pid) != notebook.pid], within=GONE
     )
     wait_for(lambda: not process_tree.marked_with(token))
+
+
+STRAYS = """
+import os, subprocess, time
+from jobcontainer.engines.local.engine import LokyEngine
+from jobcontainer.storage.folder import StoreFolder
+from jobcontainer.jobfile.serializer import Serializer
+from jobcontainer.process import JobOptions, Environment
+
+class LeavesStrays:
+    def __init__(self, reached):
+        self.reached = reached
+    def run(self):
+        if os.fork() == 0:
+            os.setsid()
+            if os.fork() == 0:  # a daemon with nothing in its environment that names us, and another's name
+                os.execve("/bin/sh", ["sh", "-c", f"echo $$ > {self.reached}.1; exec sleep 1000"], {})
+            os._exit(0)
+        shell = f"echo $$ > {self.reached}.2; trap '' TERM HUP INT; while :; do sleep 1000; done"
+        subprocess.Popen(["/bin/sh", "-c", shell], env={}, start_new_session=True)
+        subprocess.Popen(["/bin/sh", "-c", f"echo $$ > {self.reached}.3; exec sleep 1000"], env={})
+        time.sleep(1000)
+
+def submit(store, engine, reached):
+    folder = store.new_job("job")
+    Serializer.serialize_to_file(LeavesStrays(reached), folder.process_file)
+    return engine.submit(folder, JobOptions(grace=1000), Environment.here())
+"""
+
+NOTEBOOK_WITH_STRAYS = (
+    STRAYS
+    + """
+store = StoreFolder(os.environ["STORE"])
+store.create()
+engine = LokyEngine(2)
+futures = [submit(store, engine, str(store.path / name)) for name in ("one", "other")]
+print("ready", flush=True)
+time.sleep(1000)
+"""
+)
+
+
+def strays_of(store, *names):
+    """The pids of what jobs left behind, once all are there."""
+    files = [store / f"{name}.{number}" for name in names for number in (1, 2, 3)]
+    wait_for(lambda: all(file.exists() and file.read_text().strip() for file in files), within=60)
+    return [int(file.read_text()) for file in files]
+
+
+def python_processes(token, by):
+    """What ``pkill python`` or ``pkill -f python`` finds, among the processes that have a mark."""
+    found = []
+    for pid in process_tree.marked_with(token):
+        with contextlib.suppress(OSError):
+            if b"python" in Path(f"/proc/{pid}/{by}").read_bytes():
+                found.append(pid)
+    return found
+
+
+@pytest.mark.parametrize("by", ["comm", "cmdline"])
+def test_nothing_survives_a_notebook_and_keepers_that_are_killed_together(tmp_path, by):
+    """``pkill -9 python``, or ``-f``: whatever jobs started ends too, daemons with their own environment included."""
+    token = f"TEST_KILL={os.getpid()}-{time.monotonic_ns()}"
+    name, value = token.split("=")
+    store = tmp_path / "store"
+    notebook = subprocess.Popen(
+        [sys.executable, "-c", NOTEBOOK_WITH_STRAYS],
+        env=os.environ | {name: value, "STORE": str(store)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        start_new_session=True,
+    )
+    killed = []
+    try:
+        assert notebook.stdout.readline() == "ready\n"
+        strays = strays_of(store, "one", "other")
+        killed = python_processes(token, by)
+        assert len(killed) >= 5  # the notebook, two keepers, two jobs
+    finally:
+        for pid in killed or [notebook.pid]:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        notebook.wait()
+        notebook.stdout.close()
+    wait_for(lambda: not any(map(is_running, strays)), within=GONE)
+    wait_for(lambda: not process_tree.marked_with(token))
+    shared_memory.remove_left_by({notebook.pid})  # its trackers were killed as well
+
+
+@pytest.mark.parametrize("who", ["keeper", "subreaper", "job"])
+def test_nothing_of_a_job_survives_its_keeper(engine, tmp_path, who):
+    """Whichever of the processes around a job is killed alone, and whatever environment the job's children have."""
+    namespace = {"__name__": "__main__"}
+    exec(STRAYS, namespace)  # noqa: S102 -- the class goes by value, as from a notebook
+    store = StoreFolder(tmp_path / "store")
+    store.create()
+    future = namespace["submit"](store, engine, str(store.path / "one"))
+    strays = strays_of(store.path, "one")
+    (folder,) = store.folders()
+    job = next(event.pid for event in folder.read_events()[0] if isinstance(event, Started))
+    keeper = keeper_of(job)
+    os.kill({"job": job, "keeper": keeper, "subreaper": keeper_of(keeper)}[who], signal.SIGKILL)
+    outcome = future.result(BOUND)
+    assert outcome.state is (JobState.CRASHED if who == "job" else JobState.LOST)
+    assert "SIGKILL" in outcome.reason
+    wait_for(lambda: not any(map(is_running, [job, *strays])), within=GONE)
 
 
 @pytest.mark.parametrize("moment", [0.0, 0.15, 0.3, 0.5, 0.8])

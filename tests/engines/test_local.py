@@ -23,7 +23,7 @@ from jobcontainer.jobfile.serializer import Serializer
 from jobcontainer.process import Environment, JobOptions
 from jobcontainer.storage.folder import JobFolder, StoreFolder
 from jobcontainer.storage.result import read_result
-from jobcontainer.worker import process_tree
+from jobcontainer.worker import process_tree, subreaper
 from waiting import is_running, wait_for
 
 PRELUDE = """
@@ -118,8 +118,8 @@ def script(tmp_path):
 
 
 def keepers():
-    """The keepers of this process, which are loky's workers."""
-    return [pid for pid in process_tree.children_of(os.getpid()) if b"LokyProcess" in command(pid)]
+    """The processes of this one's keepers, which are loky's workers."""
+    return [pid for pid in process_tree.children_of(os.getpid()) if command(pid).startswith(subreaper.NAME.encode())]
 
 
 def command(pid):
@@ -711,7 +711,7 @@ def test_a_crash_costs_none_of_the_reused_jobs_around_it(engine, submit):
 
 
 def test_no_job_stays_pending_whose_keeper_hangs_when_the_engine_closes(submit, tmp_path, monkeypatch):
-    """The keeper is killed, and the job is told lost."""
+    """The keeper is killed, and the job is told as cancelled, which it was."""
     monkeypatch.setattr(worker_slots, "_PATIENCE", 0.2)
     engine, started = LokyEngine(1), tmp_path / "started"
 
@@ -721,7 +721,8 @@ def test_no_job_stays_pending_whose_keeper_hangs_when_the_engine_closes(submit, 
 
     future = submit(engine, note_and_hang, grace=0.0)
     wait_for(started.exists)
-    (keeper,) = (pid for pid in process_tree.children_of(os.getpid()) if process_tree.children_of(pid))
+    (above,) = keepers()
+    (keeper,) = process_tree.children_of(above)
     os.kill(keeper, signal.SIGSTOP)
     engine.close()
-    assert future.result(0).state is JobState.LOST
+    assert future.result(0).state is JobState.CANCELLED

@@ -22,7 +22,8 @@ from jobcontainer.events import Outcome, Started, event_to_json
 from jobcontainer.process import JobOptions
 from jobcontainer.storage.folder import StoreFolder
 from jobcontainer.storage.journal import Journal, JournalEntry
-from jobcontainer.storage.record import JobRecord, host_name
+from jobcontainer.storage.owner import host_name
+from jobcontainer.storage.record import JobRecord
 from waiting import wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]  # it takes a while to make so many folders

@@ -22,7 +22,7 @@ from jobcontainer import JobContainerError, JobPool, JobState, JobStore, cli, pr
 from jobcontainer.events import Outcome
 from jobcontainer.storage.ending import lost
 from jobcontainer.storage.folder import StoreFolder
-from jobcontainer.storage.record import this_process
+from jobcontainer.storage.owner import this_process
 from jobcontainer.storage.result import decided_state
 from jobcontainer.views.card import job_card
 from jobcontainer.views.snapshot import SnapshotReader, snapshot_of

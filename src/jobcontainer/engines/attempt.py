@@ -6,6 +6,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from jobcontainer.events import JobState
 from jobcontainer.storage.ending import cancelled_before_start, lost, write_end
 
 if TYPE_CHECKING:
@@ -44,6 +45,6 @@ class Attempt:
         """Write the end of an attempt that was cancelled before a process began with it."""
         return write_end(self.folder, cancelled_before_start(self.number))
 
-    def end_lost(self, reason: str) -> Outcome:
+    def end_lost(self, reason: str, state: JobState = JobState.LOST) -> Outcome:
         """Write the end of an attempt whose worker went away; see :func:`~jobcontainer.storage.ending.lost`."""
-        return write_end(self.folder, lost(self.folder, reason, self.number))
+        return write_end(self.folder, lost(self.folder, reason, self.number, state))

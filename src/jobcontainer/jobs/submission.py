@@ -17,7 +17,8 @@ from jobcontainer.jobfile.loading import check_file
 from jobcontainer.jobfile.serializer import Serializer, trust_file, write_file
 from jobcontainer.pickling.source_code import source_of
 from jobcontainer.process import Call, Environment, JobOptions
-from jobcontainer.storage.record import JobRecord, this_process
+from jobcontainer.storage.owner import this_process
+from jobcontainer.storage.record import JobRecord
 from jobcontainer.worker import process_settings
 
 if TYPE_CHECKING:

@@ -47,14 +47,15 @@ def cancelled_before_start(attempt: int = 0) -> Outcome:
     return Outcome(state=JobState.CANCELLED, at=time.time(), reason="It had not started.", attempt=attempt)
 
 
-def lost(folder: JobFolder, reason: str, attempt: int = 0) -> Outcome:
+def lost(folder: JobFolder, reason: str, attempt: int = 0, state: JobState = JobState.LOST) -> Outcome:
     """Return the end of a job whose worker went away without reporting one.
 
     The result file decides where it is complete: a job that had written its result before its worker died has
-    succeeded (or failed, where the result is an exception). The reason says what to do next.
+    succeeded (or failed, where the result is an exception). The reason says what to do next. A job that was to end
+    anyway, by a cancel or its timeout, has that ``state``.
     """
-    state = decided_state(folder.result_file) or JobState.LOST
-    return Outcome(state=state, at=time.time(), reason=reason, attempt=attempt)
+    decided = decided_state(folder.result_file) or state
+    return Outcome(state=decided, at=time.time(), reason=reason, attempt=attempt)
 
 
 def may_be_retried(outcome: Outcome, retries: int) -> bool:

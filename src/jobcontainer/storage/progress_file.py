@@ -21,6 +21,7 @@ from zlib import crc32
 
 from jobcontainer.events import Bar, checked
 from jobcontainer.jobfile.atomic import write_whole
+from jobcontainer.storage.own_descriptor import OwnDescriptor
 from jobcontainer.storage.regular_file import open_regular, read_part
 
 if TYPE_CHECKING:
@@ -46,20 +47,24 @@ class ProgressFile:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         write_whole(Path(path), b"")
-        self._descriptor = open_regular(path, os.O_WRONLY)
+        self._file = OwnDescriptor(_open(path), reopen=lambda: _open(path))
         self._sequence = 0
 
     def write(self, bars: Iterable[Bar]) -> None:
-        """Replace the bars, each as :func:`presentable` returns it; one writer at a time."""
+        """Replace the bars, each as :func:`presentable` returns it; one writer at a time.
+
+        Raises:
+            OSError: they can't be written, or user code has closed the file and put another in its place.
+        """
         content = _ENCODER.encode([[getattr(bar, name) for name in Bar.__slots__] for bar in bars]).encode()
         self._sequence += 1
         record = _HEADER.pack(0, self._sequence, len(content)) + content
         record = _HEADER.pack(crc32(record[4:]), self._sequence, len(content)) + content
-        os.pwrite(self._descriptor, record, self._sequence % 2 * _SLOT)
+        os.pwrite(self._file.ensured(), record, self._sequence % 2 * _SLOT)
 
     def close(self) -> None:
         """Let go of the file; the bars stay as they are."""
-        os.close(self._descriptor)
+        self._file.close()
 
 
 def read_bars(path: str | os.PathLike[str]) -> tuple[Bar, ...]:
@@ -104,6 +109,10 @@ def _read_slot(data: bytes, offset: int) -> tuple[int, bytes] | None:
     digest, sequence, length = _HEADER.unpack_from(data, offset)
     record = data[offset : offset + _HEADER.size + length]
     return (sequence, record[_HEADER.size :]) if sequence and crc32(record[4:]) == digest else None
+
+
+def _open(path: str | os.PathLike[str]) -> int:
+    return open_regular(path, os.O_WRONLY)
 
 
 def _finite(number: float) -> float:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from jobcontainer.errors import JobFailedError, JobFileError, JobLostError
 from jobcontainer.events import Display, JobState, Outcome, Progress, Started, fold
 from jobcontainer.storage.event_reader import EventReader
-from jobcontainer.storage.record import host_name
+from jobcontainer.storage.owner import host_name
 from jobcontainer.storage.result import RemoteTraceback
 from jobcontainer.worker import process_tree
 

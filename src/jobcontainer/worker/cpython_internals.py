@@ -147,6 +147,12 @@ def forget_siblings() -> None:
     _process._children = set()
 
 
+def tracker_descriptor() -> int | None:
+    """Return the descriptor through which this process reaches multiprocessing's resource tracker, if it has one."""
+    descriptor: int | None = _tracker._resource_tracker._fd
+    return descriptor
+
+
 def become_main_process() -> None:
     """Make this a main process in multiprocessing's eyes, so that it works inside ``run()`` as in a script.
 

@@ -18,25 +18,28 @@ import signal
 import sys
 import types
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
+from jobcontainer.worker import CHANNEL_NUMBER
 from jobcontainer.worker.cpython_internals import become_main_process
 from jobcontainer.worker.nested_multiprocessing import teach_multiprocessing
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
     from types import ModuleType
 
 _breakpoint = sys.breakpointhook
 _LINUX = sys.platform == "linux"
+ADOPTS: Final = _LINUX
+"""Whether a process can become the parent of every descendant whose own parent ends."""
+
 _SIGINT = {signal.SIGINT}
-_prctl: Any = ctypes.CDLL(None).prctl if _LINUX else None
+prctl: Any = ctypes.CDLL(None).prctl if _LINUX else None
+"""The system call by which a process sets what it is to the kernel (Linux)."""
+
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _PR_SET_CHILD_SUBREAPER = 36
 _MOST_DESCRIPTORS = os.sysconf("SC_OPEN_MAX")
-_CHANNEL_NUMBER = min(60, _MOST_DESCRIPTORS - 2)
-"""Above what programs close by hand and the log's own, below where the kernel must enlarge the table, and within
-``ulimit -n``."""
 
 
 def leave_session() -> None:
@@ -53,18 +56,27 @@ def leave_session() -> None:
 def adopt_orphans() -> None:
     """Become the parent of every descendant whose own parent ends, so that none gets out of sight (Linux)."""
     if _LINUX:
-        _prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+        prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
-def die_with(parent: int) -> None:
-    """Have the kernel kill this process when its parent dies, also one that died before the kernel was asked (Linux).
+def die_with(parent: int, by: signal.Signals = signal.SIGKILL) -> None:
+    """Have the kernel send this process a signal when its parent dies, or died before the kernel was asked (Linux).
 
     It must be a child of the parent's main thread: the kernel takes the end of that thread for the parent's.
     """
     if _LINUX:
-        _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        prctl(_PR_SET_PDEATHSIG, by, 0, 0, 0)
         if os.getppid() != parent:
-            os._exit(1)
+            os.kill(os.getpid(), by)
+
+
+def close_descriptors_but(kept: Collection[int | None]) -> None:
+    """Close every descriptor but the standard three and a few others."""
+    first = 3
+    for descriptor in sorted(number for number in kept if number is not None and number >= first):
+        os.closerange(first, descriptor)
+        first = descriptor + 1
+    os.closerange(first, _MOST_DESCRIPTORS)
 
 
 def settle_in() -> None:
@@ -101,17 +113,16 @@ def become_clean(keeper: int, channel: int) -> int:
     adopt_orphans()
     signal.signal(signal.SIGIO, signal.SIG_DFL)
     os.dup2(0, 2)
-    os.dup2(channel, _CHANNEL_NUMBER, inheritable=False)
+    os.dup2(channel, CHANNEL_NUMBER, inheritable=False)
     if _LINUX:  # elsewhere the parent waits for the end of a pipe that must stay open
-        os.closerange(3, _CHANNEL_NUMBER)
-        os.closerange(_CHANNEL_NUMBER + 1, _MOST_DESCRIPTORS)
+        close_descriptors_but({CHANNEL_NUMBER})
     become_main_process()
     teach_multiprocessing()
     sys.breakpointhook = _refuse_breakpoint
     sys.dont_write_bytecode = True  # an edit of the same size within a second would go unnoticed by the next job
     reseed()
     gc.enable()
-    return _CHANNEL_NUMBER
+    return CHANNEL_NUMBER
 
 
 def accept_stop(handler: Callable[..., object]) -> None:

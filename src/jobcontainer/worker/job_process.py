@@ -14,12 +14,14 @@ import os
 import signal
 import socket
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from jobcontainer.errors import UntrustedFileError
 from jobcontainer.jobfile import signing
 from jobcontainer.pickling import source_code
-from jobcontainer.worker import isolation, limits
+from jobcontainer.worker import TRACE_NUMBER, isolation, limits
+from jobcontainer.worker.channel import Channel
 from jobcontainer.worker.environment import take_over_early
 from jobcontainer.worker.reporting import log
 from jobcontainer.worker.run import serve
@@ -32,8 +34,7 @@ if TYPE_CHECKING:
     from jobcontainer.worker.keeper_protocol import Order
 
 
-READY = b"{}"
-"""What a new interpreter sends before it waits for an order."""
+_SEES_DESCRIPTORS = Path("/proc/self/fd").exists()
 
 
 class JobProcess:
@@ -52,15 +53,18 @@ class JobProcess:
         handle: BaseProcess | None = None,
         inherited: tuple[Environment, int | None] | None = None,
     ) -> None:
-        self.pid, self.channel, self.inherited = pid, channel, inherited
+        self.pid, self.channel, self.inherited = pid, Channel(channel), inherited
         self._handle = handle
         self.starting = handle is not None
         self._watches = handle is None or hasattr(os, "pidfd_open")
         self.exited: int = os.pidfd_open(pid) if self._watches else handle.sentinel  # type: ignore[union-attr]
 
     def send(self, order: Order) -> None:
-        """Send it an order; an OSError if it has ended."""
-        self.channel.send(order)
+        """Send it an order; an OSError if it has ended, or if a job before has sent what nobody asked for."""
+        if not self.starting and self.channel.has_more():
+            self.kill()
+            raise BrokenPipeError
+        self.channel.send_order(order)
 
     def interrupt(self) -> None:
         """Ask its whole process group to stop, as Ctrl-C in a terminal does."""
@@ -69,6 +73,15 @@ class JobProcess:
         except ProcessLookupError:  # it is so young that it leads no group yet
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, signal.SIGINT)
+
+    def traces_into(self, log: int) -> bool:
+        """Whether :meth:`trace` would write into this file, and not into what user code has opened; True if unknown."""
+        if not _SEES_DESCRIPTORS:
+            return True
+        try:
+            return os.path.samestat(Path(f"/proc/{self.pid}/fd/{TRACE_NUMBER}").stat(), os.fstat(log))
+        except OSError:  # it is closed
+            return False
 
     def trace(self) -> None:
         """Ask it to write the traceback of every thread into its log."""
@@ -148,7 +161,7 @@ def _begin(keeper: int, channel: Connection, environment: Environment | None, pr
     limits.find_thread_pools()
     if environment is not None:
         take_over_early(environment, None)
-    channel.send_bytes(READY)
+    Channel(channel).send_report({})
     _live_clean(keeper, channel.fileno())
 
 
@@ -156,6 +169,6 @@ def _live_clean(keeper: int, channel: int) -> NoReturn:
     """Be a job's process, whatever happens; never return into the keeper's code."""
     leave = os._exit  # user code may change the module
     try:
-        serve(Connection(isolation.become_clean(keeper, channel)))
+        serve(Channel(Connection(isolation.become_clean(keeper, channel))))
     finally:
         leave(70)  # EX_SOFTWARE in C's sysexits.h; serve never returns

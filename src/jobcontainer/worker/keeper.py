@@ -1,18 +1,20 @@
 """The keeper: a process that runs no user code, makes one fresh process for each job, and supervises it.
 
-It is the one worker of a loky executor, whose only call, :func:`serve`, lasts as long as the keeper. States:
-*starting*, from :func:`begin`, the executor's initializer, to :func:`serve`; *idle*, waiting for an order, with a spare
-process ready; *busy*, with one job; *ending*, when :func:`serve` has returned and loky ends its worker. One thread,
-always: a process that has several can't be forked safely. Where a preloaded module starts some, jobs get new
-interpreters instead.
+A loky executor has one worker, whose only call, :func:`serve`, lasts as long as the keeper. On Linux the worker is a
+subreaper (:mod:`jobcontainer.worker.subreaper`), and the keeper its child; elsewhere the worker is the keeper. States:
+*starting*, from :func:`begin`, the executor's initializer, to :meth:`Keeper.serve`; *idle*, waiting for an order, with
+a spare process ready; *busy*, with one job; *ending*, when it has sent its last message. One thread, always: a process
+that has several can't be forked safely. Where a preloaded module starts some, jobs get new interpreters instead.
 
 The lifeline, a socket to the engine, brings orders and cancels, and takes the ends of jobs; the messages are in
-:mod:`jobcontainer.worker.keeper_protocol`. When it ends without a message to end, the engine's process is dead: the
-keeper kills everything below it and exits at once. An idle keeper waits on the lifeline, a busy one on the lifeline and
-the job; while it starts and ends, the end of the lifeline comes as SIGIO.
+:mod:`jobcontainer.worker.keeper_protocol`. When it ends without a message to end, or brings what is no message, the
+engine's process is dead: the keeper kills everything below it and exits at once. An idle keeper waits on the lifeline,
+a busy one on the lifeline and the job; while it starts and ends, the end of the lifeline comes as SIGIO. So does,
+always, the death of the subreaper.
 
 Who kills whom: the engine's process kills the keeper; the keeper kills the job and all that the job started, which
-become the keeper's own children when their parents end. Should the keeper be killed, the kernel kills the job.
+become the keeper's own children when their parents end. Should the keeper be killed, the kernel kills the job, and the
+subreaper all that is left; should the subreaper be killed, the keeper kills all below it.
 """
 
 from __future__ import annotations
@@ -32,10 +34,21 @@ from typing import TYPE_CHECKING, NoReturn
 from jobcontainer.events import JobState, Outcome, Started
 from jobcontainer.storage.ending import write_end
 from jobcontainer.storage.folder import JobFolder
-from jobcontainer.storage.record import host_name
-from jobcontainer.worker import isolation, job_process, limits, process_tree
+from jobcontainer.storage.owner import host_name
+from jobcontainer.worker import isolation, job_process, limits, process_tree, shared_memory, subreaper
+from jobcontainer.worker.cpython_internals import tracker_descriptor
 from jobcontainer.worker.environment import take_over_early
-from jobcontainer.worker.keeper_protocol import CancelJob, EndKeeper, JobEnded, KeeperEnded, RunJob, SetEnvironment
+from jobcontainer.worker.keeper_protocol import (
+    CancelJob,
+    EndKeeper,
+    JobEnded,
+    KeeperEnded,
+    KeeperStarted,
+    Ping,
+    Pong,
+    RunJob,
+    SetEnvironment,
+)
 from jobcontainer.worker.reporting import log
 from jobcontainer.worker.supervisor import Supervisor
 
@@ -46,7 +59,7 @@ if TYPE_CHECKING:
 
     from jobcontainer.process import Environment
     from jobcontainer.worker.job_process import JobProcess
-    from jobcontainer.worker.keeper_protocol import Order, ToKeeper
+    from jobcontainer.worker.keeper_protocol import Order, ToEngine, ToKeeper
 
 _here: Keeper | None = None
 
@@ -62,10 +75,12 @@ def serve() -> None:
     """Run what the engine orders, one job after another, until it sends the message to end."""
     if _here is None:
         raise RuntimeError("This process is no keeper: begin() was not called.")
+    if isolation.ADOPTS:
+        subreaper.run_below(_here.live, _here.close_lifeline)
+        return
     joblib = isolation.take_out_joblib()
     try:
-        _here.prepare()
-        _here.serve()
+        _here.live()
     except BaseException:
         _here.close_lifeline()  # by which the engine knows that nobody serves it
         raise
@@ -86,13 +101,26 @@ class Keeper:
         self._spare: JobProcess | None = None
         self._reused: JobProcess | None = None
         self._host = host_name()
+        self._parent: int | None = None  # the subreaper
         self._base = 0
         self._messages, self._watched = select.poll(), select.poll()  # the latter is for the job as well
         for watched in (self._messages, self._watched):
             watched.register(lifeline.fileno(), select.POLLIN)
-        signal.signal(signal.SIGIO, self._exit_if_lifeline_ended)
-        fcntl.fcntl(lifeline.fileno(), fcntl.F_SETOWN, os.getpid())
+        signal.signal(signal.SIGIO, self._exit_if_alone)
         self._signal_lifeline(on=True)
+
+    def live(self, parent: int | None = None) -> None:
+        """Be the keeper, from its start to its end; ``parent`` is the subreaper, where there is one."""
+        if parent is not None:
+            self._parent = parent
+            isolation.close_descriptors_but({self._lifeline.fileno(), tracker_descriptor()})
+            isolation.take_out_joblib()
+            self._signal_lifeline(on=True)
+            isolation.die_with(parent, signal.SIGIO)
+        self._send(KeeperStarted(os.getpid()))
+        self.prepare()
+        self._send(Pong())
+        self.serve()
 
     def prepare(self) -> None:
         """Load what jobs will need, and have a spare process ready."""
@@ -118,15 +146,14 @@ class Keeper:
                 order, self._order = self._order, None
                 outcome = self.run(order)
                 self._cancelled.clear()
-                with contextlib.suppress(OSError):  # the engine is gone; the next look at the lifeline shows it
-                    self._lifeline.send(JobEnded(order.number, outcome))
+                self._send(JobEnded(order.number, outcome))
         for process in (self._spare, self._reused):
             if process is not None:
                 process.kill()
                 process.reap()
         process_tree.end_children()
         self._signal_lifeline(on=True)
-        self._lifeline.send(KeeperEnded())
+        self._send(KeeperEnded())
 
     def run(self, order: Order) -> Outcome:
         """Run one job to its end; whatever goes wrong is an outcome, and stands in the job's events."""
@@ -198,13 +225,17 @@ class Keeper:
         self._read_lifeline()
         return number in self._cancelled
 
+    def _send(self, message: ToEngine) -> None:
+        with contextlib.suppress(OSError):  # the engine is gone; the next look at the lifeline shows it
+            self._lifeline.send(message)
+
     def _read_lifeline(self, *, wait: bool = False) -> None:
         """Note what the engine wants, or (``wait``) wait until it wants something; exit if its process is dead."""
         try:
             while wait or self._messages.poll(0):
                 self._note(self._lifeline.recv())
                 wait = False
-        except (EOFError, OSError):
+        except Exception:  # noqa: BLE001 -- its end, and what is no message: nothing that follows would be one
             _exit()
 
     def _note(self, message: ToKeeper) -> None:
@@ -215,19 +246,24 @@ class Keeper:
                 self._order = order._replace(environment=self._environment)
             case CancelJob(number):
                 self._cancelled.add(number)
+            case Ping():
+                self._send(Pong())
             case EndKeeper():
                 self._is_to_end = True
 
     def _signal_lifeline(self, *, on: bool) -> None:
         """Have SIGIO sent, or not, when something comes over the lifeline, its end included."""
         descriptor = self._lifeline.fileno()
+        fcntl.fcntl(descriptor, fcntl.F_SETOWN, os.getpid())
         flags = fcntl.fcntl(descriptor, fcntl.F_GETFL)
         fcntl.fcntl(descriptor, fcntl.F_SETFL, flags | os.O_ASYNC if on else flags & ~os.O_ASYNC)
         if on:  # it may have ended before
-            self._exit_if_lifeline_ended()
+            self._exit_if_alone()
 
-    def _exit_if_lifeline_ended(self, _number: int = 0, _frame: FrameType | None = None) -> None:
-        if not self._lifeline.closed and _has_ended(self._lifeline.fileno()):
+    def _exit_if_alone(self, _number: int = 0, _frame: FrameType | None = None) -> None:
+        """Exit where the engine's process or the subreaper is dead; the handler of SIGIO."""
+        has_ended = not self._lifeline.closed and _has_ended(self._lifeline.fileno())
+        if has_ended or self._parent not in {None, os.getppid()}:
             _exit()
 
 
@@ -245,5 +281,5 @@ def _has_ended(descriptor: int) -> bool:
 
 def _exit() -> NoReturn:
     """End with everything below."""
-    process_tree.end_children()
+    shared_memory.remove_left_by(process_tree.end_children())
     os._exit(0)

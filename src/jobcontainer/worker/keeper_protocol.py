@@ -59,8 +59,22 @@ class CancelJob(NamedTuple):
     number: int
 
 
+class Ping(NamedTuple):
+    """To the keeper: answer with :class:`Pong`, which one that hangs does not."""
+
+
 class EndKeeper(NamedTuple):
     """To the keeper: kill what runs, and end."""
+
+
+class KeeperStarted(NamedTuple):
+    """To the engine, first: the process id of the keeper, by which the engine kills one that hangs."""
+
+    pid: int
+
+
+class Pong(NamedTuple):
+    """To the engine: the keeper reads its lifeline; once without a question, when it is ready for jobs."""
 
 
 class JobEnded(NamedTuple):
@@ -71,8 +85,8 @@ class JobEnded(NamedTuple):
 
 
 class KeeperEnded(NamedTuple):
-    """To the engine, after :class:`EndKeeper`: nothing is left but the keeper itself, which ends with its executor."""
+    """To the engine, after :class:`EndKeeper`: nothing is left but the keeper itself, which exits."""
 
 
-ToKeeper: TypeAlias = SetEnvironment | RunJob | CancelJob | EndKeeper
-ToEngine: TypeAlias = JobEnded | KeeperEnded
+ToKeeper: TypeAlias = SetEnvironment | RunJob | CancelJob | Ping | EndKeeper
+ToEngine: TypeAlias = KeeperStarted | Pong | JobEnded | KeeperEnded

@@ -6,7 +6,7 @@ import os
 import time
 from typing import Any
 
-from jobcontainer.worker import process_tree
+from jobcontainer.worker import process_tree, shared_memory
 
 THREAD_VARIABLES = (
     "OMP_NUM_THREADS",
@@ -23,6 +23,7 @@ FIRST_LOOK_SECONDS = 0.02
 
 _FIRST_SECONDS, _MOST_SECONDS = 0.05, 1.0  # at one that has none, more and more seldom
 _LEAST_SECONDS = 0.002  # at one that will soon be over its limit
+_GROWTH = 1_000_000  # bytes of shared memory of the whole machine
 _EXACT_SHARE = 20  # a look may take a twentieth of the time
 
 _loaded: list[tuple[Any, int]] = []
@@ -53,7 +54,8 @@ class MemoryGauge:
     """Measures a job's process tree now and then, less what a forked process maps of its keeper untouched.
 
     A look adds up what the processes hold, which counts what a process shares with its forked children several times,
-    but is cheap. Where that matters, an exact look decides.
+    but is cheap. Where that matters, an exact look decides. What lies in files of memory counts too; they are looked at
+    where they could bring the job over its limit.
 
     Attributes:
         peak: the most that was seen, in bytes.
@@ -64,6 +66,8 @@ class MemoryGauge:
         self.peak = 0
         self._pid, self._limit, self._base = pid, limit, base
         self._pause = _FIRST_SECONDS if limit is None else FIRST_LOOK_SECONDS
+        self._files = None if limit is None else shared_memory.SharedFiles()
+        self._machine = 0 if limit is None else shared_memory.of_machine()
         self._last = (time.monotonic(), 0)  # when it was looked at, and what was held
         self.next_look = self._last[0] + self._pause
 
@@ -75,6 +79,7 @@ class MemoryGauge:
         over = self._limit is not None and held > self._limit
         if over or (len(pids) > 1 and held > self.peak):
             held = process_tree.exact_memory_of(pids) or held
+        held = self._with_files(pids, held)
         self.peak = max(self.peak, held)
         if self._limit is None:
             self._pause = min(self._pause * 1.5, _MOST_SECONDS)
@@ -83,6 +88,25 @@ class MemoryGauge:
         used = time.process_time() - used  # not what it waited for its turn on a busy machine
         self.next_look = time.monotonic() + max(self._pause, used * _EXACT_SHARE)
         return self._limit is not None and held > self._limit
+
+    def _with_files(self, pids: list[int], held: int) -> int:
+        """Add what the job holds in files of memory, where that may make a difference.
+
+        It is at most what the whole machine has of it, which is asked first, as it takes one short read. Where that has
+        grown, files are looked at too, while they are open: once they are closed nobody can tell whose they are.
+        """
+        limit = self._limit
+        if limit is None or self._files is None or held > limit:
+            return held
+        before, self._machine = self._machine, shared_memory.of_machine()
+        if self._machine - before < _GROWTH and held + self._machine <= limit:
+            return held
+        sizes = self._files.sizes(pids)
+        in_files = sum(sizes.values())
+        if held + in_files <= limit:
+            return max(held, in_files)
+        exact = process_tree.exact_memory_of(pids) or held
+        return max(held, exact + in_files - shared_memory.mapped_share(pids, sizes))
 
     def _pause_before(self, limit: int, held: int, now: float) -> float:
         """Return how long a limited job may go unseen: one that grows fast is measured again halfway to its limit."""

@@ -41,6 +41,13 @@ def children_of(pid: int) -> list[int]:
     return found
 
 
+def parent_of(pid: int) -> int:
+    """Return the parent of a process; 0 where it has ended, or is not known."""
+    with contextlib.suppress(OSError):  # not on Linux
+        return int(_read(pid, "stat").rpartition(b") ")[2].split()[1])
+    return 0
+
+
 def descendants_of(pid: int) -> list[int]:
     """Return every process below ``pid``, parents before their children."""
     found = children_of(pid)
@@ -93,16 +100,21 @@ def kill(pids: Iterable[int]) -> None:
             os.kill(pid, signal.SIGKILL)
 
 
-def end_children(spared: Collection[int] = (), *, within: float = 1.0) -> None:
+def end_children(spared: Collection[int] = (), *, within: float = 1.0) -> set[int]:
     """Kill and reap every child of this process, and every process below, until none is left.
 
     Resource trackers get a tenth of a second to remove the semaphores and files of those that were killed; they end
     by themselves when nobody is left to serve. A process that can't be killed within so many seconds, as it hangs in
     the kernel, is given up.
+
+    Returns:
+        The process ids of those that were ended.
     """
     begun = time.monotonic()
+    ended: set[int] = set()
     while children := [pid for pid in children_of(os.getpid()) if pid not in spared]:
         everyone = [*children, *(pid for child in children for pid in descendants_of(child))]
+        ended.update(everyone)
         patient = time.monotonic() - begun < _TRACKER_SECONDS
         kill(pid for pid in everyone if not (patient and _is_tracker(pid)))
         _await_end(children, 0.02)
@@ -110,7 +122,22 @@ def end_children(spared: Collection[int] = (), *, within: float = 1.0) -> None:
             with contextlib.suppress(ChildProcessError):
                 os.waitpid(pid, os.WNOHANG)
         if time.monotonic() - begun > within:
+            break
+    return ended
+
+
+def end_descendants(pid: int, *, within: float = 1.0) -> None:
+    """Kill every process below ``pid``, which is another's to reap; what can't be killed in time is given up."""
+    until = time.monotonic() + within
+    while strays := descendants_of(pid):
+        kill(strays)
+        if not running(strays) or time.monotonic() > until:
             return
+
+
+def is_stopped(pid: int) -> bool:
+    """Whether a process was stopped by a signal, or by a debugger, and has not gone on; never known but on Linux."""
+    return _state_of(pid) in {"T", "t"}
 
 
 def running(pids: Collection[int]) -> list[int]:

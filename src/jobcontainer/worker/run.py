@@ -11,7 +11,6 @@ from __future__ import annotations
 import builtins
 import contextlib
 import contextvars
-import json
 import os
 import sys
 import time
@@ -32,10 +31,10 @@ from jobcontainer.worker.reporting import display, log, progress
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from multiprocessing.connection import Connection
     from pathlib import Path
     from types import FrameType, TracebackType
 
+    from jobcontainer.worker.channel import Channel
     from jobcontainer.worker.keeper_protocol import Order
 
 _BUILTINS = dict(vars(builtins))
@@ -47,12 +46,12 @@ class JobStopped(KeyboardInterrupt):
     """Raised inside ``run()`` when the job is cancelled or out of time; ``finally`` blocks see it."""
 
 
-def serve(channel: Connection) -> NoReturn:
+def serve(channel: Channel) -> NoReturn:
     """Wait for an order, run its job and end; or wait for the next, where the order says so."""
     state = None
     while True:
         try:
-            order: Order = channel.recv()
+            order = channel.receive_order()
         except (EOFError, OSError):
             os._exit(0)
         if not order.reuses:
@@ -63,7 +62,7 @@ def serve(channel: Connection) -> NoReturn:
         state.restore()
 
 
-def run_order(order: Order, channel: Connection) -> None:
+def run_order(order: Order, channel: Channel) -> None:
     """Run the job of an order, with its log as standard output and error, and report its end to the keeper."""
     folder, options = JobFolder(order.folder), order.options
     used = _cpu_seconds()
@@ -84,7 +83,7 @@ def run_order(order: Order, channel: Connection) -> None:
         isolation.accept_stop(_ignore)
         facts = {"cpu": _cpu_seconds() - used, "peak_memory": process_tree.peak_memory(), "stopped": _stopped}
         with contextlib.suppress(OSError):  # user code closed it; the keeper finds the result file
-            channel.send_bytes(json.dumps(facts | end).encode())
+            channel.send_report(facts | end)
 
     def load(path: Path) -> Any:
         nested_multiprocessing.send_sources_of(str(path))
@@ -187,8 +186,7 @@ def _ended_by(error: BaseException, folder: JobFolder) -> dict[str, Any]:
     hint = missing_name(error)
     if hint is not None:
         error.add_note(hint)
-    with contextlib.suppress(Exception):  # an exception that can't be shown, a closed stream
-        traceback.print_exception(error)
+    log.note_exception(error)
     if isinstance(error, JobStopped):
         return {"state": JobState.CANCELLED}
     with contextlib.suppress(Exception):  # a full disk; log and outcome name the exception
@@ -206,7 +204,7 @@ def _exited(error: SystemExit) -> dict[str, Any]:
     code = error.code
     if code is not None and not isinstance(code, int):
         with contextlib.suppress(Exception):
-            print(code, file=sys.stderr)  # noqa: T201 -- as the interpreter does it
+            log.write(f"{code}\n")  # as the interpreter does it
         code = 1
     ended: dict[str, Any] = {"exit_code": (code or 0) & 0xFF, "exit_argument": _text_of(error)}
     if ended["exit_code"]:

@@ -12,7 +12,7 @@ is out of memory. The kernel then hands whatever the job had started to the keep
 from __future__ import annotations
 
 import contextlib
-import json
+import os
 import resource
 import select
 import signal
@@ -24,16 +24,16 @@ from jobcontainer.events import JobState, Outcome, Usage
 from jobcontainer.process import memory_text
 from jobcontainer.storage.ending import write_end
 from jobcontainer.storage.folder import JobFolder
-from jobcontainer.storage.regular_file import append, size_of
+from jobcontainer.storage.regular_file import open_regular
 from jobcontainer.storage.result import decided_state
-from jobcontainer.worker import process_tree
+from jobcontainer.worker import process_tree, shared_memory
 from jobcontainer.worker.limits import MemoryGauge
 from jobcontainer.worker.outcome import DECIDED, ExitFacts, classify
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from multiprocessing.connection import Connection
 
+    from jobcontainer.worker.channel import Channel
     from jobcontainer.worker.job_process import JobProcess
     from jobcontainer.worker.keeper_protocol import Order
 
@@ -62,7 +62,7 @@ class Supervisor:
         self._start_clock()
         self._kill_at = _NEVER
         self._gauge = MemoryGauge(process.pid, order.options["memory"], base)
-        self._channel: Connection | None = process.channel
+        self._channel: Channel | None = process.channel
         self._facts = ExitFacts(log=str(self._folder.log_file))
         self._oom_kills: int | None = None
         self._cpu_before = _cpu_of_children()
@@ -75,12 +75,13 @@ class Supervisor:
         """
         kept = self._watch()
         if not kept:
-            if self._channel is not None and self._channel.poll():
-                self._receive()
+            self._receive()
             self._facts.exit_code = self._process.reap()
-            process_tree.end_children(spared)
+            ended = process_tree.end_children(spared)
+            if ended or self._facts.exit_code:
+                shared_memory.remove_left_by({self._process.pid, *ended})
         else:
-            self._end_strays_of_reused()
+            process_tree.end_descendants(self._process.pid)
         return write_end(self._folder, self._outcome()), kept
 
     def _watch(self) -> bool:
@@ -156,30 +157,37 @@ class Supervisor:
 
     def _trace(self) -> None:
         """Have it write where it is, and wait until that is written."""
-        log = self._folder.log_file
-        with contextlib.suppress(OSError):  # user code deleted it, or put something else there
-            words = (self._facts.stopped or JobState.CANCELLED).words
-            append(log, f"--- {words}; where it was when it was killed: ---\n".encode())
-            before = last = size_of(log)
+        words = (self._facts.stopped or JobState.CANCELLED).words
+        with (
+            contextlib.suppress(OSError),  # user code deleted it, or put something else in its place
+            os.fdopen(open_regular(self._folder.log_file, os.O_WRONLY | os.O_APPEND), "ab", buffering=0) as log,
+        ):
+            if not self._process.traces_into(log.fileno()):
+                return
+            log.write(f"--- {words}; where it was when it was killed: ---\n".encode())
+            before = last = os.fstat(log.fileno()).st_size
             self._process.trace()
             until = time.monotonic() + _TRACE_SECONDS
             while time.monotonic() < until and not wait([self._process.exited], 0.002):
-                size = size_of(log)
+                size = os.fstat(log.fileno()).st_size
                 if before < size == last:
                     return
                 last = size
 
     def _receive(self) -> None:
         """Receive what the process reports of its end."""
+        if self._channel is None:
+            return
         try:
-            self._facts.reported = json.loads(self._process.channel.recv_bytes())
-        except (EOFError, OSError):  # user code closed it
+            report = self._channel.receive_report()
+        except EOFError:  # user code closed it, or sent nonsense
             self._channel = None
             return
-        if self._facts.reported:
+        if report:
+            self._facts.reported = report
             self._kill_at = time.monotonic() + self._order.options["grace"]
             self._channel = None
-        else:  # a process that was still starting is ready: what it ran so far was not the job
+        elif report is not None and self._process.starting:  # it is ready: what it ran so far was not the job
             self._process.starting = False
             self._start_clock()
 
@@ -191,12 +199,6 @@ class Supervisor:
         if not clean:
             self._process.kill()
         return clean
-
-    def _end_strays_of_reused(self) -> None:
-        while strays := process_tree.descendants_of(self._process.pid):
-            process_tree.kill(strays)
-            if not process_tree.running(strays):
-                return
 
     def _outcome(self) -> Outcome:
         facts = self._facts

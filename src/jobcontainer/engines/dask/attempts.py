@@ -21,7 +21,7 @@ from jobcontainer.errors import JobFileError
 from jobcontainer.events import JobState, Outcome
 from jobcontainer.jobfile.serializer import packages_of
 from jobcontainer.storage.ending import write_end
-from jobcontainer.storage.record import host_name
+from jobcontainer.storage.owner import host_name
 
 if TYPE_CHECKING:
     from jobcontainer.engines.dask.cluster import Cluster, Worker

@@ -31,7 +31,7 @@ from jobcontainer.pickling import cloudpickle_internals, package_versions
 from jobcontainer.pickling.package_versions import Distribution
 from jobcontainer.process import Environment, JobOptions
 from jobcontainer.storage.folder import JobFolder
-from jobcontainer.storage.record import host_name
+from jobcontainer.storage.owner import host_name
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -6,12 +6,13 @@ lifeline, a pair of sockets, in a tenth of the time that loky's queues and their
 
 States: *starting*, while the worker's process is made; *serving*; *ending*, while the executor shuts down; *ended*.
 Each keeper has one thread here, which takes it through all of them: it starts the executor, receives what the keeper
-sends, shuts the executor down and reports the end. An interrupt, which Python raises in the main thread, so can't cut a
-start in two. The other methods are called from any thread.
+sends, looks whether it hangs, shuts the executor down and reports the end. An interrupt, which Python raises in the
+main thread, so can't cut a start in two. The other methods are called from any thread.
 
-Who ends what: :meth:`KeeperProcess.end` asks the keeper to end; :meth:`KeeperProcess.kill` ends the lifeline, on which
-the keeper kills all below it and exits, and has loky kill the keeper in case it does not. A child that user code forks
-gives up the lifelines, else it would hold them open and the keepers would not notice the end of this process.
+Who ends what: :meth:`KeeperProcess.end` asks the keeper to end; :meth:`KeeperProcess.kill` kills it, on which the
+process above it kills all below. A keeper that hangs is killed so by its thread. Should the process above hang as well,
+the thread kills everything itself. A child that user code forks gives up the lifelines, else it would hold them open
+and the keepers would not notice the end of this process.
 """
 
 from __future__ import annotations
@@ -22,12 +23,15 @@ import os
 import secrets
 import signal
 import socket
+import struct
 import sys
 import threading
+import time
 from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
+from jobcontainer.engines.local.watchdog import LOOK_SECONDS, Watchdog
 from jobcontainer.worker import MARK, keeper, limits, process_tree
 from jobcontainer.worker.cpython_internals import (
     call_at_exit,
@@ -36,20 +40,29 @@ from jobcontainer.worker.cpython_internals import (
     exit_waits_for_others,
     forget_siblings,
 )
-from jobcontainer.worker.keeper_protocol import CancelJob, EndKeeper, JobEnded, RunJob, SetEnvironment
+from jobcontainer.worker.keeper_protocol import (
+    CancelJob,
+    EndKeeper,
+    JobEnded,
+    KeeperEnded,
+    KeeperStarted,
+    Ping,
+    RunJob,
+    SetEnvironment,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from concurrent.futures import Future
     from multiprocessing.connection import Connection
 
-    from jobcontainer.events import Outcome
+    from jobcontainer.events import JobState, Outcome
     from jobcontainer.worker.keeper_protocol import Order, ToEngine, ToKeeper
 
 _STANDARD_ERROR: Final = 2  # the last of the standard descriptors
-_REASON_SECONDS: Final = 5.0  # until loky knows how a keeper died whose lifeline has ended
+_REASON_SECONDS: Final = 5.0  # until loky knows how a keeper died whose lifeline has ended, and all below it is dead
+_SEND_SECONDS: Final = 30  # until a keeper takes a message that its lifeline has no room for
 
-_EXIT_LOOK_SECONDS: Final = 0.2
 _EXIT_LOOKS: Final = 2  # so that our own exit calls, which end keepers in order, come first where they can
 
 _lifelines: set[Connection] = set()
@@ -80,8 +93,8 @@ class KeeperListener(Protocol):
     def job_ended(self, keeper: KeeperProcess, number: int, outcome: Outcome) -> None:
         """Take the end of the job whose order has this number."""
 
-    def keeper_ended(self, keeper: KeeperProcess, reason: str) -> None:
-        """Take the end of a keeper, whatever it came from; the reason is for a person whose job it ran."""
+    def keeper_ended(self, keeper: KeeperProcess, reason: str, state: JobState) -> None:
+        """Take the end of a keeper, whatever it came from; reason and state are for the job that it ran."""
 
 
 class KeeperProcess:
@@ -101,16 +114,18 @@ class KeeperProcess:
         self._preload, self._forks = tuple(preload), forks
         self._threads = threads  # of the numerical libraries that it loads; to ask may import loky
         self._mark = secrets.token_hex(8)
-        self.was_made = self._has_run_jobs = self._is_killed = self._is_busy = False
+        self.was_made = self._has_run_jobs = self._is_killed = self._is_busy = self._is_ending = False
         self._sending = threading.Lock()
         self._environment = ""  # the digest of the one that was sent last
         self._listener: KeeperListener | None = None
+        self._watchdog = Watchdog()
         self._lock = threading.Lock()  # of the listener and the end
         self._has_ended = False
         self.has_started = threading.Event()
         with _lifelines_lock:
             _open_standard_descriptors()
             self._lifeline, self._keeper_end = multiprocessing.Pipe()
+            _bound_waiting(self._lifeline)
             _lifelines.update((self._lifeline, self._keeper_end))
         self._thread = threading.Thread(target=self._live, name="jobcontainer-keeper", daemon=True)
 
@@ -138,6 +153,7 @@ class KeeperProcess:
     def run(self, order: Order) -> None:
         """Have the keeper run a job; where it died, its end will be reported, and the job has not started."""
         self._is_busy = True
+        self._watchdog.job_sent(order.options)
         environment = order.environment
         if environment is not None and environment.digest != self._environment:
             self._environment = environment.digest
@@ -146,6 +162,7 @@ class KeeperProcess:
 
     def cancel(self, number: int) -> None:
         """Have the job of an order cancelled; nothing happens if it has ended."""
+        self._watchdog.end_asked()
         self._send(CancelJob(number))
 
     def end(self) -> None:
@@ -159,12 +176,12 @@ class KeeperProcess:
         """End the keeper with all below it, whatever it does."""
         self._is_killed = True
         with _lifelines_lock, contextlib.suppress(OSError):  # the keeper is gone
+            self._watchdog.kill_keeper()
+            if self._is_ending:  # but the process above it, which waits for nothing but loky, is not
+                self._watchdog.kill_all()
             if not self._lifeline.closed:
-                ended = socket.socket(fileno=self._lifeline.fileno())
-                try:
+                with _as_socket(self._lifeline) as ended:
                     ended.shutdown(socket.SHUT_RDWR)
-                finally:
-                    ended.detach()
 
     def join(self, timeout: float | None = None) -> bool:
         """Wait until the keeper has ended and its end was reported, and return whether; never in its own thread."""
@@ -173,8 +190,13 @@ class KeeperProcess:
         return not self._thread.is_alive()
 
     def _send(self, message: ToKeeper) -> None:
-        with self._sending, contextlib.suppress(OSError):  # it died, or was killed; its thread will report it
-            self._lifeline.send(message)
+        try:
+            with self._sending:
+                self._lifeline.send(message)
+        except BlockingIOError:  # a part of it is sent, and nothing that follows would be a message
+            self.kill()
+        except OSError:  # it died, or was killed; its thread will report it
+            pass
 
     def _live(self) -> None:
         """Take the keeper from its start to its end."""
@@ -195,9 +217,12 @@ class KeeperProcess:
             self.has_started.set()
         if call is not None and not self._receive():
             reason = self._why_it_died(call)
+        self._is_ending = True
         with contextlib.suppress(Exception):  # at exit, from Python 3.12 on, its threads may not have started
             if executor is not None:
                 executor.shutdown(wait=True, kill_workers=bool(reason))
+                if self._is_killed:
+                    multiprocessing.active_children()  # forgets those that have ended, which loky may not have joined
         with contextlib.suppress(Exception):  # no descriptors: whatever fails here, the end is reported
             if reason:
                 self._kill_strays()
@@ -206,7 +231,7 @@ class KeeperProcess:
         with self._lock:
             self._has_ended = True
         if self._listener is not None:
-            self._listener.keeper_ended(self, reason)
+            self._listener.keeper_ended(self, reason, self._watchdog.state)
 
     def _executor(self) -> Any:
         return import_loky().ProcessPoolExecutor(
@@ -235,18 +260,29 @@ class KeeperProcess:
     def _receive(self) -> bool:
         """Receive what the keeper sends, until its end; return whether it ended because it was asked to."""
         try:
-            while isinstance(message := self._next_message(), JobEnded):
-                self._has_run_jobs, self._is_busy = True, False
-                if self._listener is not None:  # which may have another job for this keeper
-                    self._listener.job_ended(self, message.number, message.outcome)
-        except Exception:  # noqa: BLE001 -- its end, or something that no keeper sends
+            while not isinstance(message := self._next_message(), KeeperEnded):
+                self._watchdog.answered()
+                if isinstance(message, KeeperStarted):
+                    self._watchdog.keeper_started(message.pid)
+                elif isinstance(message, JobEnded):
+                    self._has_run_jobs, self._is_busy = True, False
+                    self._watchdog.job_ended()
+                    if self._listener is not None:  # which may have another job for this keeper
+                        self._listener.job_ended(self, message.number, message.outcome)
+        except Exception:  # noqa: BLE001 -- its end, and what is no message: nothing that follows would be one
+            self._watchdog.kill_keeper()
             return False
         return True
 
     def _next_message(self) -> ToEngine:
         """Receive a message; let the keeper end where the interpreter exits and others wait for the keeper first."""
-        looks = 0
-        while not self._lifeline.poll(_EXIT_LOOK_SECONDS):
+        looks, before = 0, time.monotonic()
+        while not self._lifeline.poll(LOOK_SECONDS):
+            before, passed = time.monotonic(), time.monotonic() - before
+            if self._watchdog.look(passed):
+                raise TimeoutError
+            if self._watchdog.wants_ping():
+                self._send(Ping())
             looks = looks + 1 if exit_waits_for_others() else 0
             if looks == _EXIT_LOOKS and not self._is_busy:
                 self.end()
@@ -256,12 +292,19 @@ class KeeperProcess:
         return message
 
     def _why_it_died(self, call: Future[None]) -> str:
-        if self._is_killed:
-            return "Its keeper did not end it when the engine was closed, and was killed."
+        """Wait until the keeper and all below it have ended, by force if need be, and say how it died."""
+        error: BaseException | None = None
         try:
             error = call.exception(_REASON_SECONDS)
         except TimeoutError:
-            error = None
+            with _lifelines_lock:
+                self._watchdog.kill_all()
+        if self._watchdog.reason:
+            return (
+                f"The process that kept the job {self._watchdog.reason}, and was killed with the job. Submit it again."
+            )
+        if self._is_killed:
+            return "Its keeper did not end it when the engine was closed, and was killed."
         how = "" if error is None else f" ({' '.join(str(error).split())})"
         return (
             f"The process that kept the job died, and the job with it{how}. If the machine ran out of memory, run "
@@ -281,6 +324,25 @@ class KeeperProcess:
             for end in (self._lifeline, self._keeper_end):
                 _lifelines.discard(end)
                 end.close()
+            self._watchdog.close()
+
+
+@contextlib.contextmanager
+def _as_socket(connection: Connection) -> Iterator[socket.socket]:
+    """Use a connection as the socket that it is."""
+    found = socket.socket(fileno=connection.fileno())
+    try:
+        yield found
+    finally:
+        found.detach()
+
+
+def _bound_waiting(lifeline: Connection) -> None:
+    """Have no message wait for ever: for room, where a keeper that hangs reads nothing, or for its second half."""
+    seconds = struct.pack("ll", _SEND_SECONDS, 0)  # struct timeval
+    with _as_socket(lifeline) as end:
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, seconds)
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, seconds)
 
 
 @contextlib.contextmanager

@@ -31,6 +31,8 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Final
 
 from jobcontainer.engines.local.keeper_process import KeeperProcess, available_cpus
+from jobcontainer.engines.local.watchdog import PATIENCE
+from jobcontainer.events import JobState
 from jobcontainer.worker.cpython_internals import in_background
 from jobcontainer.worker.forked_child import BoundToProcess, renew_in_forked_child
 
@@ -41,7 +43,7 @@ if TYPE_CHECKING:
     from jobcontainer.engines.attempt import Attempt
     from jobcontainer.events import Outcome
 
-_PATIENCE: Final = 5.0  # seconds beyond a job's grace, and for a keeper's own end, after which it is taken to hang
+_PATIENCE: Final = PATIENCE  # seconds for a keeper's own end
 FORKS: Final = sys.platform == "linux"
 """Whether keepers fork the jobs' processes where nobody says otherwise."""
 
@@ -117,13 +119,15 @@ class WorkerSlots(BoundToProcess):
             running = self._cancel_running(lambda _: True)
         _end_unstarted(queued)
         grace = max((attempt.order.options["grace"] for attempt in running), default=0.0)
-        wait([attempt.future for attempt in running], timeout=grace + _PATIENCE)
+        wait(
+            [attempt.future for attempt in running], timeout=grace + 2 * _PATIENCE
+        )  # for keepers, and for those who watch them
         for keeper in keepers:
             keeper.end()
         for keeper in keepers:
             if not keeper.join(_PATIENCE):
                 keeper.kill()
-                keeper.join(_PATIENCE)
+                keeper.join(2 * _PATIENCE)
         _open.discard(self)
 
     def abandon(self) -> None:
@@ -144,13 +148,13 @@ class WorkerSlots(BoundToProcess):
         attempt.future.set_result(outcome)
         self._close_if_abandoned()
 
-    def keeper_ended(self, keeper: KeeperProcess, reason: str) -> None:
+    def keeper_ended(self, keeper: KeeperProcess, reason: str, state: JobState) -> None:
         """Empty the slot of a keeper that has ended, and end its job, or send it to another where it had not begun."""
         outcome = None
         with self._lock:
             attempt = self._keepers.pop(keeper, None)
             if attempt is not None:
-                outcome = self._end_of_orphan(attempt, keeper, reason)
+                outcome = self._end_of_orphan(attempt, keeper, reason, state)
                 if outcome is None:
                     self._queue.appendleft(attempt)
         self._dispatch(may_grow=keeper.was_made)
@@ -159,14 +163,16 @@ class WorkerSlots(BoundToProcess):
             attempt.future.set_result(outcome)
         self._close_if_abandoned()
 
-    def _end_of_orphan(self, attempt: Attempt, keeper: KeeperProcess, reason: str) -> Outcome | None:
+    def _end_of_orphan(
+        self, attempt: Attempt, keeper: KeeperProcess, reason: str, state: JobState
+    ) -> Outcome | None:
         """Return how the job of a keeper that has ended ended with it; None where it had not begun and can wait."""
         if not keeper.was_made:
             if attempt.cancelled:
                 return attempt.end_unstarted()
             return None if self._keepers else attempt.end_lost(reason)
         if attempt.has_started():
-            return attempt.end_lost(reason)
+            return attempt.end_lost(reason, JobState.CANCELLED if attempt.cancelled else state)
         if attempt.cancelled:
             return attempt.end_unstarted()
         if attempt in self._sent_twice:

@@ -25,7 +25,7 @@ from jobcontainer.jobs.detached.client import receive, send
 from jobcontainer.jobs.submission import Submission
 from jobcontainer.process import Environment, JobOptions
 from jobcontainer.storage.folder import StoreFolder
-from jobcontainer.storage.record import this_process
+from jobcontainer.storage.owner import this_process
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -4,8 +4,9 @@ Descriptors 1 and 2 are one file opened for appending, so that whatever writes t
 is in the log, in the order it was written. Python's streams hold nothing back: what was printed is in the log when
 ``print`` returns, and a crash loses none of it. C's standard output is flushed at each line.
 
-What the worker itself reports goes there by :func:`note` and :func:`note_exception`. None of it is worth a job: where
-standard error is closed, or the disk full, it is dropped.
+What the worker itself reports goes there by :func:`note` and :func:`note_exception`, also where user code has closed
+standard error and opened a file of its own, which has its number then. None of it is worth a job: where the log was
+deleted, or the disk is full, it is dropped.
 """
 
 from __future__ import annotations
@@ -20,14 +21,18 @@ import sys
 import traceback
 from typing import BinaryIO, cast
 
+from jobcontainer.storage.own_descriptor import OwnDescriptor
 from jobcontainer.storage.regular_file import open_regular
+from jobcontainer.worker import TRACE_NUMBER
 
 TRACE_SIGNAL = getattr(signal, "SIGRTMAX", signal.SIGUSR2)
 """This signal writes the traceback of every thread to the log, also while C code holds the interpreter's lock."""
 
 _LIBC = ctypes.CDLL(None)
 _LINE_BUFFERED = 1  # _IOLBF in C's stdio.h
-_TRACE_NUMBER = min(50, os.sysconf("SC_OPEN_MAX") - 3)  # where a program that closes 0 to 2 does not hit it
+
+_own: OwnDescriptor | None = None  # of the log of the job that runs in this process
+_stderr: object = None  # as it was before user code ran
 
 
 def prepare_streams() -> None:
@@ -58,14 +63,17 @@ def redirect(log: str | os.PathLike[str], *, attempt: int = 1) -> None:
 
     From the second attempt on, a line marks where it begins.
     """
+    global _own, _stderr  # noqa: PLW0603 -- a process has one log at a time
     descriptor = open_regular(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-    os.set_blocking(descriptor, True)  # as user code expects of its standard output
+    os.set_blocking(descriptor, True)
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
-    os.dup2(descriptor, _TRACE_NUMBER, inheritable=False)
+    os.dup2(descriptor, TRACE_NUMBER, inheritable=False)
     os.close(descriptor)
-    faulthandler.enable(_TRACE_NUMBER)
-    faulthandler.register(TRACE_SIGNAL, _TRACE_NUMBER)
+    faulthandler.enable(TRACE_NUMBER)
+    faulthandler.register(TRACE_SIGNAL, TRACE_NUMBER)
+    _own = OwnDescriptor(2, reopen=lambda: open_regular(log, os.O_WRONLY | os.O_APPEND))
+    _stderr = sys.stderr
     if attempt > 1:
         os.write(1, f"--- attempt {attempt} ---\n".encode())
 
@@ -80,11 +88,19 @@ def flush() -> None:
 
 def note(text: str) -> None:
     """Write a line of the worker's own into the log."""
-    with contextlib.suppress(Exception):
-        print(f"jobcontainer: {text}", file=sys.stderr)  # noqa: T201 -- the job's log
+    write(f"jobcontainer: {text}\n")
 
 
-def note_exception() -> None:
-    """Write the traceback of the exception that is being handled into the log."""
-    with contextlib.suppress(Exception):
-        traceback.print_exc()
+def note_exception(error: BaseException | None = None) -> None:
+    """Write the traceback of an exception into the log; of the one that is being handled where none is given."""
+    with contextlib.suppress(Exception):  # one that can't be shown
+        write("".join(traceback.format_exception(error or sys.exception())))
+
+
+def write(text: str) -> None:
+    """Write into the log, through standard error where user code has replaced that in Python."""
+    with contextlib.suppress(Exception):  # it may be anything by now
+        if _own is None or sys.stderr is not _stderr:
+            sys.stderr.write(text)
+        else:
+            _own.write(text.encode("utf-8", "backslashreplace"))
