@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 from jobcontainer.errors import JobError
 from jobcontainer.events import Display, JobState, Outcome, Started, Usage, folded
 from jobcontainer.jobfile.identity import FileIdentity
-from jobcontainer.jobfile.serializer import Serializer
+from jobcontainer.jobfile.loading import load_process
 from jobcontainer.storage.ending import error_of
 from jobcontainer.storage.progress_file import read_bars
 from jobcontainer.storage.result import read_result
@@ -141,7 +141,7 @@ class Job(Future[R], Generic[R]):
     @property
     def process(self) -> Any:
         """The process itself, loaded from its file: a copy of what was submitted."""
-        return Serializer.deserialize_from_file(self.folder.process_file)
+        return load_process(self.folder.process_file)
 
     def tail(self, lines: int = 10) -> list[str]:
         """Return the last lines of the log, so many at the most."""

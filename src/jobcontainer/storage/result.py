@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from jobcontainer.errors import JobFailedError, JobFileError
 from jobcontainer.events import JobState
-from jobcontainer.jobfile.loading import load_file
+from jobcontainer.jobfile.loading import load_result
 from jobcontainer.jobfile.reader import FileReader
 from jobcontainer.jobfile.serializer import Serializer, write_file
 
@@ -76,8 +76,8 @@ def read_result(path: str | os.PathLike[str], identity: FileIdentity | None = No
         FileNotFoundError: there is no result file.
         JobFileError: it can't be loaded.
     """
-    content = load_file(path, identity=identity)
-    if _kind_of(path) != "error":
+    kind, content = load_result(path, identity)
+    if kind != "error":
         return content, None
     error, text = content
     error.__cause__ = RemoteTraceback(text)

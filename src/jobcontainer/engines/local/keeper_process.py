@@ -28,6 +28,7 @@ from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
+from jobcontainer.jobfile import signing
 from jobcontainer.worker import MARK, keeper, limits, process_tree
 from jobcontainer.worker.cpython_internals import (
     call_at_exit,
@@ -142,7 +143,7 @@ class KeeperProcess:
         if environment is not None and environment.digest != self._environment:
             self._environment = environment.digest
             self._send(SetEnvironment(environment))
-        self._send(RunJob(order._replace(environment=None)))
+        self._send(RunJob(order._replace(environment=None, keys=signing.keys_for_jobs())))
 
     def cancel(self, number: int) -> None:
         """Have the job of an order cancelled; nothing happens if it has ended."""
