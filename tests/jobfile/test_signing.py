@@ -491,7 +491,7 @@ def test_a_signed_pickle_may_be_run(path):
 
 
 def test_a_job_and_its_pool_go_on_when_the_key_is_deleted(path, key_file):
-    """A running job signs with the former key, a queued one was signed with it: both are read, by this process alone."""
+    """A running job signs with the former key, a queued one was signed with it: this process alone reads both."""
     result = path.with_name("result.job")
     write_file("process", path, kind="process")
     write_file("result", result, kind="result")

@@ -147,8 +147,14 @@ def _check(path: str, status: os.stat_result) -> None:
             f"If nobody did, run: chmod 600 {path}. If in doubt, delete it; a new one is made, and old files "
             "need `jobcontainer trust FILE`."
         )
-    if status.st_uid not in {os.geteuid(), 0}:
+    trusted = {os.geteuid(), 0}
+    if status.st_uid not in trusted or Path(path).lstat().st_uid not in trusted:
         raise _unusable(path, "belongs to another user")
+    folder = Path(path).absolute().parent
+    around = folder.stat()
+    others_write = around.st_mode & 0o022 and not around.st_mode & stat.S_ISVTX  # as in /tmp, who makes a file keeps it
+    if around.st_uid not in trusted or others_write:
+        raise _unusable(path, f"lies in a folder, {folder}, in which other users can put another key in its place")
 
 
 def _create(path: Path) -> None:

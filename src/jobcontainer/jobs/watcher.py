@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from jobcontainer.events import Outcome, Started
 from jobcontainer.storage.ending import lost, may_be_retried, write_end
+from jobcontainer.storage.folder import StoreFolder
 from jobcontainer.storage.record import is_alive
 
 if TYPE_CHECKING:
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 
     from jobcontainer.jobs.job import Job
     from jobcontainer.jobs.scheduler import Scheduler
-    from jobcontainer.storage.folder import StoreFolder
 
 _LOOK_SECONDS = 0.1
 _REQUESTS_SECONDS = 1.0  # for so long after the last request queues are looked at, as more may come at once
@@ -118,7 +118,9 @@ class Watcher:
             job._settle(last)
         elif deleted or not alive:
             attempt = last.attempt if isinstance(last, Started) else 0
-            job._settle(write_end(job.folder, lost(job.folder, _DELETED if deleted else _OWNER_GONE, attempt)))
+            end = lost(job.folder, _DELETED if deleted else _OWNER_GONE, attempt)
+            is_own = StoreFolder(job.folder.path.parent).is_own()  # else it is not for this user to write
+            job._settle(write_end(job.folder, end) if is_own else end)
         elif isinstance(last, Started) and last.attempt > job._attempt:
             job._dispatched(last.attempt)
 

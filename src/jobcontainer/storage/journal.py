@@ -2,7 +2,8 @@
 
 It is never believed over the folders. A line carries the size and modification time of the file that it repeats
 (``job.json`` or ``events.jsonl``), and counts only while that file is the same; else the folder is read. So a journal
-that is torn, old or deleted costs the next listing some time, which then writes what was missing.
+that is torn, old or deleted costs the next listing some time, which then writes what was missing. Nothing is written
+into the journal of another user's store.
 """
 
 from __future__ import annotations
@@ -83,6 +84,8 @@ class Journal:
 
     def forget(self, job_ids: Collection[str]) -> None:
         """Leave out jobs that were deleted; a line that another process adds meanwhile may be lost until a listing."""
+        if not self._store.is_own():
+            return
         with contextlib.suppress(OSError):
             lines = [line for line in read_lines(self._store.journal_file)[0] if line.get("id") not in job_ids]
             write_whole(self._store.journal_file, "".join([json.dumps(line) + "\n" for line in lines]).encode())
@@ -96,6 +99,8 @@ class Journal:
         return known
 
     def _append(self, lines: Iterable[dict[str, Any]]) -> None:
+        if not self._store.is_own():
+            return
         with contextlib.suppress(OSError):  # a full disk, a deleted store: the next listing adds what is missing
             append_lines(self._store.journal_file, lines)
 
