@@ -31,7 +31,7 @@ def why_foreign(status: os.stat_result) -> str:
         >>> why_foreign(os.stat_result((0o40777, 1, 1, 2, os.geteuid(), 0, 0, 0, 0, 0)))
         'can be written to by other users (its mode is 777)'
     """
-    if status.st_uid != os.geteuid():
+    if status.st_uid != this_user():
         return f"belongs to {user_name(status.st_uid)}"
     if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
         return f"can be written to by other users (its mode is {stat.S_IMODE(status.st_mode):o})"
@@ -47,7 +47,7 @@ def why_foreign_folder(path: Path) -> str:
         OSError: there is no such folder.
     """
     entry = path.lstat()
-    if stat.S_ISLNK(entry.st_mode) and entry.st_uid not in {os.geteuid(), _ROOT}:
+    if stat.S_ISLNK(entry.st_mode) and entry.st_uid not in {this_user(), _ROOT}:
         return f"is a link that belongs to {user_name(entry.st_uid)}"
     return why_foreign(path.stat())
 
@@ -73,6 +73,11 @@ def open_own_file(path: Path, flags: int) -> int:
         os.close(descriptor)
         raise _not_own(path, what)
     return descriptor
+
+
+def this_user() -> int:
+    """Return the id of the user that this process acts as."""
+    return os.geteuid()
 
 
 def user_name(user: int) -> str:

@@ -1,10 +1,10 @@
 """The keeper: a process that runs no user code, makes one fresh process for each job, and supervises it.
 
 It is the one worker of a loky executor, whose only call, :func:`serve`, lasts as long as the keeper. States:
-*starting*, from :func:`begin`, the executor's initializer, to :func:`serve`; *idle*, waiting for an order, with a spare
-process ready; *busy*, with one job; *ending*, when :func:`serve` has returned and loky ends its worker. One thread,
-always: a process that has several can't be forked safely. Where a preloaded module starts some, jobs get new
-interpreters instead.
+*starting*, from :func:`begin`, which the executor's initializer calls, to :func:`serve`; *idle*, waiting for an order,
+with a spare process ready; *busy*, with one job; *ending*, when :func:`serve` has returned and loky ends its worker.
+One thread, always: a process that has several can't be forked safely. Where a preloaded module starts some, jobs get
+new interpreters instead.
 
 The lifeline, a socket to the engine, brings orders and cancels, and takes the ends of jobs; the messages are in
 :mod:`jobcontainer.worker.keeper_protocol`. When it ends without a message to end, the engine's process is dead: the
@@ -51,8 +51,8 @@ if TYPE_CHECKING:
 _here: Keeper | None = None
 
 
-def begin(lifeline: Connection, preload: Sequence[str], forks: bool) -> None:  # noqa: FBT001 -- loky passes no names
-    """Make this worker a keeper; the initializer of its executor."""
+def begin(lifeline: Connection, preload: Sequence[str], *, forks: bool) -> None:
+    """Make this worker a keeper."""
     global _here  # noqa: PLW0603 -- what loky calls are functions of modules
     isolation.leave_session()
     _here = Keeper(lifeline, preload, forks=forks)

@@ -38,6 +38,7 @@ from jobcontainer.worker.cpython_internals import (
     forget_siblings,
 )
 from jobcontainer.worker.keeper_protocol import CancelJob, EndKeeper, JobEnded, RunJob, SetEnvironment
+from jobcontainer.worker.keeper_start import SAFE_START, begin_keeper
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -211,9 +212,9 @@ class KeeperProcess:
     def _executor(self) -> Any:
         return _loky().ProcessPoolExecutor(
             max_workers=1,
-            initializer=keeper.begin,
+            initializer=begin_keeper,
             initargs=(self._keeper_end, self._preload, self._forks),
-            env={MARK: self._mark} | dict.fromkeys(limits.THREAD_VARIABLES, str(self._threads())),
+            env=SAFE_START | {MARK: self._mark} | dict.fromkeys(limits.THREAD_VARIABLES, str(self._threads())),
         )
 
     def _submit(self, executor: Any) -> Future[None]:

@@ -74,7 +74,7 @@ class DetachedJobs:
             self._store.check_own()
             try:
                 answer = self._answer_to(request)
-            except (OSError, ValueError) as error:  # there is no host, or it ended just now
+            except (OSError, ValueError) as error:  # there is no host, or it ended just now, or ends
                 if time.monotonic() > deadline:
                     raise JobContainerError(
                         f"The host of detached jobs in {self._store.path}{self._host} does not answer ({error}). Its "
@@ -82,8 +82,7 @@ class DetachedJobs:
                         "can be killed: its running jobs are lost then, and can be submitted again."
                     ) from error
             else:
-                if "ending" not in answer:
-                    break
+                break
             self._start()
         if answer.get("protocol") != PROTOCOL:
             answer = {"refused": f"it is of another version of jobcontainer. {ANOTHER_STORE}"}
@@ -104,7 +103,10 @@ class DetachedJobs:
             self._host = f", process {pid},"
             connection.sendall(message_line(runtime=runtime(), **request))
             with connection.makefile("rb") as answers:
-                return message_from_line(answers.readline(LARGEST_REQUEST))
+                answer = message_from_line(answers.readline(LARGEST_REQUEST))
+        if "ending" in answer:
+            raise ValueError("it makes way for one of this version, environment and key")
+        return answer
 
     def _start(self) -> None:
         """Start a host, unless there is one; return when it listens.

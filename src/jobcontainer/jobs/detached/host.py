@@ -134,7 +134,7 @@ class Host:
     def _answer_to_other(self, differing: str) -> bytes:
         """Make way for a host of a client's version and environment, unless jobs run."""
         if unfinished := len(self._control.scheduler.unfinished()):
-            return message_line(refused=f"{differing} Jobs that have not ended: {unfinished}. {ANOTHER_STORE}")
+            return message_line(refused=f"{differing} Its jobs that have not ended: {unfinished}. {ANOTHER_STORE}")
         self._is_to_end.set()
         return message_line(ending=True)
 

@@ -15,7 +15,6 @@ Both ends ask the kernel which user the other one is, as a path can lead to anyb
 from __future__ import annotations
 
 import json
-import os
 import socket
 import struct
 import sys
@@ -26,11 +25,11 @@ from typing import Any, Final
 from jobcontainer.errors import UntrustedFileError
 from jobcontainer.jobfile import signing
 from jobcontainer.process import Environment
-from jobcontainer.storage.ownership import user_name
+from jobcontainer.storage.ownership import this_user, user_name
 
 PROTOCOL: Final = 1
 
-ANOTHER_STORE: Final = "Wait until its jobs have ended, cancel them, or use another store, by JOBCONTAINER_HOME."
+ANOTHER_STORE: Final = "Wait for its jobs, cancel them, or use another store, by JOBCONTAINER_HOME."
 
 LARGEST_REQUEST: Final = 32 * 2**20
 """Bytes; those of some hundred thousand jobs."""
@@ -69,12 +68,12 @@ class Request:
         if message.get("protocol") != PROTOCOL:
             raise ValueError(f"it is of another version of jobcontainer. {ANOTHER_STORE}")
         jobs, given, theirs = message.get("jobs", []), message.get("environment"), message.get("runtime")
-        if not isinstance(jobs, list) or not all(map(_is_id, jobs)) or not isinstance(theirs, dict):
+        if not isinstance(jobs, list) or not all(map(_is_id, jobs)) or not _is_runtime(theirs):
             raise ValueError("the request is none.")
         environment = None if given is None else Environment.from_json(given)
         if jobs and environment is None:
             raise ValueError("the request has jobs and no environment.")
-        return cls({str(name): str(value) for name, value in theirs.items()}, tuple(dict.fromkeys(jobs)), environment)
+        return cls(theirs, tuple(dict.fromkeys(jobs)), environment)
 
 
 def message_line(**content: Any) -> bytes:
@@ -132,7 +131,11 @@ def peer_of(connection: socket.socket) -> tuple[int, str]:
     Of a socket that was listened on, it is the process that did so first.
     """
     pid, user, _ = _CREDENTIALS.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))
-    return pid, "" if user == os.geteuid() else f"belongs to {user_name(user)}"
+    return pid, "" if user == this_user() else f"belongs to {user_name(user)}"
+
+
+def _is_runtime(theirs: object) -> bool:
+    return isinstance(theirs, dict) and all(isinstance(theirs.get(name), str) for name in _WORDS)
 
 
 def _is_id(job_id: object) -> bool:
