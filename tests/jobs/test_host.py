@@ -149,7 +149,7 @@ ODD = {
     "a zero byte": lambda: request(jobs=["a\0b"]),
     "a long name": lambda: request(jobs=["a" * 10_000]),
     "half a character": lambda: request(jobs=["\ud800"]),
-    "no such job": lambda: request(),
+    "no such job": request,
     "a list as environment": lambda: request(environment=[]),
     "an empty environment": lambda: request(environment={}),
     "an unknown field": lambda: request(environment=environment(more=1)),

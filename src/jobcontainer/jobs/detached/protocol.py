@@ -68,11 +68,13 @@ class Request:
         if message.get("protocol") != PROTOCOL:
             raise ValueError(f"it is of another version of jobcontainer. {ANOTHER_STORE}")
         jobs, given, theirs = message.get("jobs", []), message.get("environment"), message.get("runtime")
-        if not isinstance(jobs, list) or not all(map(_is_id, jobs)) or not _is_runtime(theirs):
+        if not isinstance(jobs, list) or not all(map(_is_id, jobs)):
             raise ValueError("the request is none.")
         environment = None if given is None else Environment.from_json(given)
         if jobs and environment is None:
             raise ValueError("the request has jobs and no environment.")
+        if not isinstance(theirs, dict) or not all(isinstance(theirs.get(name), str) for name in _WORDS):
+            raise ValueError("the request does not say what its client is.")
         return cls(theirs, tuple(dict.fromkeys(jobs)), environment)
 
 
@@ -132,10 +134,6 @@ def peer_of(connection: socket.socket) -> tuple[int, str]:
     """
     pid, user, _ = _CREDENTIALS.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))
     return pid, "" if user == this_user() else f"belongs to {user_name(user)}"
-
-
-def _is_runtime(theirs: object) -> bool:
-    return isinstance(theirs, dict) and all(isinstance(theirs.get(name), str) for name in _WORDS)
 
 
 def _is_id(job_id: object) -> bool:
