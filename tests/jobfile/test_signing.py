@@ -10,6 +10,7 @@ import pickle
 import stat
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -347,6 +348,40 @@ def test_a_key_of_another_user_is_refused(path, key_file):
     """Whoever owns it could sign files in this user's name."""
     signing.sign(Purpose.JOB_FILE, b"")
     os.chown(key_file, 65534, 65534)
+    with pytest.raises(UntrustedFileError, match="belongs to another user"):
+        Serializer.serialize_to_file(1, path)
+
+
+@pytest.mark.parametrize("mode", [0o777, 0o775, 0o702])
+def test_a_key_in_a_folder_that_others_can_write_to_is_refused(path, tmp_path, monkeypatch, mode):
+    """They could put a file in its place whose content they know; not so in one with the sticky bit, as /tmp."""
+    folder = tmp_path / "open"
+    folder.mkdir()
+    key = folder / "key"
+    key.write_text("0123456789abcdef" * 4)
+    key.chmod(0o600)
+    monkeypatch.setenv(signing.KEY_VARIABLE, str(key))
+    folder.chmod(mode)
+    with pytest.raises(UntrustedFileError, match=r"folder, .*open, in which other users can put another key"):
+        Serializer.serialize_to_file(1, path)
+    folder.chmod(mode | 0o1000)
+    Serializer.serialize_to_file(1, path)
+    assert Serializer.deserialize_from_file(path) == 1
+
+
+def test_a_link_of_another_user_to_a_key_is_refused(path, key_file, tmp_path, monkeypatch):
+    """It may lead to any file of this user's whose content others know; a link of one's own is followed."""
+    signing.sign(Purpose.JOB_FILE, b"")
+    link = tmp_path / "link"
+    link.symlink_to(key_file)
+    monkeypatch.setenv(signing.KEY_VARIABLE, str(link))
+    Serializer.serialize_to_file(1, path)
+    if os.geteuid() == 0:
+        os.chown(link, 65534, 65534, follow_symlinks=False)
+    else:
+        foreign = os.stat_result((stat.S_IFLNK | 0o777, 1, 1, 1, 65534, 65534, 0, 0, 0, 0))
+        monkeypatch.setattr(Path, "lstat", lambda _: foreign)
+    signing._read.cache_clear()
     with pytest.raises(UntrustedFileError, match="belongs to another user"):
         Serializer.serialize_to_file(1, path)
 
