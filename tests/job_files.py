@@ -48,6 +48,8 @@ def key_file(tmp_path_factory, monkeypatch):
     folder = tmp_path_factory.mktemp("keys")
     monkeypatch.setattr(signing, "_own_key_file", lambda: str(folder / "key"))
     monkeypatch.delenv(signing.KEY_VARIABLE, raising=False)
+    monkeypatch.setattr(signing, "_known", [])
+    monkeypatch.setattr(signing, "_holds", False)
     monkeypatch.setattr(package_versions, "_compared", set())
     return folder / "key"
 
@@ -66,7 +68,7 @@ def run_in_job(nursery, key_file, tmp_path):
     (tmp_path / "elsewhere").mkdir()
 
     def run(file, *, path=(), env=None):
-        signing.sign(b"")  # there must be a key before two processes want the same
+        signing.sign(signing.Purpose.JOB_FILE, b"")  # there must be a key before two processes want the same
         result = tmp_path / f"result-{next(numbers)}.job"
         order = {
             "file": str(file),

@@ -14,6 +14,7 @@ import time
 import pytest
 
 from jobcontainer import JobPool, JobStore, Serializer
+from jobcontainer.cli import main
 
 
 class Prints:
@@ -189,6 +190,25 @@ def test_a_foreign_file_runs_only_after_a_decision(shell, tmp_path):
     assert "jobcontainer trust" in refused.stderr
     assert shell("trust", path).returncode == 0
     assert shell("run", path).returncode in {0, 1}
+
+
+def test_trust_says_which_file_it_means(tmp_path, capsys, monkeypatch):
+    """A link is followed: the file that it leads to is signed, and named; the link stays one."""
+    monkeypatch.chdir(tmp_path)
+    pickled = pickle.dumps(1)
+    (tmp_path / "foreign.job").write_bytes(pickled)
+    (tmp_path / "between").symlink_to("foreign.job")
+    (tmp_path / "link").symlink_to("between")
+    assert main(["trust", "link"]) == 0
+    assert capsys.readouterr().out.startswith(f"{tmp_path / 'foreign.job'} (link leads to it) is signed by your key")
+    assert (tmp_path / "link").readlink().name == "between"
+    Serializer.verify(tmp_path / "foreign.job")
+    (tmp_path / "foreign.job").write_bytes(pickled)
+    assert main(["trust", "foreign.job"]) == 0
+    assert capsys.readouterr().out.startswith(f"{tmp_path / 'foreign.job'} is signed by your key")
+    (tmp_path / "nowhere").symlink_to("gone")
+    assert main(["trust", "nowhere"]) == 2
+    assert not (tmp_path / "gone").exists()
 
 
 def _partial():

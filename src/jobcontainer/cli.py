@@ -13,6 +13,7 @@ import os
 import sys
 import textwrap
 from concurrent.futures import CancelledError
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jobcontainer.errors import JobContainerError
@@ -146,8 +147,9 @@ def _print(facts: dict[str, Any], *, as_json: bool) -> int:
 
 
 def _trust(given: argparse.Namespace) -> int:
-    trust_file(given.file)
-    print(f"{given.file} is signed by your key now: whatever is in it may run.")
+    signed = trust_file(given.file)
+    given_as = "" if signed == Path(given.file).absolute() else f" ({given.file} leads to it)"
+    print(f"{signed}{given_as} is signed by your key now: whatever is in it may run.")
     return 0
 
 

@@ -208,6 +208,28 @@ class Environment:
         )
         return like if like == now else now
 
+    @classmethod
+    def from_json(cls, data: object) -> Environment:
+        """Return the environment that plain data holds, from another process.
+
+        Raises:
+            ValueError: it holds none; a field of another type, or one that no process can have.
+        """
+        if not isinstance(data, dict) or not data.keys() <= {option.name for option in fields(cls)}:
+            raise ValueError("The environment is none.")
+        found = {"settings": {}, **data}
+        paths = found.get("sys_path")
+        if not (
+            isinstance(found.get("cwd"), str)
+            and isinstance(paths, list | tuple)
+            and all(isinstance(entry, str) for entry in paths)
+            and _is_environment(found.get("environ"))
+            and _is_whole(found.get("log_level"), least=0)
+            and isinstance(found["settings"], dict)
+        ):
+            raise ValueError("The environment is none: a field of it is missing, or of another type.")
+        return cls(**found | {"sys_path": tuple(paths)})
+
     @cached_property
     def digest(self) -> str:
         """Name the content: two environments with the same digest are equal.

@@ -26,8 +26,10 @@ import jobcontainer
 from jobcontainer.engines import RunsInCaller
 from jobcontainer.engines.inline import InlineEngine
 from jobcontainer.engines.local.engine import LokyEngine
+from jobcontainer.errors import UntrustedFileError
 from jobcontainer.events import JobState, Outcome, Started
-from jobcontainer.jobfile.serializer import Serializer
+from jobcontainer.jobfile import signing
+from jobcontainer.jobfile.serializer import Serializer, write_file
 from jobcontainer.process import Environment, JobOptions
 from jobcontainer.storage.folder import StoreFolder
 from jobcontainer.storage.progress_file import read_bars
@@ -173,6 +175,49 @@ def test_a_process_file_that_cannot_be_loaded_is_a_failure(start, store):
     for folder, error in ((missing, "FileNotFoundError"), (damaged, "jobcontainer.errors.CorruptFileError")):
         outcome = start(None, folder=folder)[1].result(60)
         assert (outcome.state, outcome.error_type) == (JobState.FAILED, error)
+
+
+@pytest.mark.quick
+def test_a_result_in_the_place_of_a_process_is_not_run(start, store):
+    """Whole and signed by a job, it is still no process: the job fails, and the message says what the file is."""
+    folder = store.new_job("job")
+    write_file(Runs(lambda: 42), folder.process_file, kind="result")
+    folder, future = start(None, folder=folder)
+    outcome = future.result(60)
+    assert (outcome.state, outcome.error_type) == (JobState.FAILED, "jobcontainer.errors.UntrustedFileError")
+    assert "holds a result, and is not loaded as a process" in str(read_result(folder.result_file)[1])
+
+
+@pytest.mark.not_promised(
+    inline="its one process needs the key for both",
+    dask="its worker reads the key",
+    dask_remote="its worker reads the key",
+)
+@pytest.mark.quick
+def test_a_key_that_is_deleted_strands_no_job(start, store, key_file, tmp_path):
+    """One that runs then and one that is queued end as ever; this process reads both, a later one says why not."""
+    gate = tmp_path / "gate"
+
+    def wait():
+        deadline = time.monotonic() + 60
+        while not gate.exists() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        return "done"
+
+    running, first = start(wait)
+    wait_for(running.last_turn)
+    queued = store.new_job("job")
+    Serializer.serialize_to_file(Runs(lambda: "queued"), queued.process_file)
+    key_file.unlink()
+    later, second = start(lambda: "later")  # is signed with the new key
+    _, third = start(None, folder=queued)
+    gate.touch()
+    assert {future.result(60).state for future in (first, second, third)} == {JobState.SUCCEEDED}
+    assert [read_result(folder.result_file)[0] for folder in (running, later, queued)] == ["done", "later", "queued"]
+    signing.hold(())  # as in a process that begins now
+    assert read_result(later.result_file)[0] == "later"
+    with pytest.raises(UntrustedFileError, match="a key that was replaced since"):
+        read_result(running.result_file)
 
 
 @pytest.mark.not_promised(inline="a debugger wants no retries")

@@ -123,7 +123,7 @@ def test_a_worker_that_jobs_would_fail_on_is_unfit(said, words):
         "python": platform.python_version(),
         "jobcontainer": importlib.metadata.version("jobcontainer"),
         "cloudpickle": cloudpickle_internals.VERSION,
-        "signature": signing.sign(b"challenge"),
+        "signature": signing.sign(signing.Purpose.DASK_WORKER, b"challenge"),
         "problem": "",
     }
     reason = why_unfit(fit | said, b"challenge")

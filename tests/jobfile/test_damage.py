@@ -71,7 +71,7 @@ def _loader(path, monkeypatch):
         with pytest.raises((CorruptFileError, UntrustedFileError)) as caught:
             Serializer.deserialize_from_file(path)
         with pytest.raises((CorruptFileError, UntrustedFileError)):
-            loading.load_in_job(path)
+            loading.load_file(path, own_process=True)
         return caught.value
 
     return load

@@ -25,6 +25,7 @@ from jobcontainer import CorruptFileError, IncompatibleFileError, Serializer, Un
 from jobcontainer.jobfile import reader, signing, writer
 from jobcontainer.jobfile.format import FORMAT, MAGIC, PAGE
 from jobcontainer.jobfile.serializer import trust_file
+from jobcontainer.jobfile.signing import Purpose
 
 PRELUDE = struct.Struct("<8sIIQQ")
 PIECE = 4 * 2**20
@@ -46,7 +47,7 @@ def forged(data, **changes):
     values = dict(zip(names, PRELUDE.unpack_from(data), strict=True)) | changes
     prelude = PRELUDE.pack(*values.values())
     header = data[values["header_offset"] : values["header_offset"] + values["header_size"]]
-    return prelude + signing.sign(prelude + header) + data[64:]
+    return prelude + signing.sign(Purpose.JOB_FILE, prelude + header) + data[64:]
 
 
 def with_header(data, **changes):
@@ -68,7 +69,7 @@ def test_a_file_can_be_read_by_its_documentation_alone(path, key_file, sizes):
     assert (magic, version) == (MAGIC, FORMAT)
     header = data[header_offset:]
     assert len(header) == header_size
-    assert data[32:64] == hmac.digest(key_file.read_bytes().strip(), data[:32] + header, hashlib.sha256)
+    assert data[32:64] == hmac.digest(key_file.read_bytes().strip(), b"job file\0" + data[:32] + header, hashlib.sha256)
     facts = json.loads(header)
     stream_size, stream_digest = facts["stream"]
     stream = data[64 : 64 + stream_size]

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import gzip
+import hmac
 import multiprocessing
 import os
 import pickle
 import stat
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
+from blake3 import blake3
 
 from jobcontainer import CorruptFileError, Serializer, UntrustedFileError
 from jobcontainer.jobfile import signing
-from jobcontainer.jobfile.serializer import trust_file
+from jobcontainer.jobfile.loading import check_process, load_in_job, load_process
+from jobcontainer.jobfile.reader import FileReader
+from jobcontainer.jobfile.serializer import trust_file, write_file
+from jobcontainer.jobfile.signing import Purpose
+from jobcontainer.storage.result import decided_state, read_result
 
 
 class Bomb:
@@ -68,7 +75,7 @@ def test_the_folder_of_the_key_is_its_owners_alone(tmp_path, monkeypatch, path):
 def _sign_at_once(folder, start, results):
     signing._own_key_file = lambda: folder + "/key"
     start.wait()
-    results.put(signing.sign(b"data"))
+    results.put(signing.sign(Purpose.JOB_FILE, b"data"))
 
 
 def test_processes_that_make_the_key_at_once_end_with_one(tmp_path):
@@ -279,9 +286,9 @@ def test_a_file_put_in_the_place_of_one_that_is_open_is_not_read(path, tmp_path,
     foreign.write_bytes(pickle.dumps(Bomb(tmp_path / "trace")))
     check = signing.is_signed
 
-    def swap_meanwhile(data, signature):
+    def swap_meanwhile(*given, **named):
         foreign.replace(path)
-        return check(data, signature)
+        return check(*given, **named)
 
     monkeypatch.setattr(signing, "is_signed", swap_meanwhile)
     assert Serializer.deserialize_from_file(path)["mine"].sum() == 4999950000
@@ -339,8 +346,42 @@ def test_a_named_key_that_is_missing_is_not_made(path, tmp_path, monkeypatch):
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a file that belongs to another user")
 def test_a_key_of_another_user_is_refused(path, key_file):
     """Whoever owns it could sign files in this user's name."""
-    signing.sign(b"")
+    signing.sign(Purpose.JOB_FILE, b"")
     os.chown(key_file, 65534, 65534)
+    with pytest.raises(UntrustedFileError, match="belongs to another user"):
+        Serializer.serialize_to_file(1, path)
+
+
+@pytest.mark.parametrize("mode", [0o777, 0o775, 0o702])
+def test_a_key_in_a_folder_that_others_can_write_to_is_refused(path, tmp_path, monkeypatch, mode):
+    """They could put a file in its place whose content they know; not so in one with the sticky bit, as /tmp."""
+    folder = tmp_path / "open"
+    folder.mkdir()
+    key = folder / "key"
+    key.write_text("0123456789abcdef" * 4)
+    key.chmod(0o600)
+    monkeypatch.setenv(signing.KEY_VARIABLE, str(key))
+    folder.chmod(mode)
+    with pytest.raises(UntrustedFileError, match=r"folder, .*open, in which other users can put another key"):
+        Serializer.serialize_to_file(1, path)
+    folder.chmod(mode | 0o1000)
+    Serializer.serialize_to_file(1, path)
+    assert Serializer.deserialize_from_file(path) == 1
+
+
+def test_a_link_of_another_user_to_a_key_is_refused(path, key_file, tmp_path, monkeypatch):
+    """It may lead to any file of this user's whose content others know; a link of one's own is followed."""
+    signing.sign(Purpose.JOB_FILE, b"")
+    link = tmp_path / "link"
+    link.symlink_to(key_file)
+    monkeypatch.setenv(signing.KEY_VARIABLE, str(link))
+    Serializer.serialize_to_file(1, path)
+    if os.geteuid() == 0:
+        os.chown(link, 65534, 65534, follow_symlinks=False)
+    else:
+        foreign = os.stat_result((stat.S_IFLNK | 0o777, 1, 1, 1, 65534, 65534, 0, 0, 0, 0))
+        monkeypatch.setattr(Path, "lstat", lambda _: foreign)
+    signing._read.cache_clear()
     with pytest.raises(UntrustedFileError, match="belongs to another user"):
         Serializer.serialize_to_file(1, path)
 
@@ -382,8 +423,7 @@ def test_a_new_key_is_taken_at_once(path, key_file):
 def test_a_held_key_outlasts_the_environment(path, key_file, tmp_path, monkeypatch):
     """A job that sets HOME, or a key of its own, signs its result with the key that it was submitted with."""
     Serializer.serialize_to_file(1, path)
-    monkeypatch.setattr(signing, "_held", None)
-    signing.hold_key()
+    signing.hold(signing.keys_for_jobs())
     monkeypatch.setenv(signing.KEY_VARIABLE, str(tmp_path / "missing"))
     key_file.unlink()
     assert Serializer.deserialize_from_file(path) == 1
@@ -398,3 +438,125 @@ def test_signatures_are_compared_in_constant_time(path, monkeypatch):
     assert Serializer.deserialize_from_file(path) == 1
     assert compared
     assert compared[0][1] == bytes(32)
+
+
+PURPOSES = list(Purpose)
+
+
+@pytest.mark.usefixtures("key_file")
+@pytest.mark.parametrize("made_for", PURPOSES)
+def test_a_signature_for_one_purpose_is_none_for_another(made_for):
+    """Over the same bytes: not for any other purpose, and without one it is not made at all."""
+    signature = signing.sign(made_for, b"data")
+    assert [purpose for purpose in Purpose if signing.is_signed(purpose, b"data", signature)] == [made_for]
+
+
+def test_no_purpose_and_data_can_be_cut_elsewhere(key_file):
+    """The words of a purpose hold no zero byte, so that the data can't begin with the rest of another purpose."""
+    assert not any("\0" in purpose for purpose in Purpose)
+    key = key_file.parent / "key"
+    signing.sign(Purpose.HOST, b"")
+    made = hmac.digest(bytes(key.read_bytes().strip()), b"job file\0data", "sha256")
+    assert signing.is_signed(Purpose.JOB_FILE, b"data", made)
+    assert not signing.is_signed(Purpose.JOB_FILE, b"data", hmac.digest(key.read_bytes().strip(), b"data", "sha256"))
+
+
+@pytest.mark.parametrize("purpose", [purpose for purpose in Purpose if purpose is not Purpose.JOB_FILE])
+def test_what_was_signed_for_another_purpose_makes_no_file(path, tmp_path, purpose):
+    """A Dask client, or a client of the host, can have bytes of its choice signed: those of a job file, too."""
+    Serializer.serialize_to_file(Bomb(tmp_path / "trace"), path)
+    data = path.read_bytes()
+    with FileReader(path) as file:
+        signature = signing.sign(purpose, bytes(file.signed))
+    path.write_bytes(data[:32] + signature + data[64:])
+    with pytest.raises(UntrustedFileError):
+        Serializer.deserialize_from_file(path)
+    assert not (tmp_path / "trace").exists()
+
+
+@pytest.mark.parametrize("purpose", [purpose for purpose in Purpose if purpose is not Purpose.PLAIN_PICKLE])
+def test_what_was_signed_for_another_purpose_makes_no_pickle(path, tmp_path, purpose):
+    """The same for a plain pickle, whose digest alone is signed."""
+    content = pickle.dumps(Bomb(tmp_path / "trace"))
+    path.write_bytes(content + b"\njobcontainer-1\n" + signing.sign(purpose, blake3(content).digest()))
+    with pytest.raises(UntrustedFileError):
+        Serializer.deserialize_from_file(path)
+    assert not (tmp_path / "trace").exists()
+
+
+@pytest.mark.parametrize("kind", ["result", "error", "object", "checkpoint", ""])
+def test_a_file_of_another_kind_is_not_loaded_as_a_process(path, tmp_path, kind):
+    """A job may have made it, and moved it there; nothing in it is run, though it is whole and signed."""
+    identity = write_file(Bomb(tmp_path / "trace"), path, kind=kind)
+    for load in (load_process, load_in_job, lambda path: load_process(path, identity), check_process):
+        with pytest.raises(UntrustedFileError, match=rf"holds a {kind}.*not loaded as a process"):
+            load(path)
+    assert not (tmp_path / "trace").exists()
+
+
+@pytest.mark.parametrize("kind", ["process", "object", "checkpoint", ""])
+def test_a_file_of_another_kind_is_not_loaded_as_a_result(path, tmp_path, kind):
+    """Nor is a plain pickle, though somebody signed it: no job writes its result as one."""
+    identity = write_file(Bomb(tmp_path / "trace"), path, kind=kind)
+    for known in (identity, None):
+        with pytest.raises(UntrustedFileError, match=rf"holds a {kind}.*not loaded as a error or result"):
+            read_result(path, known)
+    path.write_bytes(pickle.dumps(Bomb(tmp_path / "trace")))
+    trust_file(path)
+    with pytest.raises(UntrustedFileError, match="holds a pickle"):
+        read_result(path)
+    assert decided_state(path) is None
+    assert not (tmp_path / "trace").exists()
+
+
+def test_a_changed_kind_is_an_altered_file(path):
+    """The kind is a part of what is signed."""
+    write_file(1, path, kind="result")
+    path.write_bytes(path.read_bytes().replace(b'"kind":"result"', b'"kind":"errors"'))
+    with pytest.raises(UntrustedFileError, match="was altered"):
+        read_result(path)
+
+
+def test_a_signed_pickle_may_be_run(path):
+    """A person has decided so with ``jobcontainer trust``, and a pickle does not say what it holds."""
+    path.write_bytes(pickle.dumps({"a": 1}))
+    trust_file(path)
+    check_process(path)
+    assert load_process(path) == {"a": 1}
+
+
+def test_a_job_and_its_pool_go_on_when_the_key_is_deleted(path, key_file):
+    """A running job signs with the former key, a queued one was signed with it: this process alone reads both."""
+    result = path.with_name("result.job")
+    write_file("process", path, kind="process")
+    write_file("result", result, kind="result")
+    key_file.unlink()
+    assert load_process(path) == "process"
+    assert read_result(result) == ("result", None)
+    with pytest.raises(UntrustedFileError):
+        Serializer.deserialize_from_file(result)
+    first, former = signing.keys_for_jobs()
+    assert first == key_file.read_bytes().strip() != former
+    signing.hold([])  # as a process that begins now
+    with pytest.raises(UntrustedFileError, match=r"with a key that was replaced since.*jobcontainer trust"):
+        read_result(result)
+
+
+def test_a_job_is_sent_off_though_the_key_can_not_be_read_any_more(path, key_file):
+    """What was submitted before needs no key file."""
+    write_file("process", path, kind="process")
+    used = key_file.read_bytes().strip()
+    key_file.chmod(0o644)
+    assert signing.keys_for_jobs() == (used,)
+    assert load_process(path) == "process"
+    signing.hold([])
+    assert signing.keys_for_jobs() == ()
+
+
+def test_few_keys_are_remembered(path, key_file):
+    """A process in which the key changes for ever does not try ever more of them."""
+    for number in range(20):
+        key_file.unlink(missing_ok=True)
+        Serializer.serialize_to_file(number, path)
+    assert len(signing.keys_for_jobs()) == 8
+    assert signing.keys_for_jobs()[0] == key_file.read_bytes().strip()

@@ -18,7 +18,7 @@ def _own_key(key_file):
 @pytest.fixture
 def new_pool(key_file, monkeypatch, tmp_path):
     """Make pools whose jobs have this test's key."""
-    signing.sign(b"")  # makes it
+    signing.sign(signing.Purpose.JOB_FILE, b"")  # makes it
     monkeypatch.setenv(signing.KEY_VARIABLE, str(key_file))
     with contextlib.ExitStack() as pools:
         yield lambda **options: pools.enter_context(JobPool(1, store=tmp_path / "store", **options))

@@ -620,7 +620,7 @@ def test_a_helper_that_was_imported_before_the_job_is_not_the_one_it_gets(beside
 
 def test_a_helper_that_submits_jobs_when_it_is_imported_does_not_multiply(beside, key_file, tmp_path, monkeypatch):
     """The notebook imports it once, and so would each of its jobs."""
-    signing.sign(b"")  # makes the key
+    signing.sign(signing.Purpose.JOB_FILE, b"")  # makes the key
     monkeypatch.setenv(signing.KEY_VARIABLE, str(key_file))
     monkeypatch.setenv("STORE", str(tmp_path / "other"))
     beside(

@@ -180,7 +180,7 @@ def test_the_file_shows_the_source_without_being_loaded(cell, path):
     facts = Serializer.inspect(path)
     assert (facts.class_name, facts.source) == ("fit", lines(20, 22))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("jobcontainer.jobfile.signing.is_signed", lambda *_: False)
+        patch.setattr("jobcontainer.jobfile.signing.is_signed", lambda *_, **__: False)
         assert Serializer.inspect(path).source == ""
 
 

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from jobcontainer.engines.attempt import Attempt
 from jobcontainer.events import Started, Usage
-from jobcontainer.jobfile.serializer import Serializer
+from jobcontainer.jobfile.loading import load_process
 from jobcontainer.storage.ending import write_end
 from jobcontainer.storage.regular_file import open_regular
 from jobcontainer.worker.interrupts import uninterrupted
@@ -116,7 +116,7 @@ def _run(attempt: Attempt) -> Outcome:
         place.enter_context(contextlib.redirect_stdout(_Copy(sys.stdout, log)))
         place.enter_context(contextlib.redirect_stderr(_Copy(sys.stderr, log)))
         prepare = partial(place.enter_context, _place(options))
-        run_process(folder, prepare, reported.update, load=Serializer.deserialize_from_file)
+        run_process(folder, prepare, reported.update, load=load_process)
     usage = Usage(wall=time.time() - begun, cpu=time.process_time() - cpu)
     return write_end(folder, classify(ExitFacts(reported=reported, log=str(folder.log_file)), usage, attempt.number))
 

@@ -11,7 +11,7 @@ zero bytes are named::
     12      4     size of the header
     16      8     offset of the header
     24      8     size of the file
-    32      32    signature: HMAC-SHA256 over bytes 0 to 31 and the header
+    32      32    signature: HMAC-SHA256 over "job file", a zero byte, bytes 0 to 31 and the header
     64      ...   stream: one pickle, protocol 5
             ...   sources: JSON object, file name -> text, of the code that travels in the stream; may have size 0
             ...   each out-of-band buffer of the stream in turn, after zeros up to a multiple of 4096
@@ -20,6 +20,9 @@ zero bytes are named::
 The header holds ``stream`` = [size, digest], ``sources`` = [size, digest], ``buffers`` = [[size, digest], ...], and the
 fields that :mod:`jobcontainer.jobfile.info` describes (kind, class, created, versions). It stands at the end because
 its digests are known only then: so a stream of any size is written while it is made, and is never held in memory.
+
+The signature says what it is for: its words "job file" stand in no other signature of that key, and the kind (process,
+result, error, object) is in the header, which it covers. Whoever loads a file for a purpose compares the kind.
 
 Digests are BLAKE3, as hex. Those of stream and sources are computed over their bytes; that of a buffer over the digests
 of its pieces of 4 MiB each, so that several threads share the work. GiB/s measured on one core: sha256 1.4, blake2b

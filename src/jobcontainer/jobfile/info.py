@@ -117,7 +117,7 @@ def read_info(file: FileReader) -> FileInfo:
     """Return what a job file says of itself."""
     header = file.header()
     fields = header.fields
-    signed = signing.is_signed(file.signed, file.signature)
+    signed = signing.is_signed(signing.Purpose.JOB_FILE, file.signed, file.signature)
     packages, local_modules = packages_in(file, header), local_modules_in(file, header)
     try:
         return FileInfo(

@@ -3,6 +3,9 @@
 Hashing a gigabyte takes as long as everything else, so the large buffers of one content are hashed once. Whoever wrote
 a file vouches for its identity (device, inode, size, time of modification) and need not hash it, nor need those that
 receive the identity over a channel of the writer. Everybody else hashes it, once in each process.
+
+The header of a file, which its signature covers, names its kind. A file in the place of a process or of a result is
+loaded only if it is of that kind: else a job could put its result in the place of what is run again.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ from jobcontainer.errors import IncompatibleFileError, UntrustedFileError
 from jobcontainer.jobfile import info, signing
 from jobcontainer.jobfile.plain_pickle import load_plain, signed_content
 from jobcontainer.jobfile.reader import FileReader
+from jobcontainer.jobfile.signing import Purpose
 from jobcontainer.pickling import job_main, package_versions, source_code, source_importer
 from jobcontainer.pickling.unpickler import load
 
@@ -28,6 +32,9 @@ if TYPE_CHECKING:
 
 _REMEMBERED_FROM: Final = 2**20  # bytes; smaller files are hashed each time, in less than a millisecond
 _MOST_REMEMBERED: Final = 1000
+_PICKLE: Final = "pickle"
+_PROCESSES: Final = frozenset({"process", _PICKLE})  # a plain pickle does not say what it holds; a person has signed it
+_RESULTS: Final = frozenset({"result", "error"})
 
 _whole: set[tuple[FileIdentity, bytes]] = set()  # identity and signature
 
@@ -49,12 +56,52 @@ def load_file(
             written, in ``__main__``; ``import`` finds the sources that travelled, tracebacks show them, and
             ``inspect.getsource`` finds classes.
     """
+    return _load(file_path, trusted=trusted, identity=identity, own_process=own_process)[1]
+
+
+def load_process(
+    file_path: str | os.PathLike[str], identity: FileIdentity | None = None, *, own_process: bool = False
+) -> Any:
+    """Load the process of a job; see :func:`load_file`.
+
+    Raises:
+        UntrustedFileError: the file is signed, but is no process, or it is not signed.
+    """
+    return _load(file_path, identity=identity, own_process=own_process, kinds=_PROCESSES)[1]
+
+
+def load_in_job(file_path: str | os.PathLike[str], identity: FileIdentity | None = None) -> Any:
+    """Load the process of a job in the process that is the job's own; see :func:`load_process`."""
+    return load_process(file_path, identity, own_process=True)
+
+
+def load_result(file_path: str | os.PathLike[str], identity: FileIdentity | None = None) -> tuple[str, Any]:
+    """Load what a job returned (kind ``result``) or raised (``error``), and return its kind too.
+
+    Raises:
+        UntrustedFileError: the file is signed, but is no result, or it is not signed.
+    """
+    return _load(file_path, identity=identity, kinds=_RESULTS)
+
+
+def _load(
+    file_path: str | os.PathLike[str],
+    *,
+    trusted: bool = False,
+    identity: FileIdentity | None = None,
+    own_process: bool = False,
+    kinds: frozenset[str] = frozenset(),
+) -> tuple[str, Any]:
+    """Load an object; where kinds are given, one of a job, and of these kinds alone."""
     with FileReader(file_path) as file:
         if not file.is_job_file:
-            return load_plain(file, trusted=trusted)
+            _check_kind(file, _PICKLE, kinds)
+            return _PICKLE, load_plain(file, trusted=trusted, by_former_keys=bool(kinds))
         if not trusted:
-            _check_signature(file)
+            _check_signature(file, by_former_keys=bool(kinds))
         header = file.header()
+        kind = str(header.fields.get("kind"))
+        _check_kind(file, kind, kinds)
         _check_python(file, header)
         stream, sources, buffers = checked_content(file, header, identity)
         packages, modules = info.packages_in(file, header), info.local_modules_in(file, header)
@@ -71,12 +118,12 @@ def load_file(
         error.add_note(f"Raised while {file.path} was loaded, which is whole and signed.")
         raise
     package_versions.compare(file.path, packages)
-    return obj
+    return kind, obj
 
 
-def load_in_job(file_path: str | os.PathLike[str], identity: FileIdentity | None = None) -> Any:
-    """Load a process in the process that is its own; see :func:`load_file`."""
-    return load_file(file_path, identity=identity, own_process=True)
+def check_process(file_path: str | os.PathLike[str]) -> FileIdentity:
+    """Check that a file is one that :func:`load_process` loads; see :func:`check_file`."""
+    return check_file(file_path, kinds=_PROCESSES)
 
 
 def import_sources(file_path: str | os.PathLike[str]) -> None:
@@ -84,19 +131,23 @@ def import_sources(file_path: str | os.PathLike[str]) -> None:
 
     Raises:
         OSError: it can't be opened.
-        JobFileError: it is damaged, or not signed by a key of this user.
+        JobFileError: it is damaged, no process, or not signed by a key of this user.
     """
     with FileReader(file_path) as file:
-        _check_signature(file)
+        _check_signature(file, by_former_keys=True)
         header = file.header()
+        _check_kind(file, str(header.fields.get("kind")), _PROCESSES)
         source_importer.install(info.local_modules_in(file, header), source_code.texts_in(file.sources(header)))
 
 
-def check_file(file_path: str | os.PathLike[str], *, anew: bool = False) -> FileIdentity:
+def check_file(
+    file_path: str | os.PathLike[str], *, anew: bool = False, kinds: frozenset[str] = frozenset()
+) -> FileIdentity:
     """Check that a file is whole and signed by this user's key, as a load does; nothing in it is run.
 
     Args:
         file_path: the file.
+        kinds: what it may hold; empty for anything.
         anew: whether large buffers are hashed although this process has checked them before.
 
     Returns:
@@ -111,8 +162,11 @@ def check_file(file_path: str | os.PathLike[str], *, anew: bool = False) -> File
     with FileReader(file_path) as file:
         if file.is_job_file:
             _check_signature(file)
-            checked_content(file, file.header(), anew=anew)
+            header = file.header()
+            _check_kind(file, str(header.fields.get("kind")), kinds)
+            checked_content(file, header, anew=anew)
         else:
+            _check_kind(file, _PICKLE, kinds)
             signed_content(file)
         return file.identity
 
@@ -146,12 +200,22 @@ def remember_whole(identity: FileIdentity, signature: bytes) -> None:
         _whole.add((identity, signature))
 
 
-def _check_signature(file: FileReader) -> None:
-    if not signing.is_signed(file.signed, file.signature):
+def _check_signature(file: FileReader, *, by_former_keys: bool = False) -> None:
+    if not signing.is_signed(Purpose.JOB_FILE, file.signed, file.signature, by_former_keys=by_former_keys):
         raise UntrustedFileError(
             f"{file.path} is not signed with your key {signing.key_file()}, or was altered, and loading it would run "
-            "code that is in it. If you trust who made it: deserialize_from_file(..., trusted=True), or once "
-            f"`jobcontainer trust {file.path}`."
+            "code that is in it. If you trust who made it, or made it yourself with a key that was replaced since: "
+            f"deserialize_from_file(..., trusted=True), or once `jobcontainer trust {file.path}`."
+        )
+
+
+def _check_kind(file: FileReader, kind: str, kinds: frozenset[str]) -> None:
+    if kinds and kind not in kinds:
+        wanted = " or ".join(sorted(kinds - {_PICKLE}))
+        raise UntrustedFileError(
+            f"{file.path} says that it holds a {kind}, and is not loaded as a {wanted}: what a file is signed as is "
+            "what it is loaded as. If it is in a job's folder, something has put it there: submit the process again. "
+            "A file to run is made by Serializer.serialize_to_file(process, path), of an object with run()."
         )
 
 

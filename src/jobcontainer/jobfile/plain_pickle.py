@@ -5,7 +5,7 @@ A pickle ends with its STOP opcode, and ``pickle.load`` ignores what stands behi
 
     the pickle
     16 bytes  "\njobcontainer-1\n"
-    32 bytes  HMAC-SHA256 over "plain pickle" and the BLAKE3 digest of everything before
+    32 bytes  signature of the BLAKE3 digest of everything before, for the purpose "plain pickle"
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from jobcontainer.errors import CorruptFileError, UntrustedFileError
 from jobcontainer.jobfile import signing
 from jobcontainer.jobfile.atomic import write_whole
 from jobcontainer.jobfile.format import SIGNATURE_SIZE, Digest
+from jobcontainer.jobfile.signing import Purpose
 from jobcontainer.pickling.unpickler import load_foreign
 
 if TYPE_CHECKING:
@@ -26,14 +27,19 @@ _TRAILER_SIZE: Final = len(_MARK) + SIGNATURE_SIZE
 _BEGINNINGS: Final = tuple(bytes((0x80, protocol)) for protocol in range(2, 6))
 
 
-def load_plain(file: FileReader, *, trusted: bool) -> Any:
+def load_plain(file: FileReader, *, trusted: bool, by_former_keys: bool = False) -> Any:
     """Load a plain pickle, if it is signed or trusted.
+
+    Args:
+        file: the file.
+        trusted: load it although it is not signed by this user's key.
+        by_former_keys: whether keys count that this process has used before the present one.
 
     Raises:
         UntrustedFileError: it is neither.
         CorruptFileError: it is no pickle, or not a whole one.
     """
-    content = _content(file) if trusted else signed_content(file)
+    content = _content(file) if trusted else signed_content(file, by_former_keys=by_former_keys)
     file.close()
     try:
         return load_foreign(content)
@@ -56,7 +62,7 @@ def sign_plain(file: FileReader) -> None:
     """
     _check_beginning(file)
     content = _content(file)
-    write_whole(file.path, content + _MARK + signing.sign(_signed_bytes(content)))
+    write_whole(file.path, content + _MARK + signing.sign(Purpose.PLAIN_PICKLE, Digest(content).digest()))
 
 
 def _content(file: FileReader) -> bytes:
@@ -64,7 +70,7 @@ def _content(file: FileReader) -> bytes:
     return bytes(file.read(0, file.status.st_size - (_TRAILER_SIZE if _signature(file) else 0)))
 
 
-def signed_content(file: FileReader) -> bytes:
+def signed_content(file: FileReader, *, by_former_keys: bool = False) -> bytes:
     """Read a plain pickle that is signed by this user's key.
 
     Raises:
@@ -74,7 +80,7 @@ def signed_content(file: FileReader) -> bytes:
     signature = _signature(file)
     if signature:
         content = _content(file)
-        if signing.is_signed(_signed_bytes(content), signature):
+        if signing.is_signed(Purpose.PLAIN_PICKLE, Digest(content).digest(), signature, by_former_keys=by_former_keys):
             return content
     _check_beginning(file)
     raise UntrustedFileError(
@@ -88,10 +94,6 @@ def _signature(file: FileReader) -> bytes:
     start = file.status.st_size - _TRAILER_SIZE
     trailer = bytes(file.read(start, _TRAILER_SIZE)) if start > 0 else b""
     return trailer[len(_MARK) :] if trailer.startswith(_MARK) else b""
-
-
-def _signed_bytes(content: bytes) -> bytes:
-    return b"plain pickle" + Digest(content).digest()
 
 
 def _check_beginning(file: FileReader) -> None:

@@ -115,9 +115,11 @@ class FileReader:
         """Parse the header, and check that the sizes in it add up to the file.
 
         Raises:
-            CorruptFileError: they do not, or it is no header.
+            CorruptFileError: they do not, or it is no header, or the file is no job file.
             IncompatibleFileError: it is of a newer format.
         """
+        if not self.is_job_file:
+            raise self.corrupt("it does not begin as a job file does")
         if self._format > FORMAT:
             raise IncompatibleFileError(
                 f"{self.path} is of format {self._format}, and this jobcontainer reads up to {FORMAT}. "

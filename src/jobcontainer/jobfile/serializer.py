@@ -7,6 +7,9 @@ the key, :mod:`jobcontainer.pickling.pickler` how code travels.
 
 from __future__ import annotations
 
+import contextlib
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from jobcontainer.errors import SerializationError, UntrustedFileError
@@ -16,6 +19,7 @@ from jobcontainer.jobfile.format import PRELUDE
 from jobcontainer.jobfile.loading import check_file, checked_content, load_file, remember_whole
 from jobcontainer.jobfile.plain_pickle import sign_plain, signed_content
 from jobcontainer.jobfile.reader import FileReader
+from jobcontainer.jobfile.signing import Purpose
 from jobcontainer.jobfile.writer import FileWriter
 from jobcontainer.pickling import source_importer
 from jobcontainer.pickling.diagnosis import explained
@@ -31,6 +35,8 @@ if TYPE_CHECKING:
     from jobcontainer.jobfile.identity import FileIdentity
     from jobcontainer.jobfile.info import FileInfo
     from jobcontainer.pickling.package_versions import Distribution
+
+_sign = partial(signing.sign, Purpose.JOB_FILE)
 
 Kind = Literal["process", "result", "error", "object"]
 
@@ -137,10 +143,14 @@ def packages_of(file_path: str | os.PathLike[str]) -> Mapping[str, Distribution]
         return info.packages_in(file, file.header()) if file.is_job_file else {}
 
 
-def trust_file(file_path: str | os.PathLike[str]) -> None:
+def trust_file(file_path: str | os.PathLike[str]) -> Path:
     """Sign a file with this user's key, after a person has decided that its maker is to be trusted.
 
-    The content stays as it is; a plain pickle stays one that ``pickle.load`` reads.
+    The content stays as it is; a plain pickle stays one that ``pickle.load`` reads. Where the path is a symbolic link,
+    the file that it leads to is signed, and the link stays.
+
+    Returns:
+        The path of the file that is signed, without any link.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -149,15 +159,19 @@ def trust_file(file_path: str | os.PathLike[str]) -> None:
         UntrustedFileError: there is no usable key to sign with.
         OSError: the file can't be written; it is as it was.
     """
-    with FileReader(file_path) as file:
+    path = Path(file_path)
+    with contextlib.suppress(RuntimeError, OSError):  # links in a circle, which the reader refuses
+        path = path.resolve()
+    with FileReader(path) as file:
         if file.is_job_file:
             checked_content(file, file.header(), anew=True)
             with replacing(file.path) as target:
                 file.copy_to(target)
                 target.seek(PRELUDE.size)
-                target.write(signing.sign(file.signed))
+                target.write(signing.sign(Purpose.JOB_FILE, file.signed))
         else:
             sign_plain(file)
+    return path
 
 
 def _write(obj: object, file_path: str | os.PathLike[str], kind: Kind) -> FileIdentity | Exception:
@@ -181,7 +195,7 @@ def _write(obj: object, file_path: str | os.PathLike[str], kind: Kind) -> FileId
             modules=pickler.modules | beside.imports,
             local_modules=beside.modules,
         )
-        identity, signature = writer.finish(fields, sources, pickler.buffers, signing.sign)
+        identity, signature = writer.finish(fields, sources, pickler.buffers, _sign)
     except BaseException:
         writer.discard()
         raise

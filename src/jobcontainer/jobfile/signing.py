@@ -4,6 +4,14 @@ The key is 32 random bytes as hex in ``jobcontainer/key`` of the user's configur
 readable by the user alone. ``JOBCONTAINER_KEY_FILE`` names another file, so that all machines of a cluster share one.
 Loading a file means running what it holds, so only files signed with the key are loaded; and whoever can read the key
 can make such files.
+
+A signature is HMAC-SHA256 over its purpose, a zero byte and the data. So one that was made for a Dask client, say, is
+none of a file, whatever bytes the client sent.
+
+A key that was deleted or replaced is not used for signing any more, and user code loads nothing with it. This process
+remembers it, though, for the files of its jobs: one that was submitted or is running at that moment was signed, or will
+sign its result, with the former key. A keeper and its jobs read no key file: they hold the keys that the engine's
+process sends with each order, whatever the environment of the job says.
 """
 
 from __future__ import annotations
@@ -13,50 +21,79 @@ import hmac
 import os
 import secrets
 import stat
+from enum import StrEnum
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from platformdirs import user_config_path
 
 from jobcontainer.errors import UntrustedFileError
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
 KEY_VARIABLE: Final = "JOBCONTAINER_KEY_FILE"
 
 _SHORTEST: Final = 32
+_MOST_REMEMBERED: Final = 8
 
-_held: bytes | None = None
-
-
-def sign(data: bytes) -> bytes:
-    """Return the signature of some bytes: 32 bytes, HMAC-SHA256.
-
-    Raises:
-        UntrustedFileError: there is no usable key; the message says what to do.
-    """
-    return hmac.digest(_key(), data, "sha256")
+_known: list[bytes] = []  # the keys that this process has used, the newest first
+_holds = False  # whether it uses the first of them, whatever the file says
 
 
-def is_signed(data: bytes, signature: bytes) -> bool:
-    """Return whether a signature is one of this user's for these bytes. Compares in constant time.
+class Purpose(StrEnum):
+    """What a signature is for. It is part of what is signed, so that no signature can stand for another."""
 
-    Raises:
-        UntrustedFileError: there is no usable key; the message says what to do.
-    """
-    return hmac.compare_digest(sign(data), signature)
+    JOB_FILE = "job file"  # its header, which is signed, names the kind: process, result, ...
+    PLAIN_PICKLE = "plain pickle"
+    DASK_WORKER = "dask worker"
+    HOST = "host of detached jobs"
 
 
-def hold_key() -> None:
-    """Keep using the present key in this process, whatever happens to the environment and the file.
-
-    A job calls this before it sets environment variables of the user's choice: one that sets ``HOME`` would otherwise
-    sign its result with another key.
+def sign(purpose: Purpose, data: bytes) -> bytes:
+    """Return the signature of some bytes for a purpose: 32 bytes.
 
     Raises:
         UntrustedFileError: there is no usable key; the message says what to do.
     """
-    global _held  # noqa: PLW0603 -- the process has one key
-    _held = None
-    _held = _key()
+    return _signature(_key(), purpose, data)
+
+
+def is_signed(purpose: Purpose, data: bytes, signature: bytes, *, by_former_keys: bool = False) -> bool:
+    """Return whether a signature is one of this user's, for this purpose and these bytes. Compares in constant time.
+
+    Args:
+        purpose: what the signature must be for.
+        data: what is signed.
+        signature: what is compared.
+        by_former_keys: whether keys count that this process has used before the present one.
+
+    Raises:
+        UntrustedFileError: there is no usable key; the message says what to do.
+    """
+    known = tuple(_known) if by_former_keys else ()
+    if any(hmac.compare_digest(_signature(key, purpose, data), signature) for key in known):
+        return True
+    return hmac.compare_digest(sign(purpose, data), signature)
+
+
+def keys_for_jobs() -> tuple[bytes, ...]:
+    """Return what a job needs: the key that it signs with, then the former ones; empty where there is no usable key."""
+    try:
+        return tuple(dict.fromkeys((_key(), *_known)))
+    except UntrustedFileError:
+        return tuple(_known)
+
+
+def hold(keys: Sequence[bytes]) -> None:
+    """Use these keys in this process from here on, whatever the environment and the key file say.
+
+    A keeper and a job call this with what :func:`keys_for_jobs` returned in the engine's process. Without any, the file
+    is read where a key is needed, and the error says what is wrong with it.
+    """
+    global _holds  # noqa: PLW0603 -- the process has one key
+    _known[:] = keys
+    _holds = bool(keys)
 
 
 def key_file() -> str:
@@ -66,8 +103,8 @@ def key_file() -> str:
 
 def _key() -> bytes:
     """Return the key; make one where there is none yet."""
-    if _held is not None:
-        return _held
+    if _holds:
+        return _known[0]
     path = key_file()
     try:
         try:
@@ -75,9 +112,16 @@ def _key() -> bytes:
         except FileNotFoundError:
             _create(Path(path))
             status = Path(path).stat()
-        return _read(path, (*status[:7], status.st_mtime_ns))  # everything but the time of the last access
+        key = _read(path, (*status[:7], status.st_mtime_ns))  # everything but the time of the last access
     except OSError as error:
         raise _unusable(path, f"can't be read ({error.strerror})") from error
+    if key not in _known[:1]:
+        _known[:] = [key, *(former for former in _known if former != key)][:_MOST_REMEMBERED]
+    return key
+
+
+def _signature(key: bytes, purpose: Purpose, data: bytes) -> bytes:
+    return hmac.digest(key, purpose.encode() + b"\0" + data, "sha256")
 
 
 @functools.lru_cache(maxsize=1)
@@ -103,8 +147,14 @@ def _check(path: str, status: os.stat_result) -> None:
             f"If nobody did, run: chmod 600 {path}. If in doubt, delete it; a new one is made, and old files "
             "need `jobcontainer trust FILE`."
         )
-    if status.st_uid not in {os.geteuid(), 0}:
+    trusted = {os.geteuid(), 0}
+    if status.st_uid not in trusted or Path(path).lstat().st_uid not in trusted:
         raise _unusable(path, "belongs to another user")
+    folder = Path(path).absolute().parent
+    around = folder.stat()
+    others_write = around.st_mode & 0o022 and not around.st_mode & stat.S_ISVTX  # as in /tmp, who makes a file keeps it
+    if around.st_uid not in trusted or others_write:
+        raise _unusable(path, f"lies in a folder, {folder}, in which other users can put another key in its place")
 
 
 def _create(path: Path) -> None:

@@ -81,6 +81,8 @@ class StoreControl:
     def cancel(self, jobs: Sequence[Job[Any]]) -> bool:
         """Ask the processes that run these jobs to end each that has not ended; False where all had ended."""
         pending = [job for job in jobs if not job.done()]
+        if pending and self.store.path.exists():
+            self.store.check_own()
         for job in pending:
             with contextlib.suppress(FileNotFoundError):  # its folder was deleted
                 job.folder.ask_to_cancel()

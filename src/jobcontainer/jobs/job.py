@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 from jobcontainer.errors import CorruptFileError, JobError, JobLostError
 from jobcontainer.events import Display, JobState, Outcome, Usage, folded
 from jobcontainer.jobfile.identity import FileIdentity
-from jobcontainer.jobfile.serializer import Serializer
+from jobcontainer.jobfile.loading import load_process
 from jobcontainer.storage.ending import error_of
 from jobcontainer.storage.event_reader import EventReader
 from jobcontainer.storage.progress_file import read_bars
@@ -163,7 +163,7 @@ class Job(BoundToProcess, Future[R], Generic[R]):
     def process(self) -> Any:
         """The process itself, loaded from its file: a copy of what was submitted."""
         with _deletion_explained(self.folder.process_file):
-            return Serializer.deserialize_from_file(self.folder.process_file)
+            return load_process(self.folder.process_file)
 
     def tail(self, lines: int = 10) -> list[str]:
         """Return the last lines of the log, so many at the most."""

@@ -31,6 +31,8 @@ _SAMPLE = 1000  # jobs
 class JobStore:
     """The jobs of a folder, whoever ran them.
 
+    The store of another user can be read, as far as its files can; nothing is written there.
+
     Args:
         path: the folder; None for ``JOBCONTAINER_HOME``, or ``.jobcontainer`` in the working directory.
 
@@ -100,12 +102,15 @@ class JobStore:
 
         Raises:
             ValueError: no condition was given, or one is out of range.
+            PermissionError: the store is not this user's own; the message says what to do.
 
         Example:
             >>> JobStore().prune(older_than=7 * 24 * 3600, states={"succeeded"})     # doctest: +SKIP
         """
         if older_than is None and keep is None and states is None and larger_than is None:
             raise ValueError("prune() deletes nothing unasked: give older_than, keep, states or larger_than.")
+        if self._folder.path.exists():
+            self._folder.check_own()
         wanted = None if states is None else {JobState(state) for state in states}
         jobs = list(self.jobs())
         if keep is not None:
@@ -130,10 +135,12 @@ class JobStore:
         return sum(folder.size() for folder in self._folder.job_folders())
 
     def advice(self) -> str:
-        """Return a sentence on how to prune the store once it has grown large; empty before.
+        """Return a sentence that says whose the store is, or how to prune one that has grown large; mostly empty.
 
         Of many jobs a sample is looked at, so that it takes no longer than of a thousand.
         """
+        if self._folder.path.exists() and (why := self._folder.why_foreign()):
+            return why
         ids = self._folder.job_ids()
         sample = ids[:: len(ids) // _SAMPLE + 1]
         size = sum(self._folder.job(job_id).size() for job_id in sample) * len(ids) / max(1, len(sample))

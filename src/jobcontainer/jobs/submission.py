@@ -13,7 +13,7 @@ import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from jobcontainer.jobfile.loading import check_file
+from jobcontainer.jobfile.loading import check_process
 from jobcontainer.jobfile.serializer import Serializer, trust_file, write_file
 from jobcontainer.pickling.source_code import source_of
 from jobcontainer.process import Call, Environment, JobOptions
@@ -104,7 +104,7 @@ class Submitter:
             _snapshot(file, folder.process_file)
             if trusted:
                 trust_file(folder.process_file)
-            identity = check_file(folder.process_file)
+            identity = check_process(folder.process_file)
             submission = self._recorded(folder, name, options, Serializer.inspect(folder.process_file).source)
             return replace(submission, identity=identity)
 
@@ -217,8 +217,11 @@ def name_of(process: object) -> str:
 
 
 def _snapshot(file: Path, target: Path) -> None:
-    """Keep a file as it is now: job files are never changed in place, so that a hard link is a copy."""
+    """Keep a file as it is now: job files are never changed in place, so that a hard link is a copy.
+
+    It is the file that a symbolic link leads to: a link to the link would lead to whatever is there later.
+    """
     try:
-        target.hardlink_to(file)
+        target.hardlink_to(file.resolve())
     except OSError:
         shutil.copyfile(file, target)

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from jobcontainer.errors import CorruptFileError
 from jobcontainer.events import Outcome, Started
 from jobcontainer.storage.ending import lost, may_be_retried, write_end
+from jobcontainer.storage.folder import StoreFolder
 from jobcontainer.storage.owner import is_alive
 from jobcontainer.storage.turns import TurnReader
 
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
 
     from jobcontainer.jobs.job import Job
     from jobcontainer.jobs.scheduler import Scheduler
-    from jobcontainer.storage.folder import StoreFolder
 
 _LOOK_SECONDS = 0.1
 _REQUESTS_SECONDS = 1.0  # for so long after the last request queues are looked at, as more may come at once
@@ -145,8 +145,9 @@ class Watcher:
             attempt = last.attempt if isinstance(last, Started) else 0
             reason = _DELETED if deleted else _OWNER_GONE if watched.owner else _OWNER_UNKNOWN
             outcome = lost(job.folder, reason, attempt)
-            # Of a job that is nobody's, the end is not written: somebody may run it, and will write the true one.
-            job._settle(write_end(job.folder, outcome) if watched.owner else outcome)
+            # Of a job that is nobody's, or in a store of another user, the end is not written: who runs it may do so.
+            is_own = bool(watched.owner) and StoreFolder(job.folder.path.parent).is_own()
+            job._settle(write_end(job.folder, outcome) if is_own else outcome)
         elif isinstance(last, Started) and last.attempt > job._attempt:
             job._dispatched(last.attempt)
 

@@ -13,6 +13,7 @@ import contextlib
 import errno
 import json
 import os
+import stat
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -22,6 +23,7 @@ from jobcontainer.events import event_from_json, event_to_json
 from jobcontainer.jobfile.atomic import write_whole
 from jobcontainer.process import working_directory
 from jobcontainer.storage.jsonl import append_lines, read_lines
+from jobcontainer.storage.ownership import why_foreign, why_foreign_folder
 from jobcontainer.storage.record import JobRecord, new_job_id
 from jobcontainer.storage.regular_file import read_part, size_of, status_of
 from jobcontainer.storage.turns import TurnReader, starts_from
@@ -101,8 +103,26 @@ class JobFolder:
         """Exists once another process asked for the job's end."""
         return self.path / _CANCEL
 
+    def check_own(self) -> None:
+        """Raise unless the folder is this user's own, and no link.
+
+        Raises:
+            PermissionError: it is not.
+            FileNotFoundError: there is no such folder.
+        """
+        entry = self.path.lstat()
+        what = why_foreign(entry) if stat.S_ISDIR(entry.st_mode) else "is no folder, or a link to one"
+        if what:
+            raise PermissionError(f"The job folder {self.path} {what}: nothing is written to it, or run from it.")
+
     def ask_to_cancel(self) -> None:
-        """Ask whoever runs the job to end it."""
+        """Ask whoever runs the job to end it.
+
+        Raises:
+            PermissionError: the folder is another user's.
+            FileNotFoundError: it was deleted.
+        """
+        self.check_own()
         self.cancel_file.touch(mode=0o600)
 
     def is_asked_to_cancel(self) -> bool:
@@ -261,7 +281,7 @@ class StoreFolder:
 
         Raises:
             NotADirectoryError: the path is a file.
-            PermissionError: it can't be written to.
+            PermissionError: it can't be written to, or another user can change it.
         """
         if self.path.exists() and not self.path.is_dir():
             raise NotADirectoryError(
@@ -269,8 +289,9 @@ class StoreFolder:
             )
         try:
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            why = self.why_foreign()
             ignore = self.path / ".gitignore"
-            if not ignore.exists():
+            if not why and not ignore.exists():
                 write_whole(ignore, b"*\n")
         except OSError as error:
             raise type(error)(
@@ -278,9 +299,51 @@ class StoreFolder:
                 f"The job store {self.path} can't be written to ({error.strerror}). "
                 "Give another path, or set JOBCONTAINER_HOME.",
             ) from error
+        if why:
+            raise PermissionError(why)
+
+    def why_foreign(self) -> str:
+        """Return, in a sentence, why the store is not this user's own and what to do; empty where it is.
+
+        A store that is not may be read: its jobs, logs and outputs are data, and a result is loaded only if it is
+        signed with a key of this user's.
+
+        Raises:
+            OSError: there is no such folder.
+        """
+        what = why_foreign_folder(self.path)
+        if not what:
+            return ""
+        own = "" if what.startswith("belongs") else f"chmod go-w {self.path} if they have put nothing there, or "
+        return (
+            f"The job store {self.path} {what}: its jobs can be looked at, but nothing is written to it or run from "
+            f"it. To submit, cancel or prune jobs, {own}set JOBCONTAINER_HOME to a folder of your own."
+        )
+
+    def check_own(self) -> None:
+        """Raise unless the store is this user's own.
+
+        Raises:
+            PermissionError: it is not; the message says what to do.
+            FileNotFoundError: there is no such folder.
+        """
+        if why := self.why_foreign():
+            raise PermissionError(why)
+
+    def is_own(self) -> bool:
+        """Return whether the store is there, and is this user's own."""
+        with contextlib.suppress(OSError):
+            return not self.why_foreign()
+        return False
 
     def new_job(self, name: str) -> JobFolder:
-        """Make the folder of a new job."""
+        """Make the folder of a new job.
+
+        Raises:
+            PermissionError: the store is not this user's own; the message says what to do.
+            FileNotFoundError: there is no store.
+        """
+        self.check_own()
         folder = self.job(new_job_id(name))
         folder.create()
         return folder

@@ -2,7 +2,8 @@
 
 It is never believed over them. A line carries the size and modification time of the file that it repeats
 (``job.json`` or ``events.jsonl``), and counts only while that file is the same; else the folder is read. So a journal
-that is torn, old or deleted costs the next listing some time, which then writes what was missing.
+that is torn, old or deleted costs the next listing some time, which then writes what was missing. Nothing is written
+into the journal of another user's store.
 
 Any number of processes append to it at the same time, and none of them ever waits for another. It is written anew,
 with one line for each job that is there, when jobs were pruned and when it has grown far beyond its jobs. Whoever does
@@ -95,6 +96,8 @@ class Journal:
     def shrink(self) -> None:
         """Write the journal anew, with one line for each job that is there; not at all where it can't be."""
         path = self._store.journal_file
+        if not self._store.is_own():
+            return
         with contextlib.suppress(OSError), _locked(path) as old:
             begun = os.fstat(old).st_size
             known, _ = self._lines()
@@ -119,7 +122,7 @@ class Journal:
 
     def _append(self, lines: Iterable[dict[str, Any]]) -> None:
         """Append, again where the file was replaced meanwhile; what fails, the next listing adds."""
-        if not (records := list(lines)):
+        if not (records := list(lines)) or not self._store.is_own():
             return
         with contextlib.suppress(OSError):  # a full disk, a deleted store
             for _ in range(_TRIES):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from jobcontainer.errors import CorruptFileError, JobFailedError, JobFileError
 from jobcontainer.events import JobState
-from jobcontainer.jobfile.loading import load_file
+from jobcontainer.jobfile.loading import load_result
 from jobcontainer.jobfile.reader import FileReader
 from jobcontainer.jobfile.serializer import Serializer, write_file
 
@@ -78,8 +78,8 @@ def read_result(path: str | os.PathLike[str], identity: FileIdentity | None = No
         JobFileError: it can't be loaded, or is a link to some other file.
     """
     _refuse_link(path)
-    content = load_file(path, identity=identity)
-    if _kind_of(path) != "error":
+    kind, content = load_result(path, identity)
+    if kind != "error":
         return content, None
     match content:
         case (BaseException() as error, str(text)):

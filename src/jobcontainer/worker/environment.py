@@ -11,21 +11,24 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
-from jobcontainer.errors import UntrustedFileError
 from jobcontainer.jobfile import signing
 from jobcontainer.worker import MARK, limits, process_settings
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from jobcontainer.process import Environment
 
 
-def take_over(environment: Environment, threads: int | None) -> None:
-    """Make this process look like the one that submitted the job; None leaves the threads of libraries as they are.
+def take_over(environment: Environment, threads: int | None, keys: Sequence[bytes]) -> None:
+    """Make this process look like the one that submitted the job.
+
+    Args:
+        environment: of that process.
+        threads: of numerical libraries; None leaves them as they are.
+        keys: what the job signs and checks with, whatever HOME the environment has.
 
     Raises:
-        UntrustedFileError: there is no usable key.
         OSError: the working directory is not there.
     """
     mark = os.environ.get(MARK, "")
@@ -34,7 +37,7 @@ def take_over(environment: Environment, threads: int | None) -> None:
     os.environ[MARK] = mark
     if threads is not None:
         limits.announce_cap(threads)
-    signing.hold_key()  # a job that sets HOME shall not sign its result with another key
+    signing.hold(keys)
     sys.path[:] = environment.sys_path
     logging.getLogger().setLevel(environment.log_level)
     if logging.lastResort is not None:  # what prints while user code has set no handler
@@ -57,10 +60,10 @@ def set_for_job(variables: Mapping[str, str], settings: Mapping[str, Any]) -> No
     )
 
 
-def take_over_early(environment: Environment, threads: int | None) -> bool:
+def take_over_early(environment: Environment, threads: int | None, keys: Sequence[bytes]) -> bool:
     """Do the same in a keeper, and return whether it worked; else the job itself will fail and say why."""
     try:
-        take_over(environment, threads)
-    except (OSError, UntrustedFileError):
+        take_over(environment, threads, keys)
+    except OSError:
         return False
     return True

@@ -15,10 +15,8 @@ import signal
 import socket
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, NoReturn, TypeAlias
 
-from jobcontainer.errors import UntrustedFileError
-from jobcontainer.jobfile import signing
 from jobcontainer.pickling import source_code
 from jobcontainer.worker import TRACE_NUMBER, isolation, limits
 from jobcontainer.worker.channel import Channel
@@ -34,6 +32,8 @@ if TYPE_CHECKING:
     from jobcontainer.worker.keeper_protocol import Order
 
 
+Inherited: TypeAlias = "tuple[Environment, int | None, tuple[bytes, ...]]"
+
 _SEES_DESCRIPTORS = Path("/proc/self/fd").exists()
 
 
@@ -41,7 +41,7 @@ class JobProcess:
     """A job's process, as its keeper sees it; with the handle of :mod:`multiprocessing`, if that started it.
 
     Attributes:
-        inherited: the environment, and the number of threads, that it has from its keeper; None where it has none.
+        inherited: the environment, the number of threads and the keys that it has from its keeper; None for nothing.
         exited: becomes readable when the process has ended.
         starting: whether it has yet to say that it is ready.
     """
@@ -51,7 +51,7 @@ class JobProcess:
         pid: int,
         channel: Connection,
         handle: BaseProcess | None = None,
-        inherited: tuple[Environment, int | None] | None = None,
+        inherited: Inherited | None = None,
     ) -> None:
         self.pid, self.channel, self.inherited = pid, Channel(channel), inherited
         self._handle = handle
@@ -106,7 +106,7 @@ class JobProcess:
         return code
 
 
-def fork(inherited: tuple[Environment, int | None] | None = None) -> JobProcess:
+def fork(inherited: Inherited | None = None) -> JobProcess:
     """Fork a process that waits for an order, and has the environment and threads that its keeper took over."""
     ours, theirs = (end.detach() for end in socket.socketpair())
     keeper, pid = os.getpid(), os.fork()
@@ -144,9 +144,7 @@ def _variables_set(variables: Mapping[str, str]) -> Iterator[None]:
 
 
 def preload_for_jobs(preload: Iterable[str]) -> None:
-    """Do once what every job would have to: read the key, import modules, set hooks. Jobs report what can't be done."""
-    with contextlib.suppress(UntrustedFileError):
-        signing.sign(b"")
+    """Do once what every job would have to: import modules, set hooks. Jobs report what can't be done."""
     for name in preload:
         with contextlib.suppress(Exception):
             importlib.import_module(name)
@@ -160,7 +158,7 @@ def _begin(keeper: int, channel: Connection, environment: Environment | None, pr
     preload_for_jobs(preload)
     limits.find_thread_pools()
     if environment is not None:
-        take_over_early(environment, None)
+        take_over_early(environment, None, ())
     Channel(channel).send_report({})
     _live_clean(keeper, channel.fileno())
 

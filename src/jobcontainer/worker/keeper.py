@@ -58,14 +58,14 @@ if TYPE_CHECKING:
     from types import FrameType
 
     from jobcontainer.process import Environment
-    from jobcontainer.worker.job_process import JobProcess
+    from jobcontainer.worker.job_process import Inherited, JobProcess
     from jobcontainer.worker.keeper_protocol import Order, ToEngine, ToKeeper
 
 _here: Keeper | None = None
 
 
-def begin(lifeline: Connection, preload: Sequence[str], forks: bool) -> None:  # noqa: FBT001 -- loky passes no names
-    """Make this worker a keeper; the initializer of its executor."""
+def begin(lifeline: Connection, preload: Sequence[str], *, forks: bool) -> None:
+    """Make this worker a keeper."""
     global _here  # noqa: PLW0603 -- what loky calls are functions of modules
     isolation.leave_session()
     _here = Keeper(lifeline, preload, forks=forks)
@@ -97,7 +97,7 @@ class Keeper:
         self._cancelled: set[int] = set()
         self._is_to_end = False
         self._environment: Environment | None = None  # of the orders that come
-        self._inherited: tuple[Environment, int | None] | None = None  # environment and threads that forks have already
+        self._inherited: Inherited | None = None  # what forks have already
         self._spare: JobProcess | None = None
         self._reused: JobProcess | None = None
         self._host = host_name()
@@ -186,9 +186,11 @@ class Keeper:
 
     def _take_over_for_forks(self, order: Order) -> None:
         """Take over an environment when it changes, so that processes which are forked later have it already."""
-        wanted = order.environment, order.options["threads"]
+        wanted = order.environment, order.options["threads"], order.keys
         if self._forks and order.environment is not None and wanted != self._inherited:
-            self._inherited = (order.environment, wanted[1]) if take_over_early(order.environment, wanted[1]) else None
+            self._inherited = (
+                (order.environment, *wanted[1:]) if take_over_early(order.environment, *wanted[1:]) else None
+            )
 
     def _process_for(self, order: Order) -> JobProcess:
         """Send the order to a process, and write down that the job has started."""
@@ -202,7 +204,7 @@ class Keeper:
             started = Started(at=time.time(), pid=process.pid, attempt=order.attempt, host=self._host)
             with contextlib.suppress(OSError):
                 JobFolder(order.folder).append_event(started)
-            has_it = not order.reuses and process.inherited == (order.environment, order.options["threads"])
+            has_it = not order.reuses and process.inherited == (order.environment, order.options["threads"], order.keys)
             try:
                 process.send(_without_environment(order) if has_it else order)
             except OSError:  # it was killed while it waited

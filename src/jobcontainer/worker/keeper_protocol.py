@@ -29,6 +29,7 @@ class Order(NamedTuple):
     number: int = 0  # by which a cancel, and the message of the job's end, name it
     identity: FileIdentity | None = None  # of the process file, from the process that wrote it, where that is known
     settings: Mapping[str, Any] | None = None  # where the environment, which has them, is None
+    keys: tuple[bytes, ...] = ()  # that the job signs and checks with; they go over the lifeline alone
 
     @property
     def reuses(self) -> bool:

@@ -71,7 +71,7 @@ def run_order(order: Order, channel: Channel) -> None:
         isolation.accept_stop(_raise_stopped)
         log.redirect(folder.log_file, attempt=order.attempt)
         if order.environment is not None:
-            environment.take_over(order.environment, options["threads"])
+            environment.take_over(order.environment, options["threads"], order.keys)
         if options["threads"] is not None:
             limits.cap_threads(options["threads"])
         settings = order.environment.settings if order.environment is not None else order.settings

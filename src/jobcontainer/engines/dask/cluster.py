@@ -222,7 +222,7 @@ def why_unfit(known: Mapping[str, Any], challenge: bytes) -> str:
             )
     if known["problem"]:
         return str(known["problem"])
-    if not signing.is_signed(challenge, known["signature"]):
+    if not signing.is_signed(signing.Purpose.DASK_WORKER, challenge, known["signature"]):
         return (
             f"It signs files with another key. Copy {signing.key_file()} there, readable by its owner alone, and start "
             f"the worker with {signing.KEY_VARIABLE} set to the copy's path."

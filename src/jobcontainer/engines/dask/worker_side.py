@@ -80,7 +80,7 @@ async def introduce(challenge: bytes, watch: type[Any], dask_worker: Any) -> dic
     if watch.name not in dask_worker.plugins:
         await dask_worker.plugin_add(watch(), name=watch.name)
     try:
-        signature, problem = signing.sign(challenge), ""
+        signature, problem = signing.sign(signing.Purpose.DASK_WORKER, challenge), ""
     except UntrustedFileError as error:
         signature, problem = b"", str(error)
     return {

@@ -32,6 +32,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from jobcontainer.engines.local.watchdog import LOOK_SECONDS, Watchdog
+from jobcontainer.jobfile import signing
 from jobcontainer.worker import MARK, keeper, limits, process_tree
 from jobcontainer.worker.cpython_internals import (
     call_at_exit,
@@ -50,6 +51,7 @@ from jobcontainer.worker.keeper_protocol import (
     RunJob,
     SetEnvironment,
 )
+from jobcontainer.worker.keeper_start import SAFE_START, begin_keeper
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -158,7 +160,7 @@ class KeeperProcess:
         if environment is not None and environment.digest != self._environment:
             self._environment = environment.digest
             self._send(SetEnvironment(environment))
-        self._send(RunJob(order._replace(environment=None)))
+        self._send(RunJob(order._replace(environment=None, keys=signing.keys_for_jobs())))
 
     def cancel(self, number: int) -> None:
         """Have the job of an order cancelled; nothing happens if it has ended."""
@@ -236,9 +238,9 @@ class KeeperProcess:
     def _executor(self) -> Any:
         return import_loky().ProcessPoolExecutor(
             max_workers=1,
-            initializer=keeper.begin,
+            initializer=begin_keeper,
             initargs=(self._keeper_end, self._preload, self._forks),
-            env={MARK: self._mark} | dict.fromkeys(limits.THREAD_VARIABLES, str(self._threads())),
+            env=SAFE_START | {MARK: self._mark} | dict.fromkeys(limits.THREAD_VARIABLES, str(self._threads())),
         )
 
     def _submit(self, executor: Any) -> Future[None]:

@@ -1,17 +1,13 @@
 """Detached jobs from the side of the process that submits them: the store's host runs them, this process watches.
 
 Jobs are written for one host, their owner: if it is killed before it takes them, the next one refuses them. A host that
-is not there is started.
-
-Host and client exchange one line of JSON each way for a connection. ``{}`` is answered with the host as ``owner``. A
-request with ``jobs`` (ids) and the ``environment`` of them all is answered with ``taken``, or with ``refused`` and why.
-A job is cancelled without a request, by the file in its folder.
+is not there is started. What is sent is in :mod:`jobcontainer.jobs.detached.protocol`; a job is cancelled without a
+request, by the file in its folder.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import socket
 import subprocess
@@ -23,7 +19,17 @@ from typing import TYPE_CHECKING, Any
 
 from jobcontainer.errors import JobContainerError
 from jobcontainer.jobs.control import StoreControl
+from jobcontainer.jobs.detached.protocol import (
+    ANOTHER_STORE,
+    LARGEST_REQUEST,
+    PROTOCOL,
+    message_from_line,
+    message_line,
+    peer_of,
+    runtime,
+)
 from jobcontainer.jobs.submission import Submitter, write_records
+from jobcontainer.storage.ownership import open_own_file
 from jobcontainer.worker.interrupts import uninterrupted
 
 if TYPE_CHECKING:
@@ -41,11 +47,13 @@ class DetachedJobs:
     """Sends jobs to the host of a store.
 
     Raises:
-        JobContainerError: the host can't be started.
+        JobContainerError: the host can't be started, or is of another version; the message says what to do.
+        PermissionError: the store is another user's.
     """
 
     def __init__(self, store: StoreFolder) -> None:
         self._store = store
+        self._host = ""  # how errors name it
         self.submitter = Submitter(store, owner=self._ask({})["owner"])
 
     def submit(self, submissions: Sequence[Submission]) -> list[Job[Any]]:
@@ -65,29 +73,56 @@ class DetachedJobs:
         return [control.open(submission.folder) for submission in submissions]
 
     def _ask(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Send a request to the host, and return its answer; start a host where there is none."""
         deadline = time.monotonic() + _START_SECONDS
+        self._host = ""
         while True:
+            self._store.check_own()
             try:
-                with self._connection() as connection:
-                    send(connection, request)
-                    answer = receive(connection)
-                break
-            except (OSError, ValueError) as error:  # there is no host, or it ended just now
+                answer = self._answer_to(request)
+            except (OSError, ValueError) as error:  # there is no host, or it ended just now, or ends
                 if time.monotonic() > deadline:
                     raise JobContainerError(
-                        f"The host of detached jobs in {self._store.path} does not answer ({error}). "
-                        f"Its errors are in {self._store.host_log_file}."
+                        f"The host of detached jobs in {self._store.path}{self._host} does not answer ({error}). Its "
+                        f"errors are in {self._store.host_log_file}. One that hangs, or is of an older jobcontainer, "
+                        "can be killed: its running jobs are lost then, and can be submitted again."
                     ) from error
+            else:
+                break
             self._start()
+        if answer.get("protocol") != PROTOCOL:
+            answer = {"refused": f"it is of another version of jobcontainer. {ANOTHER_STORE}"}
         if "refused" in answer:
-            raise JobContainerError(f"The host of detached jobs refused: {answer['refused']}")
+            raise JobContainerError(
+                f"The host of detached jobs in {self._store.path}{self._host} refused: {answer['refused']}"
+            )
+        return answer
+
+    def _answer_to(self, request: dict[str, Any]) -> dict[str, Any]:
+        with self._connection() as connection:
+            pid, foreign = peer_of(connection)
+            if foreign:
+                raise JobContainerError(
+                    f"What listens on {self._store.host_socket_file}, process {pid}, {foreign}: nothing was sent to "
+                    "it. Set JOBCONTAINER_HOME to a folder of your own."
+                )
+            self._host = f", process {pid},"
+            connection.sendall(message_line(runtime=runtime(), **request))
+            with connection.makefile("rb") as answers:
+                answer = message_from_line(answers.readline(LARGEST_REQUEST))
+        if "ending" in answer:
+            raise ValueError("it makes way for one of this version, environment and key")
         return answer
 
     def _start(self) -> None:
-        """Start a host, unless there is one; return when it listens."""
-        with self._store.host_log_file.open("ab") as log:
+        """Start a host, unless there is one; return when it listens.
+
+        It does not look for modules in the working directory, where a ``random.py`` may lie.
+        """
+        log = open_own_file(self._store.host_log_file, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+        try:
             subprocess.run(  # noqa: S603 -- this very Python
-                [sys.executable, "-m", "jobcontainer.jobs.detached.host", str(self._store.path)],
+                [sys.executable, "-P", "-m", "jobcontainer.jobs.detached.host", str(self._store.path)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -95,6 +130,13 @@ class DetachedJobs:
                 timeout=_START_SECONDS,
                 check=True,
             )
+        except subprocess.SubprocessError as error:
+            raise JobContainerError(
+                f"The host of detached jobs in {self._store.path} can't be started ({error}). Its errors are in "
+                f"{self._store.host_log_file}."
+            ) from error
+        finally:
+            os.close(log)
 
     @contextlib.contextmanager
     def _connection(self) -> Iterator[socket.socket]:
@@ -107,14 +149,3 @@ class DetachedJobs:
                 yield connection
         finally:
             os.close(folder)
-
-
-def send(connection: socket.socket, message: dict[str, Any]) -> None:
-    """Send a request or an answer."""
-    connection.sendall(json.dumps(message).encode() + b"\n")
-
-
-def receive(connection: socket.socket) -> dict[str, Any]:
-    """Receive a request or an answer; ValueError where the other end closed the connection or sent no JSON."""
-    message: dict[str, Any] = json.loads(connection.makefile("rb").readline())
-    return message

@@ -5,27 +5,39 @@ It takes the lock, listens on ``host.sock`` (0600), and forks away from its star
 fork it has one thread; the engine, whose libraries start some, is loaded after it. It ends by itself when it has had
 nothing to do for a while, and at once, with its jobs, when its store was deleted.
 
-The main thread answers requests, one at a time. The host owns a scheduler with a loky engine, and so its keepers, which
-end with it; jobs that were running then are shown as lost by whoever looks next, as the host is their owner.
+The main thread runs an event loop, in which it answers requests; nothing that a client sends, or does not send, ends it
+or keeps others waiting. The host owns a scheduler with a loky engine, and so its keepers, which end with it; jobs that
+were running then are shown as lost by whoever looks next, as the host is their owner.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import fcntl
 import os
 import socket
 import sys
 import time
-from typing import TYPE_CHECKING, Any
+import traceback
+from typing import TYPE_CHECKING
 
 from jobcontainer.engines import engine_named
 from jobcontainer.jobs.control import start_scheduler
-from jobcontainer.jobs.detached.client import receive, send
+from jobcontainer.jobs.detached.protocol import (
+    ANOTHER_STORE,
+    LARGEST_REQUEST,
+    Request,
+    differences,
+    message_line,
+    peer_of,
+    runtime,
+)
 from jobcontainer.jobs.submission import Submission
-from jobcontainer.process import Environment, JobOptions
+from jobcontainer.process import JobOptions
 from jobcontainer.storage.folder import StoreFolder
 from jobcontainer.storage.owner import this_process
+from jobcontainer.storage.ownership import open_own_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -33,13 +45,14 @@ if TYPE_CHECKING:
 _IDLE_SECONDS = 60.0
 _LOOK_SECONDS = 1.0
 _REQUEST_SECONDS = 10.0
-_CLIENT_ERRORS = OSError, ValueError, TypeError, KeyError  # of one that is gone, or that sends nonsense
+_MOST_CLIENTS = 32  # at the same time; with one more, whoever has waited longest is cut off
 
 
 def main(arguments: Sequence[str]) -> int:
     """Become the host of the store of this path, or leave it to the one there is; return when it takes requests."""
     store = StoreFolder(arguments[0])
-    lock = os.open(store.host_lock_file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    store.check_own()
+    lock = open_own_file(store.host_lock_file, os.O_RDWR | os.O_CREAT)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -51,7 +64,7 @@ def main(arguments: Sequence[str]) -> int:
     os.setsid()
     host = Host(store)
     try:
-        host.serve(listener, can_be_reached=lambda: _identity(store) == socket_made)
+        asyncio.run(host.serve(listener, can_be_reached=lambda: _identity(store) == socket_made))
     finally:
         if _identity(store) == socket_made:  # else the store was deleted, and the socket there is another's
             store.host_socket_file.unlink(missing_ok=True)  # before the lock goes: the next host makes its own
@@ -68,47 +81,80 @@ class Host:
         self._store = store
         self._taken: set[str] = set()
         self._control = start_scheduler(engine_named("loky", None), store)
+        self._runtime = runtime()  # what it has loaded; an upgrade changes the files alone
+        self._clients: dict[int, asyncio.StreamWriter] = {}  # those that have no answer yet, the oldest first
+        self._is_to_end = asyncio.Event()
 
-    def serve(self, listener: socket.socket, can_be_reached: Callable[[], bool]) -> None:
+    async def serve(self, listener: socket.socket, can_be_reached: Callable[[], bool]) -> None:
         """Answer requests until there has been nothing to do for a while, or nobody can come any more."""
-        listener.settimeout(_LOOK_SECONDS)
+        server = await asyncio.start_unix_server(self._meet, sock=listener, limit=LARGEST_REQUEST)
         until = time.monotonic() + _IDLE_SECONDS
-        while can_be_reached():
-            if self._control.scheduler.unfinished():
+        while can_be_reached() and time.monotonic() < until and not self._is_to_end.is_set():
+            if self._control.scheduler.unfinished() or self._clients:
                 until = time.monotonic() + _IDLE_SECONDS
-            try:
-                connection, _ = listener.accept()
-            except TimeoutError:
-                if time.monotonic() > until:
-                    return
-                continue
-            until = time.monotonic() + _IDLE_SECONDS
-            with connection, contextlib.suppress(*_CLIENT_ERRORS):
-                connection.settimeout(_REQUEST_SECONDS)
-                send(connection, self._answer(receive(connection)))
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._is_to_end.wait(), _LOOK_SECONDS)
+        server.close()
 
     def end(self) -> None:
         """End every process of the host."""
         self._control.scheduler.end()
 
-    def _answer(self, request: dict[str, Any]) -> dict[str, Any]:
-        """Queue jobs; a request that comes twice, because its answer was lost, counts once."""
-        if not request:
-            return {"owner": this_process()}
-        job_ids, given = request["jobs"], request["environment"]
-        environment = Environment(**given | {"sys_path": tuple(given["sys_path"])})
-        folders = [self._store.job(job_id) for job_id in job_ids if job_id not in self._taken]
+    async def _meet(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Answer one client; one that sends nothing for too long, or too much, gets no answer."""
+        self._clients[id(writer)] = writer
+        if len(self._clients) > _MOST_CLIENTS:
+            next(iter(self._clients.values())).transport.abort()
+        try:
+            async with asyncio.timeout(_REQUEST_SECONDS):
+                if not peer_of(writer.get_extra_info("socket"))[1]:
+                    line = await reader.readline()
+                    writer.write(self._answer(line) if line else b"")
+                    await writer.drain()
+        except (OSError, ValueError):  # it is gone, or too slow, or its request too long
+            pass
+        finally:
+            del self._clients[id(writer)]
+            writer.close()
+
+    def _answer(self, line: bytes) -> bytes:
+        """Return the answer to a request, whatever it holds."""
+        try:
+            request = Request.from_line(line)
+            if differing := differences(self._runtime | {"key": runtime()["key"]}, request.runtime):
+                return self._answer_to_other(differing)
+            refused = self._take(request)
+        except (ValueError, TypeError, KeyError, OSError) as error:  # nonsense, there or in the folder of a job
+            refused = str(error)
+        except Exception:  # noqa: BLE001 -- whatever it is, the jobs of others go on
+            traceback.print_exc()
+            refused = f"it failed. Please report what is at the end of {self._store.host_log_file}."
+        return message_line(refused=refused) if refused else message_line(owner=this_process(), taken=True)
+
+    def _answer_to_other(self, differing: str) -> bytes:
+        """Make way for a host of a client's version and environment, unless jobs run."""
+        if unfinished := len(self._control.scheduler.unfinished()):
+            return message_line(refused=f"{differing} Its jobs that have not ended: {unfinished}. {ANOTHER_STORE}")
+        self._is_to_end.set()
+        return message_line(ending=True)
+
+    def _take(self, request: Request) -> str:
+        """Queue jobs, and return why not; a request that comes twice, because its answer was lost, counts once."""
+        if request.environment is None:
+            return ""
+        folders = [self._store.job(job_id) for job_id in request.jobs if job_id not in self._taken]
+        for folder in folders:
+            folder.check_own()
         records = [folder.read_record() for folder in folders]
         if any(record.owner != this_process() for record in records):
-            return {"refused": "the jobs were written for an earlier host, which is gone; submit them again."}
-        self._taken.update(job_ids)
-        self._control.submit(
-            [
-                Submission(folder, record.name, record.submitted, JobOptions(**record.options), environment)
-                for folder, record in zip(folders, records, strict=True)
-            ]
-        )
-        return {"taken": True}
+            return "the jobs were written for an earlier host, which is gone; submit them again."
+        submissions = [
+            Submission(folder, record.name, record.submitted, JobOptions(**record.options), request.environment)
+            for folder, record in zip(folders, records, strict=True)
+        ]
+        self._taken.update(request.jobs)
+        self._control.submit(submissions)
+        return ""
 
 
 def _listen(store: StoreFolder) -> socket.socket:

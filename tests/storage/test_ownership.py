@@ -1,0 +1,294 @@
+"""Nothing is written to, or run from, what another user may change.
+
+Where the tests run as root, files really belong to another user; elsewhere this user is taken for another one.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+
+import pytest
+
+from jobcontainer import JobContainerError, JobPool, JobState, JobStore, Serializer, UntrustedFileError
+from jobcontainer.cli import main
+from jobcontainer.jobs.control import StoreControl
+from jobcontainer.jobs.submission import Submitter
+from jobcontainer.process import JobOptions
+from jobcontainer.storage import ownership
+from jobcontainer.storage.folder import JobFolder, StoreFolder
+
+NOBODY = 65534
+
+
+class Returns:
+    def __init__(self, value):
+        self.value = value
+
+    def run(self):
+        print("returning", self.value)
+        return self.value
+
+
+@pytest.fixture
+def give_away(monkeypatch):
+    """Make files, links included, belong to another user than this one."""
+
+    def give(*paths):
+        if os.geteuid() == 0:
+            for path in paths:
+                os.chown(path, NOBODY, NOBODY, follow_symlinks=False)
+        else:
+            monkeypatch.setattr(ownership, "this_user", lambda: NOBODY)
+
+    return give
+
+
+@pytest.fixture
+def foreign(tmp_path, give_away):
+    """The store of a colleague, with a job that succeeded, and one whose kernel is gone."""
+    with JobPool(engine="inline", store=tmp_path / "store") as pool:
+        pool.submit(Returns(1))
+    gone = {"host": os.uname().nodename, "pid": 2**22 + 1, "started": 0.0}
+    Submitter(StoreFolder(tmp_path / "store"), owner=gone).of_process(Returns(2), JobOptions())
+    give_away(*[tmp_path / "store", *(tmp_path / "store").rglob("*")])
+    return tmp_path / "store"
+
+
+def content(folder):
+    """All that is in a folder: names, modes, times and bytes."""
+    found = sorted(folder.rglob("*"))
+    return [(path, path.lstat()[:9], path.read_bytes() if path.is_file() else b"") for path in (folder, *found)]
+
+
+def made(mode, user=None):
+    """What ``stat`` says of something with this mode and owner."""
+    return os.stat_result((mode, 1, 1, 1, os.geteuid() if user is None else user, 0, 0, 0, 0, 0))
+
+
+@pytest.mark.parametrize(
+    ("status", "why"),
+    [
+        (made(stat.S_IFDIR | 0o700), ""),
+        (made(stat.S_IFDIR | 0o755), ""),
+        (made(stat.S_IFREG | 0o644), ""),
+        (made(stat.S_IFDIR | 0o700, user=NOBODY), "belongs to"),
+        (made(stat.S_IFDIR | 0o777, user=NOBODY), "belongs to"),
+        (made(stat.S_IFDIR | 0o720), "mode is 720"),
+        (made(stat.S_IFDIR | 0o702), "mode is 702"),
+        (made(stat.S_IFDIR | 0o1777), "mode is 1777"),
+        (made(stat.S_IFREG | 0o666), "mode is 666"),
+    ],
+)
+def test_owner_and_mode_decide_whose_a_file_is(status, why):
+    """Another owner, or a mode that lets others write: with the sticky bit, too, as they could still add files."""
+    reason = ownership.why_foreign(status)
+    assert why in reason
+    assert bool(reason) == bool(why)
+
+
+def test_a_file_of_root_is_not_this_users_own(monkeypatch):
+    """Though root could read everything anyway: what it owns was not made by this user."""
+    monkeypatch.setattr(ownership, "this_user", lambda: 12345)
+    assert ownership.why_foreign(made(stat.S_IFDIR | 0o755, user=0)) == "belongs to root"
+    assert ownership.why_foreign(made(stat.S_IFDIR | 0o755, user=2**31 - 2)) == f"belongs to user {2**31 - 2}"
+
+
+def test_no_job_is_submitted_to_the_store_of_another_user(foreign):
+    """The sentence says whose it is and what to do; nothing was written there."""
+    before = content(foreign)
+    for submit in (lambda: JobPool(store=foreign), lambda: StoreFolder(foreign).new_job("job")):
+        with pytest.raises(PermissionError, match=r"belongs to \w+.*set JOBCONTAINER_HOME to a folder of your own"):
+            submit()
+    assert content(foreign) == before
+
+
+def test_a_store_that_another_user_made_first_is_refused_with_nothing_in_it(tmp_path, give_away):
+    """As ``.jobcontainer`` in a folder that many share, empty and open to all: it gets no file of ours."""
+    store = tmp_path / "store"
+    store.mkdir()
+    store.chmod(0o777)
+    give_away(store)
+    with pytest.raises(PermissionError, match="JOBCONTAINER_HOME"):
+        JobPool(store=store)
+    assert list(store.iterdir()) == []
+
+
+@pytest.mark.parametrize("mode", [0o777, 0o775, 0o1777, 0o2770, 0o702])
+def test_a_store_that_others_can_write_to_is_refused_until_they_can_not(tmp_path, mode):
+    """They could put links and sockets there; the sentence has the command that ends this, and it does."""
+    store = tmp_path / "store"
+    store.mkdir()
+    store.chmod(mode)
+    with pytest.raises(PermissionError, match=rf"mode is {mode:o}.*chmod go-w {store}"):
+        JobPool(store=store)
+    assert list(store.iterdir()) == []
+    store.chmod(mode & ~0o022)
+    with JobPool(engine="inline", store=store) as pool:
+        assert pool.submit(Returns(3)).result() == 3
+
+
+def test_a_store_is_its_owners_alone_whatever_the_umask(tmp_path):
+    """It is made with mode 0700, and so are the folders of jobs; a later look finds them its owner's."""
+    before = os.umask(0)
+    try:
+        with JobPool(engine="inline", store=tmp_path / "store") as pool:
+            job = pool.submit(Returns(3))
+    finally:
+        os.umask(before)
+    assert [stat.S_IMODE(path.stat().st_mode) for path in (pool.store, job.folder.path)] == [0o700, 0o700]
+    job.folder.check_own()
+
+
+def test_a_link_to_a_store_is_followed_if_it_is_ones_own(tmp_path, give_away):
+    """As to a larger disk. A link that another user made leads to whatever they want, though that is ours."""
+    with JobPool(engine="inline", store=tmp_path / "store"):
+        pass
+    link = tmp_path / "link"
+    link.symlink_to(tmp_path / "store")
+    with JobPool(engine="inline", store=link) as pool:
+        assert pool.submit(Returns(3)).result() == 3
+    give_away(link)
+    with pytest.raises(PermissionError, match="link that belongs to"):
+        JobPool(engine="inline", store=link)
+
+
+def test_a_store_that_changed_hands_takes_no_further_job(tmp_path, give_away):
+    """Whoever may write to the folder around it can put another in its place at any time."""
+    with JobPool(engine="inline", store=tmp_path / "store") as pool:
+        pool.submit(Returns(1))
+        give_away(tmp_path / "store")
+        with pytest.raises(PermissionError, match="JOBCONTAINER_HOME"):
+            pool.submit(Returns(2))
+
+
+def test_the_store_of_a_colleague_can_be_read_and_is_left_as_it_is(foreign):
+    """Jobs, logs, states and what is signed with one's key; no line is added to its journal, no end to its jobs."""
+    before = content(foreign)
+    ended, lost = JobStore(foreign).jobs()
+    assert (ended.state, ended.log, ended.result()) == (JobState.SUCCEEDED, "returning 1\n", 1)
+    assert lost.state is JobState.LOST
+    assert JobStore(foreign).open(ended.id).source == ended.source
+    assert "belongs to" in JobStore(foreign).advice()
+    assert content(foreign) == before
+
+
+@pytest.mark.parametrize("change", ["cancel", "rerun", "prune"])
+def test_the_store_of_a_colleague_can_not_be_changed(foreign, change, monkeypatch):
+    """Though its files may permit it."""
+    monkeypatch.setattr("jobcontainer.storage.record.is_alive", lambda _: True)
+    monkeypatch.setattr("jobcontainer.jobs.watcher.is_alive", lambda _: True)  # so that there is one to cancel
+    before = content(foreign)
+    store = JobStore(foreign)
+    jobs = list(store.jobs())
+    changes = {
+        "cancel": lambda: StoreControl(StoreFolder(foreign)).cancel(jobs),
+        "rerun": jobs[0].rerun,
+        "prune": lambda: store.prune(keep=0),
+    }
+    with pytest.raises(PermissionError, match="JOBCONTAINER_HOME"):
+        changes[change]()
+    assert content(foreign) == before
+
+
+def test_results_in_the_store_of_a_colleague_are_foreign_files(foreign, key_file):
+    """They are signed with a key that this user does not have."""
+    key_file.unlink()
+    Serializer.serialize_to_file(1, foreign.parent / "any.job")
+    from jobcontainer.jobfile import signing  # noqa: PLC0415 -- the one place where a test plays a new process
+
+    signing.hold([])
+    with pytest.raises(UntrustedFileError):
+        JobStore(foreign).jobs()[0].result()
+
+
+def test_the_shell_lists_the_store_of_a_colleague_and_says_whose_it_is(foreign, capsys, monkeypatch):
+    """``list`` prints the jobs, and on standard error a sentence; what would change it ends with 2."""
+    monkeypatch.delenv("JOBCONTAINER_HOME", raising=False)
+    assert main(["--store", str(foreign), "list"]) == 0
+    printed = capsys.readouterr()
+    assert "Returns" in printed.out
+    assert "set JOBCONTAINER_HOME to a folder of your own" in printed.err
+    assert main(["--store", str(foreign), "prune", "--keep", "0"]) == 2
+    assert "belongs to" in capsys.readouterr().err
+
+
+def test_a_job_folder_of_another_user_is_not_written_to(tmp_path, give_away):
+    """Nor is a link in its place followed, whoever made it."""
+    store = StoreFolder(tmp_path / "store")
+    store.create()
+    folder = store.new_job("job")
+    link = store.job("link")
+    link.path.symlink_to(folder.path)
+    with pytest.raises(PermissionError, match="no folder, or a link to one"):
+        link.ask_to_cancel()
+    give_away(folder.path)
+    with pytest.raises(PermissionError, match="belongs to"):
+        folder.ask_to_cancel()
+    assert list(folder.path.iterdir()) == []
+    with pytest.raises(FileNotFoundError):
+        JobFolder(tmp_path / "none").ask_to_cancel()
+
+
+def _open_to_all(path):
+    path.touch()
+    path.chmod(0o666)
+
+
+PLACES = {
+    "a link": lambda path, precious: path.symlink_to(precious),
+    "a dangling link": lambda path, precious: path.symlink_to(precious.with_name("nothing")),
+    "another name": lambda path, precious: path.hardlink_to(precious),
+    "a FIFO": lambda path, _: os.mkfifo(path, 0o600),
+    "a folder": lambda path, _: path.mkdir(),
+    "open to all": lambda path, _: _open_to_all(path),
+}
+
+
+@pytest.mark.parametrize("put", PLACES.values(), ids=PLACES)
+@pytest.mark.parametrize("name", ["host.log", "host.lock"])
+def test_a_file_that_is_not_what_it_should_be_is_not_written_to(tmp_path, put, name):
+    """A link would redirect a log into another file of one's own, a FIFO would wait for its reader for ever."""
+    precious = tmp_path / "precious"
+    precious.write_text("precious")
+    path = tmp_path / name
+    put(path, precious)
+    with pytest.raises(PermissionError, match=rf"{name} .*not used"):
+        ownership.open_own_file(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    assert precious.read_text() == "precious"
+    assert not precious.with_name("nothing").exists()
+
+
+def test_a_file_of_another_user_is_not_written_to(tmp_path, give_away):
+    """Or they could read what is appended there."""
+    path = tmp_path / "host.log"
+    path.touch(0o600)
+    give_away(path)
+    with pytest.raises(PermissionError, match="belongs to"):
+        ownership.open_own_file(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    assert path.read_bytes() == b""
+
+
+def test_ones_own_file_is_made_and_appended_to(tmp_path):
+    """For its owner alone, whatever the umask."""
+    before = os.umask(0)
+    try:
+        for _ in range(2):
+            descriptor = ownership.open_own_file(tmp_path / "host.log", os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+            os.write(descriptor, b"line\n")
+            os.close(descriptor)
+    finally:
+        os.umask(before)
+    assert (tmp_path / "host.log").read_bytes() == b"line\n" * 2
+    assert stat.S_IMODE((tmp_path / "host.log").stat().st_mode) == 0o600
+
+
+def test_no_host_is_started_whose_log_leads_elsewhere(tmp_path):
+    """The victim's own file stays as it was; the sentence names the link."""
+    precious = tmp_path / "precious"
+    precious.write_text("precious")
+    with JobPool(1, store=tmp_path / "store", detach=True) as pool:
+        (tmp_path / "store" / "host.log").symlink_to(precious)
+        with pytest.raises((PermissionError, JobContainerError), match=r"host\.log"):
+            pool.submit(Returns(1))
+    assert precious.read_text() == "precious"
