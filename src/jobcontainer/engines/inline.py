@@ -59,7 +59,7 @@ class InlineEngine:
         order = Order(os.fspath(folder), options.to_json(), environment, attempt, identity=identity)
         this = Attempt(folder, order)
         begun, cpu = time.time(), time.process_time()
-        folder.result_file.unlink(missing_ok=True)
+        folder.remove_result()
         folder.append_event(Started(at=begun, pid=os.getpid(), attempt=attempt))
         reported: dict[str, Any] = {}
         log = folder.log_file.open("a", encoding="utf-8", errors="backslashreplace", buffering=1)

@@ -109,7 +109,7 @@ def read_info(file: FileReader) -> FileInfo:
             modules=tuple(map(str, fields["modules"])),
             packages=packages,
             size=file.status.st_size,
-            buffers=tuple(size for size, _ in header.buffers),
+            buffers=tuple(buffer.size for buffer in header.buffers),
             signed=signed,
             other_versions=package_versions.other_versions(packages),
         )

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from jobcontainer.errors import UntrustedFileError
 from jobcontainer.jobfile import info, signing
 from jobcontainer.jobfile.atomic import replacing
+from jobcontainer.jobfile.blobs import BLOB_FROM
 from jobcontainer.jobfile.format import PRELUDE
 from jobcontainer.jobfile.loading import check_file, checked_content, load_file, remember_whole
 from jobcontainer.jobfile.plain_pickle import sign_plain, signed_content
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Mapping
 
+    from jobcontainer.jobfile.blobs import BlobStore
     from jobcontainer.jobfile.identity import FileIdentity
     from jobcontainer.jobfile.info import FileInfo
     from jobcontainer.pickling.package_versions import Distribution
@@ -109,22 +111,32 @@ class Serializer:
         check_file(file_path, anew=True)
 
 
-def write_file(obj: object, file_path: str | os.PathLike[str], *, kind: Kind) -> FileIdentity:
+def write_file(
+    obj: object, file_path: str | os.PathLike[str], *, kind: Kind, blobs: BlobStore | None = None
+) -> FileIdentity:
     """Put an object into a file and say what it is; see :meth:`Serializer.serialize_to_file`.
+
+    Args:
+        obj: the object.
+        file_path: the file.
+        kind: what it is.
+        blobs: where its large data goes; None for a file that holds everything itself.
 
     Returns:
         The identity of the file, for those who trust this process that it is whole.
     """
     unfit: dict[str, dict[str, str]] = {}
-    pickler, done = _write(obj, file_path, kind, unfit)
+    before = blobs.written if blobs is not None else 0
+    pickler, done = _write(obj, FileWriter(file_path, blobs), kind, unfit)
     if isinstance(done, Exception) and pickler.travelling:
         unfit = unfit_parts(pickler.travelling)
         if unfit:
-            pickler, done = _write(obj, file_path, kind, unfit)
+            pickler, done = _write(obj, FileWriter(file_path, blobs), kind, unfit)
     if isinstance(done, Exception):
         raise explained(obj, done, is_result=kind == "result") from done
     if kind == "process":
-        warn_if_large(obj, done.size, unfit)
+        shared = (BLOB_FROM, blobs.written - before) if blobs is not None else None
+        warn_if_large(obj, done.size, unfit, shared)
     return done
 
 
@@ -158,10 +170,9 @@ def trust_file(file_path: str | os.PathLike[str]) -> None:
 
 
 def _write(
-    obj: object, file_path: str | os.PathLike[str], kind: Kind, left_out: Mapping[str, Mapping[str, str]]
+    obj: object, writer: FileWriter, kind: Kind, left_out: Mapping[str, Mapping[str, str]]
 ) -> tuple[Pickler, FileIdentity | Exception]:
     """Write a file, and return its identity, or why the object can't be pickled."""
-    writer = FileWriter(file_path)
     pickler = Pickler(writer, left_out)
     try:
         try:

@@ -349,16 +349,20 @@ def _fits(value: object) -> bool:
 class NullFile:
     """A file that discards what is written.
 
+    Args:
+        most: data in one piece of that many bytes or more does not count.
+
     Attributes:
         size: how many bytes that was.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, most: int = sys.maxsize) -> None:
         """Start with a size of zero."""
         self.size = 0
+        self._most = most
 
     def write(self, data: bytes | memoryview) -> int:
         """Count bytes and discard them."""
         size = memoryview(data).nbytes
-        self.size += size
+        self.size += size if size < self._most else 0
         return size

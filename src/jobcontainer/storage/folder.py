@@ -8,6 +8,7 @@ appends of whole lines, and a reader passes over a torn last line.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import stat
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Final
 
 from jobcontainer.events import Outcome, Started, event_from_json, event_to_json
 from jobcontainer.jobfile.atomic import write_whole
+from jobcontainer.jobfile.reader import remove_stale_blobs
 from jobcontainer.process import working_directory
 from jobcontainer.storage.jsonl import append_lines, read_lines
 from jobcontainer.storage.record import JobRecord, new_job_id
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
 _TAIL_BLOCK = 64 * 1024
 
 _CANCEL: Final = "cancel"
+_DATA: Final = "data"
 
 
 class JobFolder:
@@ -100,12 +103,18 @@ class JobFolder:
         """Return whether another process asked for the job's end."""
         return self.cancel_file.exists()
 
+    def remove_result(self) -> None:
+        """Remove the result of an earlier attempt, and its large data."""
+        with contextlib.suppress(OSError):
+            self.result_file.unlink(missing_ok=True)
+        remove_stale_blobs(self.result_file)
+
     def size(self) -> int:
-        """Return the bytes that the job's files take on disk; files shared by hard links count in each folder."""
-        try:
-            return sum(entry.stat(follow_symlinks=False).st_blocks * 512 for entry in os.scandir(self.path))
-        except FileNotFoundError:
-            return 0
+        """Return the bytes that the folder takes on disk, as ``du`` counts them.
+
+        Large data counts in full, although other jobs may share it; see :meth:`StoreFolder.size`.
+        """
+        return _size_on_disk(self.path)
 
     def create(self) -> None:
         """Make the folder, for its owner alone.
@@ -191,6 +200,11 @@ class StoreFolder:
         self.path = Path(path).absolute()
 
     @property
+    def data_folder(self) -> Path:
+        """Where large data is, once for each content; see :mod:`jobcontainer.storage.data`."""
+        return self.path / _DATA
+
+    @property
     def journal_file(self) -> Path:
         """The index: a line for each job submitted and each that ended."""
         return self.path / "journal.jsonl"
@@ -257,8 +271,14 @@ class StoreFolder:
         if not self.path.is_dir():
             return iter(())
         with os.scandir(self.path) as entries:
-            names = sorted(entry.name for entry in entries if entry.is_dir(follow_symlinks=False))
+            names = sorted(
+                entry.name for entry in entries if entry.name != _DATA and entry.is_dir(follow_symlinks=False)
+            )
         return map(self.job, names)
+
+    def size(self) -> int:
+        """Return the bytes that the store takes on disk, as ``du`` counts them: what jobs share counts once."""
+        return _size_on_disk(self.path)
 
 
 def store_folder(store: str | os.PathLike[str] | None) -> StoreFolder:
@@ -293,3 +313,17 @@ def _stamp(path: Path) -> str | None:
     except OSError:
         return None
     return f"{found.st_size}:{found.st_mtime_ns}" if stat.S_ISREG(found.st_mode) else None
+
+
+def _size_on_disk(folder: Path) -> int:
+    """Return the bytes of a folder and all that is in it; files of several names count once."""
+    found: dict[tuple[int, int], int] = {}
+    waiting = [os.fspath(folder)]
+    while waiting:
+        with contextlib.suppress(OSError):  # deleted meanwhile
+            here = waiting.pop()
+            status = os.lstat(here)
+            found[status.st_dev, status.st_ino] = status.st_blocks * 512
+            if stat.S_ISDIR(status.st_mode):
+                waiting += [entry.path for entry in os.scandir(here)]
+    return sum(found.values())

@@ -51,7 +51,7 @@ class Attempts:
     async def run(self, attempt: ClusterAttempt) -> Outcome:
         """Run an attempt to its end; whatever happens, there is an outcome, and the job's folder has it."""
         try:
-            attempt.folder.result_file.unlink(missing_ok=True)  # of an earlier attempt
+            attempt.folder.remove_result()  # of an earlier attempt
             worker = await self._cluster.acquire(attempt.order.options["memory"], lambda: attempt.cancelled)
             if worker is None and not attempt.cancelled:
                 return attempt.end_lost("The Dask scheduler is gone: connect again, and make a new JobPool.")
