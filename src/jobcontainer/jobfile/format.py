@@ -160,8 +160,8 @@ class Header(NamedTuple):
             boot = str(fields.pop("boot", ""))
         except (TypeError, KeyError, AttributeError, RecursionError, OverflowError) as error:
             raise ValueError("no header") from error
-        parts = (stream, sources, *buffers, *(buffer for _, buffer in inserted))
-        if any(part[0] < 0 for part in parts):
+        sizes = [stream[0], sources[0], *(buffer.size for buffer in (*buffers, *(blob for _, blob in inserted)))]
+        if min(sizes) < 0:
             raise ValueError("a size below zero")
         positions = [0, *(position for position, _ in inserted), stream[0]]
         if positions != sorted(positions) or any(buffer.identity is None for _, buffer in inserted):

@@ -41,7 +41,7 @@ class FileIdentity(NamedTuple):
 
 @functools.cache
 def boot_id() -> str:
-    """Return what tells this start of this machine from all others; empty where the system does not say."""
+    """Return what distinguishes this start of this machine from all others; empty where the system does not say."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
     except OSError:
