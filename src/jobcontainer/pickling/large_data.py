@@ -2,8 +2,8 @@
 
 Protocol 5 lets a type hand its bytes over as a buffer beside the stream, which can be shared and mapped. numpy does so
 for most arrays, pandas and scipy through it, pyarrow for all of its data. Here it is done for the others: numpy arrays
-of dates, of strings or with gaps, tensors of torch, frames of polars. What still goes into the stream in one large piece
-(``bytes``, subclasses of arrays) is at least written once, see :mod:`jobcontainer.jobfile.writer`.
+of dates, of strings or with gaps, tensors of torch, frames of polars. What still goes into the stream in one large
+piece (``bytes``, subclasses of arrays) is at least written once, see :mod:`jobcontainer.jobfile.writer`.
 
 No library is imported for that which is not loaded already, but for pyarrow, which polars needs to show its memory.
 """
@@ -55,9 +55,9 @@ def tensor_from_bytes(raw: Any, dtype: Any, offset: int, size: tuple[int, ...], 
 
 def frame_from_arrow(data: Any) -> Any:
     """Make a frame of polars over a table; streams call this."""
-    import polars  # noqa: PLC0415 -- only where there are frames
+    import polars as pl  # noqa: PLC0415 -- only where there are frames
 
-    return polars.from_arrow(data)
+    return pl.from_arrow(data)
 
 
 def series_from_arrow(name: str, data: Any) -> Any:
@@ -125,12 +125,12 @@ def _series(series: Any) -> Any:
 
 def _as_arrow(data: Any, dtypes: list[Any]) -> Any:
     """Return polars' data as pyarrow's, over the same memory; None where that is not worth it, or can't be."""
-    import polars  # noqa: PLC0415 -- it is loaded, as this is its data
+    import polars as pl  # noqa: PLC0415 -- it is loaded, as this is its data
 
     if data.estimated_size() < _LARGE_FRAME or any(str(dtype.base_type()) not in _SHAREABLE for dtype in dtypes):
         return None
     try:
-        found = data.to_arrow(compat_level=polars.CompatLevel.newest())
+        found = data.to_arrow(compat_level=pl.CompatLevel.newest())
     except (ImportError, AttributeError, TypeError):  # without pyarrow; in an old version
         return None
     # The buffers go as a whole, also those of a small slice of a large frame.

@@ -85,6 +85,24 @@ class SharedData:
                 return added
         raise OSError(f"{self._folder} or {file.parent} loses what is written to it: does something else delete it?")
 
+    def link(self, blob: Buffer, file: Path) -> bool:
+        """Link a blob beside a job file; return whether it was there, with the content that its digest says."""
+        return self._linked(blob.size, blob.digest, file) is not None
+
+    def adopt(self, received: Path, digest: str, file: Path) -> None:
+        """Make a file that came from elsewhere, into the folder of a job file, a blob of that.
+
+        Raises:
+            OSError: its content is not what its digest says.
+        """
+        received.chmod(0o400)
+        if is_whole(received, digest) is None:
+            raise OSError(f"{received} was altered on its way here. Submit the job again.")
+        link = blob_path(file, digest)
+        received.replace(link)
+        with contextlib.suppress(OSError):  # it is there by now, or there are no hard links
+            (self._folder / digest).hardlink_to(link)
+
     def take_over(self, source: Path, file: Path) -> None:
         """Give a job file the blobs of another one whose content it has; by links, or else copies.
 
@@ -92,7 +110,7 @@ class SharedData:
             CorruptFileError: one is missing, or was altered.
         """
         for blob in blobs_of(source).values():
-            if self._linked(blob.size, blob.digest, file) is None:
+            if not self.link(blob, file):
                 try:
                     os.link(blob_path(source, blob.digest), blob_path(file, blob.digest))
                 except OSError:  # missing, or on another file system
