@@ -1041,9 +1041,7 @@ def test_large_data_is_written_once(start, store):
     """Jobs over one array share its bytes on disk and its pages in memory, may write to it, and hand it on uncopied."""
     changed, handed_on = np.arange(500_000.0), np.arange(300_000)
     submitter = Submitter(store)
-    jobs = [
-        start(None, folder=submitter.of_process(Holds(changed, handed_on), JobOptions()).folder) for _ in range(5)
-    ]
+    jobs = [start(None, folder=submitter.of_process(Holds(changed, handed_on), JobOptions()).folder) for _ in range(5)]
     inodes = set()
     for folder, future in jobs:
         outcome = future.result(60)
@@ -1059,7 +1057,7 @@ def test_large_data_is_written_once(start, store):
     assert links == {changed.nbytes: 1 + len(jobs), handed_on.nbytes: 1 + 2 * len(jobs)}
 
 
-def test_large_data_of_an_earlier_attempt_goes_with_its_result(start, store):
+def test_large_data_of_an_earlier_attempt_goes_with_its_result(start):
     """Another attempt has the result of that one, and no job keeps what it does not refer to."""
     folder, future = start(lambda: np.zeros(10**6))
     assert future.result(60).state is JobState.SUCCEEDED

@@ -307,7 +307,7 @@ def test_large_files_are_transferred_in_pieces(remote_pool, dask_cluster):
 
 
 def test_large_data_travels_once_to_each_host(remote_pool, dask_cluster, monkeypatch):
-    """Not once for each job, nor worker, nor sweep; what a job hands on does not come back; it is gone with the client."""
+    """Not for each job, worker or sweep; what a job hands on does not come back; it is gone with the client."""
     sent = []
     send = transfer.Transfer._send_pieces
 
