@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 import sys
 import weakref
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from jobcontainer.errors import warn
 from jobcontainer.pickling.diagnosis import Probe
@@ -16,9 +16,6 @@ from jobcontainer.pickling.object_graph import parts_of
 from jobcontainer.pickling.pickler import NullFile, Pickler
 from jobcontainer.pickling.source_code import definition_of
 from jobcontainer.process import memory_text
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 _LARGE: Final = 10_000_000
 _NAMED: Final = 3
@@ -32,18 +29,12 @@ _seen: weakref.WeakSet[Any] = weakref.WeakSet()
 _warned: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
-def warn_if_large(
-    obj: object,
-    size: int,
-    left_out: Mapping[str, Mapping[str, str]],
-    shared: tuple[int, int] | None = None,
-) -> None:
+def warn_if_large(obj: object, size: int, shared: tuple[int, int] | None = None) -> None:
     """Warn, once for each class, of a process that makes a job write over 10 MB, and name its largest parts.
 
     Args:
         obj: the process.
         size: of its file, in bytes.
-        left_out: as for :class:`~jobcontainer.pickling.pickler.Pickler`.
         shared: from which size on its data goes into the store, which has each content once, and how many bytes of it
             were not there yet; None where all of it is in the file.
     """
@@ -57,28 +48,21 @@ def warn_if_large(
     if size + new <= _LARGE:
         return
     _warned.add(definition)
-    least_shared = least_shared if new <= _LARGE else sys.maxsize
-    parts = largest_parts(obj, "process", left_out, least_shared)
-    named = ", ".join(f"{words} {memory_text(part)}" for words, part in parts)
-    begin = (
-        f"The file of {definition.__qualname__} has" if shared is None else f"A job of {definition.__qualname__} writes"
-    )
-    warn(
-        f"{begin} {memory_text(size + new)}: {named}. Each job writes and reads all of it; what run() can load or make "
-        "itself need not travel."
-    )
+    found = largest_parts(obj, "process", sys.maxsize if new > _LARGE else least_shared)
+    parts = ", ".join(f"{words} {memory_text(part)}" for words, part in found)
+    begin = f"Each job of {definition.__qualname__} writes and reads {memory_text(size + new)} of its own"
+    if shared is None:
+        begin = f"The file of {definition.__qualname__} has {memory_text(size)}, and each job reads all of it"
+    warn(f"{begin}: {parts}. What run() can load or make itself need not travel.")
 
 
-def largest_parts(
-    obj: object, name: str, left_out: Mapping[str, Mapping[str, str]], least_shared: int = sys.maxsize
-) -> list[tuple[str, int]]:
+def largest_parts(obj: object, name: str, least_shared: int = sys.maxsize) -> list[tuple[str, int]]:
     """Find the three largest parts of an object: words and bytes, the largest first.
 
     An object that is large only because of a few of its parts is replaced by them, so that ``process.data['train']`` is
-    named and not ``process``. What is in one piece of ``least_shared`` bytes or more is not counted. ``left_out`` is as
-    for :class:`~jobcontainer.pickling.pickler.Pickler`.
+    named and not ``process``. What is in one piece of ``least_shared`` bytes or more is not counted.
     """
-    total = _size_of(obj, left_out, least_shared)
+    total = _size_of(obj, least_shared)
     open_parts = [(total, name, obj)]
     largest: list[tuple[str, int]] = []
     seen = {id(obj)}
@@ -88,8 +72,8 @@ def largest_parts(
         open_parts.sort(key=lambda part: part[0])
         size, words, whole = open_parts.pop()
         parts = [
-            (_size_of(part, left_out, least_shared), part_words, part)
-            for part_words, part in _named_parts(whole, words, left_out, is_root=whole is obj)
+            (_size_of(part, least_shared), part_words, part)
+            for part_words, part in _named_parts(whole, words, is_root=whole is obj)
         ]
         parts = [part for part in parts if part[0] >= total * _LEAST_SHARE]
         if sum(part[0] for part in parts) < size / 2:
@@ -100,11 +84,9 @@ def largest_parts(
     return largest
 
 
-def _named_parts(
-    whole: object, words: str, left_out: Mapping[str, Mapping[str, str]], *, is_root: bool
-) -> list[tuple[str, object]]:
+def _named_parts(whole: object, words: str, *, is_root: bool) -> list[tuple[str, object]]:
     """Return the parts of an object that have a name in the code, each once; none of an object with very many."""
-    probe = Probe(left_out)
+    probe = Probe()
     if type(whole) not in _CONTAINERS:
         probe.reducer_override(whole)
     parts = list(itertools.islice(parts_of(whole, words, probe.reduce_value(whole), is_root=is_root), _MOST_PARTS + 1))
@@ -114,10 +96,10 @@ def _named_parts(
     return list(named.values())
 
 
-def _size_of(obj: object, left_out: Mapping[str, Mapping[str, str]], least_shared: int) -> int:
+def _size_of(obj: object, least_shared: int) -> int:
     """Return how many bytes an object takes in a file; large buffers are neither copied nor read for that."""
     file = NullFile(least_shared)
-    pickler = Pickler(file, left_out)
+    pickler = Pickler(file)
     try:
         pickler.dump(obj)
     except Exception:  # noqa: BLE001 -- what travels only within its module, as a lock, counts as nothing
