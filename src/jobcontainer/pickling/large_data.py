@@ -85,7 +85,8 @@ def _array(array: Any) -> Any:
 
 def _objects(array: Any) -> Any:
     """Reduce an array of texts and numbers to one piece of bytes; others may share objects with what is outside."""
-    if array.dtype.kind == "O" and not set(map(type, array.flat)) <= _PLAIN:
+    plain = _PLAIN | {type(getattr(sys.modules.get("pandas"), "NA", None))}
+    if array.dtype.kind == "O" and not plain.issuperset(map(type, array.flat)):
         return NotImplemented
     try:
         return pickle.loads, (pickle.PickleBuffer(pickle.dumps(array, 5)),)
