@@ -1,0 +1,301 @@
+"""A script that interrupts itself in the public calls of a pool: ``stopped_calls.py SEED SECONDS STORE``.
+
+It runs in a process of its own, and writes a line of JSON for each find, and one with counts at its end. A stop is a
+SIGINT, which comes in one of two ways: at a random time, by a timer; or at a random one of the places in the code of
+the package where Python looks for signals, which a seed gives again.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import json
+import os
+import shutil
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections import Counter
+from concurrent.futures import CancelledError
+from pathlib import Path
+from random import Random
+
+import jobcontainer
+from jobcontainer import JobPool, JobStore
+from waiting import wait_for
+
+PACKAGE = str(Path(jobcontainer.__file__).parent)
+PATIENCE = 20.0
+"""Seconds in which a pool must have run a job after a stop."""
+TOGETHER = 8
+"""Stops after which descriptors, threads and folders are counted."""
+
+
+class Quick:
+    def __init__(self, number):
+        self.number = number
+
+    def run(self):
+        return self.number
+
+
+class Long:
+    def run(self):
+        time.sleep(600)
+
+
+class Places:
+    """Counts the places where Python would look for a signal in the package's code, and stops at one of them."""
+
+    def __init__(self, stop_at=0):
+        self.count, self.stop_at, self.where = 0, stop_at, ""
+
+    def __enter__(self):
+        sys.setprofile(self._note)
+        return self
+
+    def __exit__(self, *_error):
+        sys.setprofile(None)
+
+    def _note(self, frame, event, argument):
+        if event not in {"call", "c_return"} or not frame.f_code.co_filename.startswith(PACKAGE):
+            return
+        self.count += 1
+        if self.count == self.stop_at:
+            name = Path(frame.f_code.co_filename).relative_to(PACKAGE)
+            self.where = f"{name}:{frame.f_lineno} {frame.f_code.co_name}"
+            if event == "c_return":
+                self.where += f" after {argument.__name__}"
+            signal.raise_signal(signal.SIGINT)
+
+
+class Timer:
+    """Stops after a time."""
+
+    def __init__(self, seconds):
+        self.where = f"after {seconds * 1000:.2f} ms"
+        self._seconds = seconds
+
+    def __enter__(self):
+        signal.signal(signal.SIGALRM, lambda *_: signal.raise_signal(signal.SIGINT))
+        signal.setitimer(signal.ITIMER_REAL, self._seconds)
+        return self
+
+    def __exit__(self, *_error):
+        signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+class Calls:
+    """The public calls, each on a pool that has run before; what one needs is made before the stop may come."""
+
+    def __init__(self, store, random):
+        self.store, self.random = store, random
+        self.pool = JobPool(2, store=store)
+
+    def names(self):
+        return [name.removeprefix("call_") for name in dir(self) if name.startswith("call_")]
+
+    def call_submit(self):
+        return lambda: self.pool.submit(Quick(1))
+
+    def call_submit_with_options(self):
+        return lambda: self.pool.with_options(name="other", retries=1).submit(pow, 2, 3)
+
+    def call_submit_all(self):
+        return lambda: self.pool.submit_all([Quick(number) for number in range(5)])
+
+    def call_map(self):
+        return lambda: list(self.pool.map(pow, range(3), range(3)))
+
+    def call_result(self):
+        job = self.pool.submit(Quick(2))
+        return lambda: job.result()
+
+    def call_wait(self):
+        group = self.pool.submit_all([Quick(number) for number in range(3)])
+        return lambda: group.wait()
+
+    def call_as_completed(self):
+        group = self.pool.submit_all([Quick(number) for number in range(3)])
+        return lambda: list(group.as_completed())
+
+    def call_cancel_running(self):
+        job = self.pool.submit(Long())
+        wait_for(job.running)
+        return lambda: job.cancel(), lambda: job.cancel()
+
+    def call_cancel_queued(self):
+        group = self.pool.submit_all([Long() for _ in range(4)])
+        return lambda: group.cancel(), lambda: group.cancel()
+
+    def call_rerun(self):
+        job = self.pool.submit(Quick(3))
+        job.result()
+        return lambda: self.pool.rerun(job)
+
+    def call_rerun_of_a_job(self):
+        job = self.pool.submit(Quick(3))
+        job.result()
+        return lambda: job.rerun()
+
+    def call_jobs(self):
+        return lambda: JobStore(self.store).jobs().summary()
+
+    def call_open(self):
+        job = self.pool.submit(Quick(3))
+        job.result()
+        return lambda: JobStore(self.store).open(job.id).result()
+
+    def call_prune(self):
+        self.pool.submit(Quick(3)).result()
+        return lambda: JobStore(self.store).prune(keep=1)
+
+    def call_shutdown(self):
+        pool = JobPool(1, store=self.store)
+        pool.submit(Quick(4))
+        return lambda: pool.shutdown(), lambda: pool.shutdown()
+
+    def call_shutdown_with_cancel(self):
+        pool = JobPool(1, store=self.store)
+        group = pool.submit_all([Long(), Long()])
+        return lambda: pool.shutdown(cancel_futures=True, wait=False), group.cancel, pool.shutdown
+
+    def call_with(self):
+        def block():
+            with JobPool(1, store=self.store) as pool:
+                pool.submit(Quick(5))
+
+        return block
+
+
+RARE = {"shutdown", "shutdown_with_cancel", "with"}
+"""They start a worker each time, which takes as long as many of the others."""
+
+
+class Stops:
+    """Stops calls until the time is over, and looks after each whether all is well."""
+
+    def __init__(self, seed, seconds, store):
+        self.random = Random(seed)  # noqa: S311 -- it is to be replayed
+        self.store = Path(store)
+        self.calls = Calls(self.store, self.random)
+        self.until = time.monotonic() + seconds
+        self.counts = Counter()
+        self.usual = {}  # places and seconds of a call that nobody stopped
+        self.last = ""
+        self.recent = []
+
+    def run(self):
+        names = self.calls.names()
+        for name in names:
+            self._measure(name)
+        self._settle()
+        self.before = self._held()
+        frequent = [name for name in names if name not in RARE]
+        while time.monotonic() < self.until:
+            self._stop(self.random.choice(names if self.random.random() < 0.05 else frequent))
+            if self.counts["stops"] % TOGETHER == 0:
+                self._compare_held()
+        self._compare_held()
+        self.calls.pool.shutdown()
+        print(json.dumps({"counts": self.counts}), flush=True)
+
+    def _measure(self, name):
+        call, *after = self._prepared(name)
+        begun = time.monotonic()
+        with Places() as places:
+            call()
+        self.usual[name] = places.count, time.monotonic() - begun
+        for one in after:
+            one()
+
+    def _prepared(self, name):
+        calls = getattr(self.calls, f"call_{name}")()
+        return calls if isinstance(calls, tuple) else (calls,)
+
+    def _stop(self, name):
+        faulthandler.dump_traceback_later(3 * PATIENCE, exit=True)
+        call, *after = self._prepared(name)
+        places, seconds = self.usual[name]
+        if self.random.random() < 0.6:
+            stop = Places(self.random.randint(1, max(1, places)))
+        else:
+            stop = Timer(self.random.uniform(0.0001, 1.1 * seconds))
+        self.counts["stops"] += 1
+        try:
+            with stop:
+                call()
+            self.counts["calls that a stop did not reach"] += 1
+        except KeyboardInterrupt:
+            pass
+        except Exception:
+            self._find(f"raised\n{traceback.format_exc()}")
+        self.last = f"{name}, stopped at {stop.where}"
+        self.recent.append(self.last)
+        for one in after:
+            one()
+        self._check()
+
+    def _check(self):
+        """The pool runs a job, and every job comes to an end."""
+        try:
+            if self.calls.pool.submit(pow, 2, 3).result(PATIENCE) != 8:
+                self._find("a job after it had a wrong result")
+        except TimeoutError:
+            self._find("the pool runs no job any more")
+            self._replace_pool()
+        except (Exception, CancelledError):
+            self._find(f"the pool takes no job any more\n{traceback.format_exc()}")
+            self._replace_pool()
+
+    def _settle(self):
+        """End the jobs that are long, wait for all, and delete them."""
+        store = JobStore(self.store)
+        jobs = store.jobs()
+        for job in jobs:
+            if job.name == "Long":
+                job.cancel()
+        if not jobs.wait(PATIENCE):
+            self._find(f"jobs never end: {[job for job in jobs if not job.done()]}")
+            self._replace_pool()
+        store.prune(keep=0)
+        if left := [job for job in store.jobs() if not job.done()]:
+            self._find(f"jobs are pending that nobody has: {left}")
+        folders = [sorted(os.listdir(path)) for path in self.store.iterdir() if path.is_dir()]
+        if folders and not left:
+            self._find(f"folders are left over, which hold {folders}")
+        for path in self.store.iterdir():
+            if path.is_dir():
+                shutil.rmtree(path)
+
+    def _compare_held(self):
+        self._settle()
+        self.before = {"threads": self.before["threads"], "descriptors": self.before["descriptors"]}
+        until = time.monotonic() + 3
+        while (held := self._held()) != self.before and time.monotonic() < until:
+            time.sleep(0.05)
+        for what, before in self.before.items():
+            if len(held[what]) > len(before):
+                self._find(f"{what} are left over: {sorted(set(held[what]) - set(before)) or held[what]}")
+        self.before = held
+        self.recent.clear()
+
+    def _held(self):
+        return {
+            "threads": [thread.name for thread in threading.enumerate()],
+            "descriptors": [f"{name}" for name in os.listdir("/proc/self/fd")],
+        }
+
+    def _replace_pool(self):
+        self.calls.pool = JobPool(2, store=self.store)
+        self.calls.pool.submit(Quick(0)).result(PATIENCE)
+        self.before = self._held()
+
+    def _find(self, what):
+        since = [] if what.startswith(("raised", "the pool", "a job")) else self.recent
+        print(json.dumps({"find": what, "call": self.last, "since": since}), flush=True)
+
+
+if __name__ == "__main__":
+    Stops(int(sys.argv[1]), float(sys.argv[2]), sys.argv[3]).run()
