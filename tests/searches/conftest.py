@@ -37,11 +37,11 @@ class Search:
         self.random = Random(seed)  # noqa: S311 -- it is to be replayed
         self.counts = {}
         self._until = time.monotonic() + seconds
-        self._seconds = seconds
+        self.seconds = seconds
 
     def begin(self):
         """Start the clock, when all is prepared."""
-        self._until = time.monotonic() + self._seconds
+        self._until = time.monotonic() + self.seconds
 
     def goes_on(self):
         return time.monotonic() < self._until

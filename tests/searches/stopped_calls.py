@@ -250,24 +250,32 @@ class Stops:
             self._replace_pool()
 
     def _settle(self):
-        """End the jobs that are long, wait for all, and delete them."""
+        """Wait until every job has ended, the long ones by a cancel, and delete them; nothing may be left.
+
+        A call that was stopped may go on in another thread: what it makes may come a little later.
+        """
+        until = time.monotonic() + PATIENCE
+        while left := self._left():
+            if time.monotonic() > until:
+                self._find(f"are left over, in the store: {left}")
+                self._replace_pool()
+                break
+            time.sleep(0.02)
+        for path in self.store.iterdir():
+            if path.is_dir():
+                shutil.rmtree(path)
+
+    def _left(self):
+        """End and delete what can be; return what is still there."""
         store = JobStore(self.store)
         jobs = store.jobs()
         for job in jobs:
             if job.name == "Long":
                 job.cancel()
-        if not jobs.wait(PATIENCE):
-            self._find(f"jobs never end: {[job for job in jobs if not job.done()]}")
-            self._replace_pool()
+        jobs.wait(0.5)
         store.prune(keep=0)
-        if left := [job for job in store.jobs() if not job.done()]:
-            self._find(f"jobs are pending that nobody has: {left}")
-        folders = [sorted(os.listdir(path)) for path in self.store.iterdir() if path.is_dir()]
-        if folders and not left:
-            self._find(f"folders are left over, which hold {folders}")
-        for path in self.store.iterdir():
-            if path.is_dir():
-                shutil.rmtree(path)
+        pending = [repr(job) for job in store.jobs()]
+        return pending or [sorted(os.listdir(path)) for path in self.store.iterdir() if path.is_dir()]
 
     def _compare_held(self):
         self._settle()

@@ -1,0 +1,33 @@
+"""A thousand stops: an interrupt at any instant of any public call costs that call alone."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+SHOWN = 10
+
+
+def test_a_stop_in_any_call_of_a_pool_costs_that_call_alone(search, key, nice, tmp_path):
+    """Afterwards the pool runs a job, every job comes to its end, and nothing is left over."""
+    command = [sys.executable, HERE / "stopped_calls.py", str(search.seed), str(search.seconds), tmp_path / "store"]
+    paths = os.pathsep.join([str(HERE.parent), *filter(None, [os.environ.get("PYTHONPATH")])])
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, env=os.environ | {"PYTHONPATH": paths}, preexec_fn=nice, text=True
+    ) as child:
+        lines = [json.loads(line) for line in child.stdout]
+    finds = [f"{line['call']}: {line['find']}\n    {line['since']}" for line in lines if "find" in line]
+    if child.returncode != 0:
+        finds.append(f"the process ended with {child.returncode}")
+    for line in lines:
+        for what, number in line.get("counts", {}).items():
+            search.count(what, number)
+    if finds:
+        shown = "\n".join(finds[:SHOWN])
+        pytest.fail(f"--search-seed {search.seed} found {len(finds)}:\n{shown}", pytrace=False)
