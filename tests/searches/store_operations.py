@@ -46,7 +46,7 @@ class Operation:
     data: bytes = b""
 
     def __str__(self):
-        return " ".join(filter(None, (self.kind, self.path, self.to, self.data[:40].decode("ascii", "replace"))))
+        return " ".join(filter(None, (self.kind, self.path, self.to, repr(self.data[:40]))))
 
     @property
     def directory(self):
