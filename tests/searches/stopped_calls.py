@@ -7,6 +7,7 @@ the package where Python looks for signals, which a seed gives again.
 
 from __future__ import annotations
 
+import contextlib
 import faulthandler
 import json
 import os
@@ -28,9 +29,6 @@ from waiting import wait_for
 PACKAGE = str(Path(jobcontainer.__file__).parent)
 PATIENCE = 20.0
 """Seconds in which a pool must have run a job after a stop."""
-TOGETHER = 8
-"""Stops after which descriptors, threads and folders are counted."""
-
 
 class Quick:
     def __init__(self, number):
@@ -183,21 +181,18 @@ class Stops:
         self.until = time.monotonic() + seconds
         self.counts = Counter()
         self.usual = {}  # places and seconds of a call that nobody stopped
-        self.last = ""
-        self.recent = []
+        self.last = "before any stop"
 
     def run(self):
         names = self.calls.names()
         for name in names:
             self._measure(name)
+        self._prepared("cancel_queued")[0]()
         self._settle()
         self.before = self._held()
         frequent = [name for name in names if name not in RARE]
         while time.monotonic() < self.until:
             self._stop(self.random.choice(names if self.random.random() < 0.05 else frequent))
-            if self.counts["stops"] % TOGETHER == 0:
-                self._compare_held()
-        self._compare_held()
         self.calls.pool.shutdown()
         print(json.dumps({"counts": self.counts}), flush=True)
 
@@ -232,10 +227,11 @@ class Stops:
         except Exception:
             self._find(f"raised\n{traceback.format_exc()}")
         self.last = f"{name}, stopped at {stop.where}"
-        self.recent.append(self.last)
         for one in after:
             one()
         self._check()
+        self._settle()
+        self._compare_held()
 
     def _check(self):
         """The pool runs a job, and every job comes to an end."""
@@ -278,22 +274,26 @@ class Stops:
         return pending or [sorted(os.listdir(path)) for path in self.store.iterdir() if path.is_dir()]
 
     def _compare_held(self):
-        self._settle()
-        self.before = {"threads": self.before["threads"], "descriptors": self.before["descriptors"]}
-        until = time.monotonic() + 3
-        while (held := self._held()) != self.before and time.monotonic() < until:
-            time.sleep(0.05)
-        for what, before in self.before.items():
-            if len(held[what]) > len(before):
-                self._find(f"{what} are left over: {sorted(set(held[what]) - set(before)) or held[what]}")
-        self.before = held
-        self.recent.clear()
+        """Threads and descriptors are as many as before, once what is on its way out is gone."""
+        until = time.monotonic() + PATIENCE / 4
+        while more := self._more_held():
+            if time.monotonic() > until:
+                self._find(f"more is held than before: {more}")
+                self.before = self._held()
+                break
+            time.sleep(0.02)
+
+    def _more_held(self):
+        now = self._held()
+        return {what: (list(self.before[what]), list(now[what])) for what in now if len(now[what]) > len(self.before[what])}
 
     def _held(self):
-        return {
-            "threads": [thread.name for thread in threading.enumerate()],
-            "descriptors": [f"{name}" for name in os.listdir("/proc/self/fd")],
-        }
+        """Return the names of threads, and the descriptors with what they lead to."""
+        descriptors = []
+        for name in os.listdir("/proc/self/fd"):
+            with contextlib.suppress(OSError):
+                descriptors.append((name, os.readlink(f"/proc/self/fd/{name}")))
+        return {"threads": [thread.name for thread in threading.enumerate()], "descriptors": descriptors}
 
     def _replace_pool(self):
         self.calls.pool = JobPool(2, store=self.store)
@@ -301,8 +301,7 @@ class Stops:
         self.before = self._held()
 
     def _find(self, what):
-        since = [] if what.startswith(("raised", "the pool", "a job")) else self.recent
-        print(json.dumps({"find": what, "call": self.last, "since": since}), flush=True)
+        print(json.dumps({"find": what, "call": self.last}), flush=True)
 
 
 if __name__ == "__main__":
