@@ -285,7 +285,11 @@ class Stops:
 
     def _more_held(self):
         now = self._held()
-        return {what: (list(self.before[what]), list(now[what])) for what in now if len(now[what]) > len(self.before[what])}
+        return {
+            what: list((Counter(now[what]) - Counter(before)).elements())
+            for what, before in self.before.items()
+            if len(now[what]) > len(before)
+        }
 
     def _held(self):
         """Return the names of threads, and the descriptors with what they lead to."""
@@ -301,7 +305,7 @@ class Stops:
         self.before = self._held()
 
     def _find(self, what):
-        print(json.dumps({"find": what, "call": self.last}), flush=True)
+        print(json.dumps({"find": what, "call": self.last, "stop": self.counts["stops"]}), flush=True)
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ def test_a_stop_in_any_call_of_a_pool_costs_that_call_alone(search, key, nice, t
         command, stdout=subprocess.PIPE, env=os.environ | {"PYTHONPATH": paths}, preexec_fn=nice, text=True
     ) as child:
         lines = [json.loads(line) for line in child.stdout]
-    finds = [f"{line['call']}: {line['find']}" for line in lines if "find" in line]
+    finds = [f"stop {line['stop']}, {line['call']}: {line['find']}" for line in lines if "find" in line]
     if child.returncode != 0:
         finds.append(f"the process ended with {child.returncode}")
     for line in lines:
