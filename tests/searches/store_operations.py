@@ -338,9 +338,10 @@ def record(command, folder, marks, trace, **options):
 
 def is_available():
     """Whether strace is installed, and may trace."""
-    return shutil.which("strace") is not None and not subprocess.run(
-        ["strace", "-o", "/dev/null", "true"], check=False, capture_output=True
-    ).returncode
+    return (
+        shutil.which("strace") is not None
+        and not subprocess.run(["strace", "-o", "/dev/null", "true"], check=False, capture_output=True).returncode
+    )
 
 
 def damage(content, sure, random):

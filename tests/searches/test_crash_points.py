@@ -261,7 +261,9 @@ class Crashes:
         sizes = {str(file.relative_to(path)): file.stat().st_size for file in sorted(path.rglob("*")) if file.is_file()}
         for find in finds:
             kind = re.sub(r"[\d-]+\.\d+-(\w+)-\w{6}", r"\1", find).replace(str(self.folder), "")
-            self.finds.setdefault(re.sub(r"\d+|JSONDecodeError\(.*", "", kind)[:160], f"{find}\n    {what}: {operation}\n    {sizes}")
+            self.finds.setdefault(
+                re.sub(r"\d+|JSONDecodeError\(.*", "", kind)[:160], f"{find}\n    {what}: {operation}\n    {sizes}"
+            )
 
     def check(self, seed):
         shown = "\n".join(list(self.finds.values())[:SHOWN])
