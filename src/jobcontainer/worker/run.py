@@ -22,9 +22,10 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from jobcontainer.events import JobState
 from jobcontainer.jobfile.loading import load_in_job
+from jobcontainer.pickling.job_main import missing_name
 from jobcontainer.storage.folder import JobFolder
 from jobcontainer.storage.result import qualified_name, write_raised, write_returned
-from jobcontainer.worker import environment, isolation, limits, process_tree, reused_process
+from jobcontainer.worker import environment, isolation, limits, nested_multiprocessing, process_tree, reused_process
 from jobcontainer.worker.cpython_internals import run_exit_functions
 from jobcontainer.worker.outcome import EXITED_WITHOUT_ERROR
 from jobcontainer.worker.reporting import display, log, progress
@@ -85,8 +86,12 @@ def run_order(order: Order, channel: Connection) -> None:
         with contextlib.suppress(OSError):  # user code closed it; the keeper finds the result file
             channel.send_bytes(json.dumps(facts | end).encode())
 
+    def load(path: Path) -> Any:
+        nested_multiprocessing.send_sources_of(str(path))
+        return load_in_job(path, order.identity)
+
     try:
-        run_process(folder, prepare, report, load=lambda path: load_in_job(path, order.identity))
+        run_process(folder, prepare, report, load)
     except JobStopped as error:  # it came while an earlier end was being written
         report(_ended_by(error, folder))
 
@@ -178,6 +183,9 @@ def _ended_by(error: BaseException, folder: JobFolder) -> dict[str, Any]:
     if isinstance(error, SystemExit):
         return _exited(error)
     error.__traceback__ = _without_our_frames(error.__traceback__)
+    hint = missing_name(error)
+    if hint is not None:
+        error.add_note(hint)
     with contextlib.suppress(Exception):  # an exception that can't be shown, a closed stream
         traceback.print_exception(error)
     if isinstance(error, JobStopped):
@@ -188,6 +196,7 @@ def _ended_by(error: BaseException, folder: JobFolder) -> dict[str, Any]:
         "state": JobState.FAILED,
         "error_type": qualified_name(type(error)),
         "error_message": _text_of(error),
+        **({} if hint is None else {"hint": hint}),
     }
 
 
