@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 import secrets
-import signal
+import sys
 import time
+from pathlib import Path
 from random import Random
 
 import pytest
 
 from jobcontainer.jobfile import signing
 
+HERE = Path(__file__).parent
 SLACK = 120.0
 """Seconds that a search may take beside its own: it records before it begins, and ends what it began with."""
 
@@ -72,11 +74,13 @@ def key(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def nice():
-    """What makes a child give way to all else on this machine."""
+def script(key):
+    """Return the command that runs a script of this folder, and its environment; it gives way to all else that runs."""
+    assert key.exists()
+    paths = os.pathsep.join([str(HERE.parent), *filter(None, [os.environ.get("PYTHONPATH")])])
 
-    def give_way():
-        os.nice(10)
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+    def of(name, *arguments):
+        command = ["nice", "-n", "10", sys.executable, str(HERE / name), *map(str, arguments)]
+        return {"args": command, "env": os.environ | {"PYTHONPATH": paths}}
 
-    return give_way
+    return of

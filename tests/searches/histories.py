@@ -10,24 +10,25 @@ import secrets
 import signal
 import socket
 import subprocess
-import sys
 import time
 from dataclasses import dataclass, field
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import psutil
 
 from jobcontainer.events import JobState, Outcome
 from jobcontainer.storage.folder import JobFolder
 
-HERE = Path(__file__).parent
+if TYPE_CHECKING:
+    from pathlib import Path
+
 PATIENCE = 40.0
 """Seconds in which an order must be answered, and a job that may end must have ended."""
 ENDED = {state.value for state in JobState if state.ended}
 NO_LIMIT = resource.RLIM_INFINITY
 
 
-class Find(AssertionError):
+class FoundError(AssertionError):
     """Something is not as it must be."""
 
 
@@ -57,18 +58,13 @@ class Known:
 class Nursery:
     """The process that kernels and shells are forked from."""
 
-    def __init__(self, folder, environment, give_way):
+    def __init__(self, folder, script):
         self.errors = folder / "errors.txt"
         self.traces = folder / "traces.txt"
         self._orders, other = socket.socketpair()
         with self.errors.open("ab") as errors:
-            self.process = subprocess.Popen(
-                [sys.executable, HERE / "kernels.py", str(other.fileno())],
-                pass_fds=[other.fileno()],
-                env=environment,
-                stderr=errors,
-                preexec_fn=give_way,
-            )
+            begun = script("kernels.py", other.fileno())
+            self.process = subprocess.Popen(**begun, pass_fds=[other.fileno()], stderr=errors)
         other.close()
 
     def fork(self, **order):
@@ -104,11 +100,11 @@ class Process:
         except TimeoutError:
             os.kill(self.pid, signal.SIGUSR1)
             time.sleep(0.5)
-            raise Find(f"a call hangs:\n{self._traces.read_text()}") from None
+            raise FoundError(f"a call hangs:\n{self._traces.read_text()}") from None
         except ConnectionError:
             line = ""
         if not line:
-            raise Find(f"a kernel died by itself: {self._errors.read_text()[-3000:]}")
+            raise FoundError(f"a kernel died by itself: {self._errors.read_text()[-3000:]}")
         return json.loads(line)
 
     def ask(self, **order):
@@ -160,7 +156,7 @@ class History:
         self.witness = f"jobcontainer-test-{secrets.token_hex(6)}"
         self._hearing = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._hearing.bind("\0" + self.witness)
-        self._hearing.setblocking(False)
+        self._hearing.settimeout(0)
         self._numbers = 0
 
     # what happens
@@ -207,7 +203,7 @@ class History:
     def list_in_shell(self):
         answer = self.shell("list", "--json")
         if answer["code"] != 0:
-            raise Find(f"jobcontainer list: {answer['out']}")
+            raise FoundError(f"jobcontainer list: {answer['out']}")
         self.see({job["id"]: job["state"] for job in json.loads(answer["out"])})
 
     def prune(self, which, states, *, stop_after=None):
@@ -219,11 +215,11 @@ class History:
             self._ask(self.kernel(which), stop_after, do="prune", states=states)
 
     def shell(self, *arguments):
-        ours = self.nursery.fork(shell=["--store", str(self.store), *arguments])
+        ours = self.nursery.fork(command=["--store", str(self.store), *arguments])
         with ours, ours.makefile("r") as lines:
             line = lines.readline()
         if not line:
-            raise Find(f"jobcontainer {arguments} failed: {self.nursery.errors.read_text()[-3000:]}")
+            raise FoundError(f"jobcontainer {arguments} failed: {self.nursery.errors.read_text()[-3000:]}")
         return json.loads(line)
 
     def kill_kernel(self, which):
@@ -304,13 +300,13 @@ class History:
         for job_id, known in list(self.jobs.items()):
             if job_id not in states:
                 if not known.may_be_gone:
-                    raise Find(f"{known} is not listed")
+                    raise FoundError(f"{known} is not listed")
                 del self.jobs[job_id]
                 continue
-            self._see_state(job_id, known, states[job_id])
+            self._see_state(known, states[job_id])
         unknown = [job_id for job_id in states if job_id not in self.jobs and "-litter-" not in job_id]
         if len(unknown) > self.unanswered:
-            raise Find(f"{unknown} are listed, and {self.unanswered} submits were interrupted")
+            raise FoundError(f"{unknown} are listed, and {self.unanswered} submits were interrupted")
 
     def see_result(self, job_id, answer):
         """Compare what a kernel was given with what is known."""
@@ -318,19 +314,19 @@ class History:
         if "value" not in answer or job_id not in self.jobs:
             return
         known, given = self.jobs[job_id], answer["value"]
-        self._see_state(job_id, known, given["state"])
+        self._see_state(known, given["state"])
         if "value" in given:
             if given["value"] != known.number * 10:
-                raise Find(f"{known} has the result {given['value']}")
+                raise FoundError(f"{known} has the result {given['value']}")
             known.has_result = True
         elif given["state"] == "succeeded" and not known.may_be_gone:
-            raise Find(f"{known} succeeded, and its result is {given['error']}")
+            raise FoundError(f"{known} succeeded, and its result is {given['error']}")
 
-    def _see_state(self, job_id, known, state):
+    def _see_state(self, known, state):
         if known.told and state != known.told and not (known.met_full_disk and not known.has_result):
-            raise Find(f"{known} is {state}")
+            raise FoundError(f"{known} is {state}")
         if known.has_result and state != "succeeded":
-            raise Find(f"{known} is {state}, and somebody has its result")
+            raise FoundError(f"{known} is {state}, and somebody has its result")
         if state in ENDED:
             self._see_end(known, state)
             known.told = state
@@ -350,9 +346,9 @@ class History:
         if known.met_full_disk:
             possible |= {"failed", "lost", "crashed"}
         if state not in possible:
-            raise Find(f"{known} is {state}, and may be {sorted(possible)}; it said {said}")
+            raise FoundError(f"{known} is {state}, and may be {sorted(possible)}; it said {said}")
         if state == "succeeded" and "returns" not in said:
-            raise Find(f"{known} succeeded, and said {said}")
+            raise FoundError(f"{known} succeeded, and said {said}")
 
     def hear(self):
         """Take what the jobs said so far."""
@@ -372,7 +368,7 @@ class History:
                 if kernel is not None and known.kernel in {kernel, None}:
                     answer = kernel.ask(do="result", job_id=job_id, timeout=PATIENCE / 2)
                     if "value" in answer and answer["value"]["state"] not in ENDED:
-                        raise Find(f"{known} never ends")
+                        raise FoundError(f"{known} never ends")
                     self.see_result(job_id, answer)
             if kernel is not None:
                 self.end_kernel(which)
@@ -381,7 +377,7 @@ class History:
         self.list_in_shell()
         for job_id, known in self.jobs.items():
             if not known.told:
-                raise Find(f"{known} has no end")
+                raise FoundError(f"{known} has no end")
             self._check_ends(job_id, known)
 
     def _check_ends(self, job_id, known):
@@ -390,7 +386,7 @@ class History:
             if isinstance(event, Outcome):
                 ends.setdefault(event.attempt, set()).add(event.state)
         if any(len(states) > 1 for states in ends.values()):
-            raise Find(f"{known} has several ends: {ends}")
+            raise FoundError(f"{known} has several ends: {ends}")
 
     def close(self):
         for which, kernel in enumerate(self.kernels):
@@ -415,7 +411,7 @@ class History:
             return
         if answer["type"] == "OSError" and kernel.disk_is_full:
             return
-        raise Find(f"{order} raised {answer['error']}")
+        raise FoundError(f"{order} raised {answer['error']}")
 
     def _add(self, answer, known):
         if "value" not in answer:

@@ -37,7 +37,6 @@ class Told:
 
     def run(self):
         import os
-        import time
 
         self.say("began")
         if self.kind == "waits":
@@ -152,10 +151,10 @@ def begin(order, connection):
     """What a forked process does until its end."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     os.setsid()
-    faulthandler.register(signal.SIGUSR1, file=open(order["traces"], "a"), all_threads=True)
+    faulthandler.register(signal.SIGUSR1, file=os.open(order["traces"], os.O_WRONLY | os.O_APPEND | os.O_CREAT))
     lines = connection.makefile("rw")
-    if "shell" in order:
-        run_shell(order["shell"], lines)
+    if "command" in order:
+        run_shell(order["command"], lines)
     else:
         kernel = Kernel(order["store"], order["control"], order["witness"])
         lines.write(json.dumps({"value": os.getpid()}) + "\n")

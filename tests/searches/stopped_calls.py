@@ -109,11 +109,11 @@ class Calls:
 
     def call_result(self):
         job = self.pool.submit(Quick(2))
-        return lambda: job.result()
+        return job.result
 
     def call_wait(self):
         group = self.pool.submit_all([Quick(number) for number in range(3)])
-        return lambda: group.wait()
+        return group.wait
 
     def call_as_completed(self):
         group = self.pool.submit_all([Quick(number) for number in range(3)])
@@ -122,11 +122,11 @@ class Calls:
     def call_cancel_running(self):
         job = self.pool.submit(Long())
         wait_for(job.running)
-        return lambda: job.cancel(), lambda: job.cancel()
+        return job.cancel, job.cancel
 
     def call_cancel_queued(self):
         group = self.pool.submit_all([Long() for _ in range(4)])
-        return lambda: group.cancel(), lambda: group.cancel()
+        return group.cancel, group.cancel
 
     def call_rerun(self):
         job = self.pool.submit(Quick(3))
@@ -136,7 +136,7 @@ class Calls:
     def call_rerun_of_a_job(self):
         job = self.pool.submit(Quick(3))
         job.result()
-        return lambda: job.rerun()
+        return job.rerun
 
     def call_jobs(self):
         return lambda: JobStore(self.store).jobs().summary()
@@ -153,7 +153,7 @@ class Calls:
     def call_shutdown(self):
         pool = JobPool(1, store=self.store)
         pool.submit(Quick(4))
-        return lambda: pool.shutdown(), lambda: pool.shutdown()
+        return pool.shutdown, pool.shutdown
 
     def call_shutdown_with_cancel(self):
         pool = JobPool(1, store=self.store)

@@ -328,10 +328,10 @@ CALL_KINDS = {
 }
 
 
-def record(command, folder, marks, trace, **options):
-    """Run a command under strace until all that it started has ended; return its recording."""
+def record(script, folder, marks, trace):
+    """Run a script under strace until all that it started has ended; return its recording."""
     tracer = ["strace", "-f", "--seccomp-bpf", "-y", "-xx", "-s", str(LONGEST), "-o", trace, "-e", ",".join(CALLS)]
-    done = subprocess.run([*tracer, *command], check=False, capture_output=True, text=True, **options)
+    done = subprocess.run([*tracer, *script["args"]], env=script["env"], check=False, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return Recording(folder, marks, trace)
 

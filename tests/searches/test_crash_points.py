@@ -9,20 +9,16 @@ import os
 import re
 import shutil
 import sys
-import threading
-from collections import Counter
 from concurrent.futures import CancelledError
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import pytest
+from store_operations import is_available, record
 
 from jobcontainer import JobContainerError, JobStore, cli
 from jobcontainer.events import JobState
 from jobcontainer.storage.folder import JobFolder
-from store_operations import is_available, record
 
-HERE = Path(__file__).parent
 ENDED = {state.value for state in JobState if state.ended}
 NEVER = 10**9
 SHOWN = 12
@@ -49,6 +45,26 @@ class Life:
     ends: list[tuple[int, str]] = field(default_factory=list)  # that were written, or decided by a result file
     starts: list[int] = field(default_factory=list)
 
+    def mark(self, what, count):
+        """Note what the user was told."""
+        if what in ENDED:
+            self.ended, self.end = count, what
+        else:
+            setattr(self, what, count)
+
+    def grow(self, name, data, count):
+        """Note what was written into a file, or that one came to its place."""
+        if name == "log.txt":
+            self.log += data
+        elif name == "result.job":
+            self.ends.append((count, "failed" if "Fails" in self.id else "succeeded"))
+        elif name == "events.jsonl":
+            event = json.loads(data)
+            if event["event"] == "ended":
+                self.ends.append((count, event["state"]))
+            elif event["event"] == "started":
+                self.starts.append(count)
+
     def may_be(self, count):
         """Return how the job may have ended for a reader who comes after so many operations."""
         return {end for at, end in self.ends if at <= count} | {JobState.LOST.value}
@@ -58,27 +74,14 @@ def lives_of(recording):
     """Read from a recording what became of each job."""
     lives = {}
     for count, one in enumerate(recording.operations, 1):
-        if one.kind == "mark":
-            for what, job_id in map(json.loads, one.data.splitlines()):
-                life = lives[job_id]
-                if what in ENDED:
-                    life.ended, life.end = count, what
-                else:
-                    setattr(life, what, count)
-            continue
         job_id, _, name = (one.to or one.path).partition("/")
-        if one.kind == "mkdir" and not name and job_id[:1].isdigit():
+        if one.kind == "mark":
+            for what, marked in map(json.loads, one.data.splitlines()):
+                lives[marked].mark(what, count)
+        elif one.kind == "mkdir" and not name and job_id[:1].isdigit():
             lives[job_id] = Life(job_id, made=count)
-        elif one.kind == "write" and name == "log.txt":
-            lives[job_id].log += one.data
-        elif one.kind == "write" and name == "events.jsonl":
-            event = json.loads(one.data)
-            if event["event"] == "ended":
-                lives[job_id].ends.append((count, event["state"]))
-            elif event["event"] == "started":
-                lives[job_id].starts.append(count)
-        elif one.kind == "rename" and name == "result.job":
-            lives[job_id].ends += [(count, "failed" if "Fails" in job_id else "succeeded")]
+        elif one.kind in {"write", "rename"} and job_id in lives:
+            lives[job_id].grow(name, one.data, count)
     return lives
 
 
@@ -272,18 +275,14 @@ class Crashes:
 
 
 @pytest.fixture
-def crashes(tmp_path, key, monkeypatch, search, nice):
+def crashes(tmp_path, script, monkeypatch, search):
     """Record the life of jobs of one engine."""
     monkeypatch.setenv("JOBCONTAINER_HOME", "")
 
     def of(engine):
         store, marks = tmp_path / "store", tmp_path / "marks"
         marks.touch()
-        command = [sys.executable, HERE / "life.py", engine, store, marks]
-        paths = os.pathsep.join([str(HERE.parent), *filter(None, [os.environ.get("PYTHONPATH")])])
-        recording = record(
-            command, store, marks, tmp_path / "trace", env=os.environ | {"PYTHONPATH": paths}, preexec_fn=nice
-        )
+        recording = record(script("life.py", engine, store, marks), store, marks, tmp_path / "trace")
         assert_complete(recording, store)
         search.count("operations", len(recording.operations))
         search.begin()

@@ -3,24 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
-HERE = Path(__file__).parent
 SHOWN = 10
 
 
-def test_a_stop_in_any_call_of_a_pool_costs_that_call_alone(search, key, nice, tmp_path):
+def test_a_stop_in_any_call_of_a_pool_costs_that_call_alone(search, script, tmp_path):
     """Afterwards the pool runs a job, every job comes to its end, and nothing is left over."""
-    command = [sys.executable, HERE / "stopped_calls.py", str(search.seed), str(search.seconds), tmp_path / "store"]
-    paths = os.pathsep.join([str(HERE.parent), *filter(None, [os.environ.get("PYTHONPATH")])])
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, env=os.environ | {"PYTHONPATH": paths}, preexec_fn=nice, text=True
-    ) as child:
+    begun = script("stopped_calls.py", search.seed, search.seconds, tmp_path / "store")
+    with subprocess.Popen(**begun, stdout=subprocess.PIPE, text=True) as child:
         lines = [json.loads(line) for line in child.stdout]
     finds = [f"stop {line['stop']}, {line['call']}: {line['find']}" for line in lines if "find" in line]
     if child.returncode != 0:
