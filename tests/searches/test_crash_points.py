@@ -59,11 +59,11 @@ class Life:
         elif name == "result.job":
             self.ends.append((count, "failed" if "Fails" in self.id else "succeeded"))
         elif name == "events.jsonl":
-            event = json.loads(data)
-            if event["event"] == "ended":
-                self.ends.append((count, event["state"]))
-            elif event["event"] == "started":
-                self.starts.append(count)
+            for event in map(json.loads, data.splitlines()):
+                if event["event"] == "ended":
+                    self.ends.append((count, event["state"]))
+                elif event["event"] == "started":
+                    self.starts.append(count)
 
     def may_be(self, count):
         """Return how the job may have ended for a reader who comes after so many operations."""
@@ -311,6 +311,7 @@ def test_after_a_crash_each_job_is_absent_or_true(crashes, search, engine):
         found.after_kill(count)
         if operations[count - 1].kind == "write":
             found.after_kill(count, search.random.randrange(len(operations[count - 1].data)))
+        found.after_power_loss(count)
         if not search.goes_on():
             break
     while search.goes_on():
