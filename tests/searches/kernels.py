@@ -86,6 +86,7 @@ class Kernel:
             answer = self.answer(**order)
             lines.write(json.dumps(answer) + "\n")
             lines.flush()
+        os._exit(1)  # the test is gone
 
     def answer(self, do, **order):
         try:
