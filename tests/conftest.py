@@ -31,6 +31,12 @@ SESSION = f"JOBCONTAINER_TEST_SESSION={secrets.token_hex(8)}"
 """In the environment of every process that a test starts, its grandchildren included."""
 
 
+def pytest_addoption(parser):
+    """What the searches of ``searches/`` take; pytest asks only this file for options."""
+    parser.addoption("--search-seconds", type=float, default=20.0, help="how long each search goes on")
+    parser.addoption("--search-seed", type=int, default=None, help="the number that a search printed, to run it again")
+
+
 def leftovers(before):
     """What is there now, and was not before."""
     return {kind: sorted(map(str, now - before[kind])) for kind, now in present().items() if now - before[kind]}
