@@ -132,7 +132,7 @@ def end_shared_pools():
 @pytest.fixture(autouse=True)
 def _a_store_for_each_test(monkeypatch):
     """A session settles its store at its first use; each test is a session of its own."""
-    monkeypatch.setattr("jobcontainer.storage.folder._session_store", None)
+    monkeypatch.setattr("jobcontainer.storage.store_folder._session_store", None)
 
 
 def shares_something(request):

@@ -25,8 +25,8 @@ from jobcontainer.jobs.detached.host import Host
 from jobcontainer.jobs.detached.protocol import Request, differences, message_line, peer_of, runtime
 from jobcontainer.jobs.submission import Submitter
 from jobcontainer.process import Environment, JobOptions
-from jobcontainer.storage.folder import StoreFolder
 from jobcontainer.storage.owner import this_process
+from jobcontainer.storage.store_folder import StoreFolder
 from waiting import is_running, wait_for
 
 NOBODY = 65534

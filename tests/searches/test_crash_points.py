@@ -194,7 +194,7 @@ class Reader:
 
 def run_command(path, *arguments):
     os.environ["JOBCONTAINER_HOME"] = str(path)
-    sys.modules["jobcontainer.storage.folder"]._session_store = None
+    sys.modules["jobcontainer.storage.store_folder"]._session_store = None
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         return cli.main(arguments)
 

@@ -36,7 +36,7 @@ from jobcontainer.jobfile.serializer import trust_file, write_file
 from jobcontainer.jobs.submission import Submitter
 from jobcontainer.process import JobOptions
 from jobcontainer.storage.data import SharedData
-from jobcontainer.storage.folder import StoreFolder
+from jobcontainer.storage.store_folder import StoreFolder
 
 SIZE = BLOB_FROM
 LARGER = 9 * 2**20 + 1  # several pieces, one of them a single byte
@@ -45,7 +45,7 @@ LARGER = 9 * 2**20 + 1  # several pieces, one of them a single byte
 @pytest.fixture(autouse=True)
 def _forgetful(monkeypatch):
     """Each test starts in a process that knows no blob, and has a key."""
-    signing.sign(b"")
+    signing.sign(signing.Purpose.JOB_FILE, b"")
     monkeypatch.setattr(blobs, "_known", {})
 
 

@@ -16,7 +16,8 @@ from jobcontainer.jobs.control import StoreControl
 from jobcontainer.jobs.submission import Submitter
 from jobcontainer.process import JobOptions
 from jobcontainer.storage import ownership
-from jobcontainer.storage.folder import JobFolder, StoreFolder
+from jobcontainer.storage.folder import JobFolder
+from jobcontainer.storage.store_folder import StoreFolder
 
 NOBODY = 65534
 

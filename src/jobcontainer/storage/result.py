@@ -12,7 +12,7 @@ from jobcontainer.jobfile.loading import load_result
 from jobcontainer.jobfile.reader import FileReader
 from jobcontainer.jobfile.serializer import Serializer, write_file
 from jobcontainer.storage.data import SharedData
-from jobcontainer.storage.folder import StoreFolder
+from jobcontainer.storage.store_folder import StoreFolder
 
 if TYPE_CHECKING:
     import os
