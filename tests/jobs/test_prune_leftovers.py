@@ -28,12 +28,12 @@ def test_a_prune_that_is_cut_never_makes_an_ended_job_queued_again(pool, monkeyp
     def unlink(path, *args, **kwargs):
         if deleted:
             raise KeyboardInterrupt
-        deleted.append(os.path.basename(path))
+        deleted.append(os.fspath(path))
         return real(path, *args, **kwargs)
 
     real = os.unlink
     monkeypatch.setattr(os, "unlink", unlink)
-    monkeypatch.setattr(Path, "unlink", lambda path, missing_ok=False: unlink(path))
+    monkeypatch.setattr(Path, "unlink", lambda path, **_: unlink(path))
     with pytest.raises(KeyboardInterrupt):
         JobStore(pool.store).prune(keep=0)
     monkeypatch.undo()

@@ -13,7 +13,7 @@ import pytest
 from jobcontainer import JobContainerError, JobPool, JobState, JobStore, Serializer, UntrustedFileError
 from jobcontainer.cli import main
 from jobcontainer.jobs.control import StoreControl
-from jobcontainer.jobs.submission import Submitter
+from jobcontainer.jobs.submission import Submitter, write_records
 from jobcontainer.process import JobOptions
 from jobcontainer.storage import ownership
 from jobcontainer.storage.folder import JobFolder
@@ -51,7 +51,7 @@ def foreign(tmp_path, give_away):
     with JobPool(engine="inline", store=tmp_path / "store") as pool:
         pool.submit(Returns(1))
     gone = {"host": os.uname().nodename, "pid": 2**22 + 1, "started": 0.0}
-    Submitter(StoreFolder(tmp_path / "store"), owner=gone).of_process(Returns(2), JobOptions())
+    write_records([Submitter(StoreFolder(tmp_path / "store"), owner=gone).of_process(Returns(2), JobOptions())])
     give_away(*[tmp_path / "store", *(tmp_path / "store").rglob("*")])
     return tmp_path / "store"
 
@@ -177,7 +177,7 @@ def test_the_store_of_a_colleague_can_be_read_and_is_left_as_it_is(foreign):
 @pytest.mark.parametrize("change", ["cancel", "rerun", "prune"])
 def test_the_store_of_a_colleague_can_not_be_changed(foreign, change, monkeypatch):
     """Though its files may permit it."""
-    monkeypatch.setattr("jobcontainer.storage.record.is_alive", lambda _: True)
+    monkeypatch.setattr("jobcontainer.jobs.watcher.is_alive", lambda _: True)
     monkeypatch.setattr("jobcontainer.jobs.watcher.is_alive", lambda _: True)  # so that there is one to cancel
     before = content(foreign)
     store = JobStore(foreign)
