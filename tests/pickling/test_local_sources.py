@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib
 import importlib.resources
 import importlib.util
@@ -14,7 +15,9 @@ import textwrap
 import threading
 import traceback
 import types
+import warnings
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import cloudpickle
@@ -25,7 +28,7 @@ import jobcontainer
 from jobcontainer import IncompatibleFileError, SerializationError, Serializer
 from jobcontainer.jobfile import signing
 from jobcontainer.jobfile.serializer import write_file
-from jobcontainer.pickling import module_origin
+from jobcontainer.pickling import module_origin, source_importer
 from jobcontainer.pickling.module_origin import is_local, lies_beside, travels
 
 pytestmark = pytest.mark.usefixtures("as_notebook")
@@ -442,6 +445,60 @@ def test_no_bytecode_is_written_or_believed(beside, in_job):
     before = sorted(file.parent.rglob("*.pyc"))
     assert in_job(lambda: helper_m.VALUE) == 2
     assert sorted(file.parent.rglob("*.pyc")) == before
+
+
+WARNS = "NUMBER = 1\ndef same(): return NUMBER is 1"  # as the compiler says
+
+
+@pytest.mark.parametrize("compiled_by", ["this Python", "another"])
+def test_a_job_compiles_only_what_another_python_has_compiled(beside, in_job, monkeypatch, compiled_by):
+    """The code of a module goes with its source, at its top or in a package, with its lines."""
+    beside("helper_warns", WARNS + "\nfrom package_warns import part\n")
+    beside("package_warns/__init__", WARNS)
+    beside("package_warns/part", "\n\ndef fail():\n    raise ValueError")
+    if compiled_by == "another":
+        monkeypatch.setattr(source_importer, "_CODE_OF", b"another")
+
+    def work():
+        with warnings.catch_warnings(record=True) as warned:
+            warnings.simplefilter("always")
+            import helper_warns  # noqa: PLC0415 -- inside the job
+        try:
+            helper_warns.part.fail()
+        except ValueError as error:
+            return [str(one.message)[:4] for one in warned], traceback.extract_tb(error.__traceback__)[-1][1:]
+
+    warned, place = in_job(work)
+    assert warned == ([] if compiled_by == "this Python" else ['"is"'] * 2)
+    assert place[0] == 4
+    assert place[-1] == "raise ValueError"
+
+
+def test_what_the_compiler_warns_of_is_no_matter_of_the_submission(beside, in_job, path):
+    """The import has told it; where warnings are errors too, and from several threads, which keep their filters."""
+    beside("helper_warns_too", WARNS + "\nimport helper_that_is_needed")
+    beside("helper_that_is_needed", "")
+    beside("helper_with_escape", "PATTERN = '\\d'")
+    with warnings.catch_warnings(action="ignore"):
+        import helper_warns_too  # noqa: PLC0415 -- written just now
+        import helper_with_escape  # noqa: PLC0415
+    before = list(warnings.filters)
+    with warnings.catch_warnings(action="error"), ThreadPoolExecutor(4) as threads:
+        files = [path.with_name(f"{number}.job") for number in range(8)]
+        list(threads.map(functools.partial(Serializer.serialize_to_file, Calls(helper_warns_too.same)), files))
+        assert in_job(lambda: (helper_warns_too.same(), helper_with_escape.PATTERN)) == (True, "\\d")
+    assert "helper_that_is_needed" in named_in(files[-1])
+    assert warnings.filters == before
+
+
+def test_code_is_compiled_for_the_interpreter_of_the_job(beside, pool):
+    """One that leaves assertions out leaves those of helper modules out."""
+    beside("helper_asserts", "def check():\n    assert False\n    return __debug__")
+    import helper_asserts  # noqa: PLC0415 -- written just now
+
+    optimized = pool.with_options(env={"PYTHONOPTIMIZE": "1"})
+    assert optimized.submit(helper_asserts.check).result(60) is False
+    assert isinstance(pool.submit(helper_asserts.check).exception(60), AssertionError)
 
 
 def test_encodings_and_empty_files(beside, in_job):

@@ -58,10 +58,10 @@ def load_file(
         _check_python(file, header)
         stream, sources, buffers = checked_content(file, header, identity)
         packages, modules = info.packages_in(file, header), info.local_modules_in(file, header)
-    texts, main = source_code.texts_in(sources), None
+    (texts, compiled), main = source_code.sources_in(sources), None
     source_code.remember(texts, own_process=own_process)
     if own_process:
-        source_importer.install(modules, texts)
+        source_importer.install(modules, texts, compiled)
         main = job_main.prepare(header.fields.get("main", {}))
     try:
         obj = load(stream, buffers, anew=own_process, main=main)
@@ -89,7 +89,7 @@ def import_sources(file_path: str | os.PathLike[str]) -> None:
     with FileReader(file_path) as file:
         _check_signature(file)
         header = file.header()
-        source_importer.install(info.local_modules_in(file, header), source_code.texts_in(file.sources(header)))
+        source_importer.install(info.local_modules_in(file, header), *source_code.sources_in(file.sources(header)))
 
 
 def check_file(file_path: str | os.PathLike[str], *, anew: bool = False) -> FileIdentity:
