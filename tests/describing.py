@@ -13,6 +13,12 @@ import weakref
 
 ATOMS = (int, float, complex, str, bytes, type(None), type(...), type(NotImplemented))
 SKIPPED = {"_abc_impl", "__slotnames__", "__weakref__", "__dict__"}
+OWN = {"__main__", "helper_of_classes"}
+"""The modules whose classes and functions are described, and not named."""
+
+IDENTITIES = re.compile(r"(helper_of_classes[\w.]*):\d{9,}")
+"""In texts that pydantic makes of classes when a module is imported."""
+
 IN_ANY_ORDER = (set, frozenset, weakref.WeakSet)
 
 
@@ -28,7 +34,7 @@ class Description:
 
     def of(self, obj):
         if type(obj) in ATOMS or type(obj) is bool:
-            return repr(obj)
+            return IDENTITIES.sub(r"\1", repr(obj))
         named = by_name(obj)
         if named is not None:
             return named
@@ -80,7 +86,7 @@ class Description:
             "annotations": self.of(function.__annotations__ or None),
             "own": self.of(vars(function)),
             "closure": [self.of(cell) for cell in cells],
-            "hints": hints_of(function) if function.__module__ == "__main__" else None,
+            "hints": hints_of(function) if function.__module__ in OWN else None,
         }
 
     def of_object(self, obj):
@@ -126,7 +132,7 @@ def by_name(obj):
         return f"module {obj.__name__}"
     name = getattr(obj, "__qualname__", None) or getattr(obj, "__name__", None)
     module = sys.modules.get(getattr(obj, "__module__", None) or "")
-    if not isinstance(name, str) or module is None or module.__name__ == "__main__":
+    if not isinstance(name, str) or module is None or module.__name__ in OWN:
         return None
     found = module
     for part in name.split("."):
@@ -136,7 +142,7 @@ def by_name(obj):
 
 def without_addresses(obj):
     try:
-        return re.sub(r"0x[0-9a-f]+", "0x", repr(obj))
+        return IDENTITIES.sub(r"\1", re.sub(r"0x[0-9a-f]+", "0x", repr(obj)))
     except Exception as error:  # noqa: BLE001 -- that is what it is
         return f"{type(error).__name__}: {error}"
 

@@ -13,6 +13,7 @@ import py_compile
 import sys
 import textwrap
 import threading
+import time
 import traceback
 import types
 import warnings
@@ -25,7 +26,7 @@ import numpy as np
 import pytest
 
 import jobcontainer
-from jobcontainer import IncompatibleFileError, SerializationError, Serializer
+from jobcontainer import IncompatibleFileError, JobState, SerializationError, Serializer
 from jobcontainer.jobfile import signing
 from jobcontainer.jobfile.serializer import write_file
 from jobcontainer.pickling import module_origin, source_importer
@@ -431,6 +432,37 @@ def test_a_queued_job_runs_the_source_as_it_was_at_submit(beside, path, run_in_j
     assert run_in_job(path, path=[file.parent]) == ("old",) * 3
     file.unlink()
     assert run_in_job(path, path=[file.parent]) == ("old",) * 3
+
+
+def test_a_job_that_waits_for_a_slot_runs_the_source_as_at_submit(beside, pool, tmp_path):
+    """What is edited, added or deleted while it is queued is of no matter to it, nor to its second attempt."""
+    file = beside("helper_queued", "import part_queued\ndef version(): return 'old', part_queued.VERSION")
+    part = beside("part_queued", "VERSION = 'old'")
+    import helper_queued  # noqa: PLC0415 -- written just now
+
+    gate, tried = tmp_path / "gate", tmp_path / "tried"
+
+    def hold():
+        while not gate.exists():
+            time.sleep(0.01)
+
+    def work():
+        if not tried.exists():
+            tried.touch()
+            file.write_text("def version(): return 'written by the first attempt'")
+            os._exit(1)
+        return helper_queued.version()
+
+    before = pool.submit(hold)
+    jobs = [pool.submit(helper_queued.version), pool.with_options(retries=1).submit(work)]
+    assert {job.state for job in jobs} == {JobState.QUEUED}
+    file.write_text("def version(): return 'new'")
+    part.unlink()
+    later = pool.submit(importlib.reload(helper_queued).version)
+    gate.touch()
+    before.result(60)
+    assert [job.result(60) for job in jobs] == [("old", "old")] * 2
+    assert later.result(60) == "new"
 
 
 def test_no_bytecode_is_written_or_believed(beside, in_job):
