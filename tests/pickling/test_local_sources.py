@@ -899,6 +899,28 @@ def test_packages_that_helpers_import_are_named(beside, path):
     assert set(Serializer.inspect(path).packages) == set()
 
 
+def test_a_module_of_no_distribution_has_no_version_to_compare(path, run_in_job, tmp_path, monkeypatch):
+    """One that was copied into site-packages, or the standard library's own tests: no job warns of it."""
+    folder = tmp_path / "site-packages"
+    folder.mkdir()
+    (folder / "copied_there.py").write_text("def f(): return 1")
+    monkeypatch.syspath_prepend(folder)
+    import copied_there  # noqa: PLC0415 -- written just now
+
+    def work():
+        from test import support  # noqa: PLC0415 -- inside the job
+
+        return copied_there.f(), support.__name__
+
+    try:
+        Serializer.serialize_to_file(Calls(work), path)
+        assert Serializer.inspect(path).other_versions == {}
+        assert Serializer.deserialize_from_file(path).run() == (1, "test.support")
+        assert run_in_job(path, path=[folder]) == (1, "test.support")
+    finally:
+        del sys.modules["copied_there"]
+
+
 def test_what_is_installed_to_be_edited_does_not_travel_either(tmp_path, monkeypatch):
     """Neither what a ``.pth`` file puts on the path, nor what setuptools' finders map; what lies beside it does."""
     project, site = tmp_path / "project", tmp_path / "site-packages"
