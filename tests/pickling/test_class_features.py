@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import importlib
 import sys
 import textwrap
@@ -49,6 +50,7 @@ def helper(tmp_path, monkeypatch):
     def write(source):
         (folder / "helper_of_classes.py").write_text(textwrap.dedent(source))
         importlib.invalidate_caches()
+        gc.collect()  # pydantic uses what it made for a class of the same kind, as long as that lives
         return importlib.import_module("helper_of_classes")
 
     yield write
