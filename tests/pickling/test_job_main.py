@@ -353,6 +353,7 @@ def work():
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", ["multiprocessing", "loky", "threading"])
 def test_joblib_in_a_job_gets_its_workers(in_job, backend):
     """Functions, classes and methods of the notebook, arrays that joblib maps, exceptions of the notebook's own."""
@@ -446,6 +447,7 @@ def work():
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
 def test_workers_of_every_kind_know_what_the_notebook_defined(in_job, method):
     """Subclasses of Process, managers and their proxies, callables, methods, pipes, workers that are replaced."""
