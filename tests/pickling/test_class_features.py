@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from class_cells import CELLS, REFUSED
-from describing import differences
+from describing import differences, without_addresses
 from jobcontainer import SerializationError, Serializer
 
 ASKS = """
@@ -78,7 +78,8 @@ def test_a_class_of_a_helper_module_is_the_same_in_a_job(cell, helper, path, run
     Serializer.serialize_to_file(process, path)
     here, answer_here = process.run()
     there, answer_there = run_in_job(path)
-    assert answer_there == answer_here
+    # A type parameter, as in ``class Box[T]``, has no name in its module by which a result could find it.
+    assert without_addresses(answer_there) == without_addresses(answer_here)
     assert list(differences(here, there)) == []
 
 
