@@ -57,7 +57,7 @@ def other_versions(packages: Mapping[str, Distribution]) -> dict[str, tuple[str,
     """Return the distributions of which this environment has another version: then, and here (None for none)."""
     changed: dict[str, tuple[str, str | None]] = {}
     for top, (name, version) in packages.items():
-        if _version_in_memory(top) != version and (here := _version_of(name)) != version:
+        if version and _version_in_memory(top) != version and (here := _version_of(name)) != version:
             changed[name] = version, here
     return changed
 
