@@ -22,6 +22,7 @@ from jobcontainer.jobfile.serializer import Serializer
 from jobcontainer.storage.ending import error_of
 from jobcontainer.storage.progress_file import read_bars
 from jobcontainer.storage.result import read_result
+from jobcontainer.views.escaping import shown_line
 from jobcontainer.views.render import job_html
 
 if TYPE_CHECKING:
@@ -215,7 +216,7 @@ class Job(Future[R], Generic[R]):
 
     def __repr__(self) -> str:
         """Show the id and the state."""
-        return f"<Job {self.id} {self.state.words}>"
+        return f"<Job {shown_line(self.id)} {self.state.words}>"
 
     def _repr_html_(self) -> str:
         """Show a card of the job as it is now; with the extension loaded, a notebook shows a live one."""
