@@ -64,8 +64,7 @@ def write_preview(path: Path, preview: Preview) -> None:
 def read_preview(path: Path) -> Preview | None:
     """Read a preview; None where there is none, or something else is in its place."""
     try:
-        content = _read(path)
-        found = json.loads(content)
+        found = json.loads(preview_bytes(path))
     except (OSError, ValueError, RecursionError):
         return None
     if not isinstance(found, dict):
@@ -74,8 +73,12 @@ def read_preview(path: Path) -> Preview | None:
     return Preview(**{name: found[name] for name in defaults if type(found.get(name)) is type(defaults[name])})
 
 
-def _read(path: Path) -> bytes:
-    """Read a regular file that is not too large; nothing of any other."""
+def preview_bytes(path: Path) -> bytes:
+    """Read the file of a preview, if it is a regular file that is not too large; nothing of any other.
+
+    Raises:
+        OSError: it can't be read.
+    """
     descriptor = os.open(path, _FLAGS)
     try:
         status = os.fstat(descriptor)

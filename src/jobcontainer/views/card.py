@@ -170,7 +170,7 @@ def bar_lines(bars: tuple[Bar, ...], *, moving: bool) -> tuple[BarLine, ...]:
     return tuple(
         BarLine(
             label=shown_line(bar.label),
-            level=bar.level,
+            level=min(max(bar.level, 0), MOST_BARS),
             fraction=bar.fraction,
             facts=_bar_facts(bar, moving=moving),
         )

@@ -24,6 +24,7 @@ from jobcontainer.jobfile.atomic import temporary_beside, write_whole
 from jobcontainer.storage.ending import write_end
 from jobcontainer.storage.folder import JobFolder
 from jobcontainer.storage.jsonl import append, read_lines
+from jobcontainer.storage.preview import preview_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -87,6 +88,14 @@ def read_result(job_id: str, offset: int) -> bytes:
         return b""
 
 
+def read_preview(job_id: str) -> bytes:
+    """Read the preview of a job's end; empty where there is none."""
+    try:
+        return preview_bytes(folders[job_id].preview_file)
+    except OSError:
+        return b""
+
+
 def remove(job_id: str) -> str:
     """Remove a job's folder, and return its path; empty if there is none."""
     folder = folders.pop(job_id, None)
@@ -147,6 +156,8 @@ class Transfer:
         return True
 
     async def _copy_result(self) -> None:
+        if preview := await self._call(read_preview, self._folder.id):
+            write_whole(self._folder.preview_file, preview)
         temporary, offset = temporary_beside(self._folder.result_file), 0
         try:
             while piece := await self._call(read_result, self._folder.id, offset):

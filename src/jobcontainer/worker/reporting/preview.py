@@ -50,24 +50,25 @@ _METHODS: Final = {
 _PLAIN: Final = (bool, int, float, complex, str, bytes)  # no code of a user makes their text
 
 
-class _TookTooLong(BaseException):
-    """Raised in the midst of a method that takes too long, or whose job is cancelled meanwhile."""
+class _GivenUp(BaseException):
+    """Raised in the midst of a method that takes too long; its text says why."""
 
 
 def within_time(call: Callable[[], object], seconds: float = SECONDS) -> None:
     """Call something, interrupt it once it takes too long, and end the process where that has no effect.
 
-    In the main thread only. A cancel of the job (SIGINT) interrupts it too. It may be interrupted once: from then on,
-    and once the call has returned, nothing is raised.
+    In the main thread only. A cancel of the job, or its timeout (SIGINT), interrupts it too. It is interrupted once:
+    from then on, and when the call has returned, nothing is raised. What interrupts it leaves this function too.
     """
     over = False
     before: dict[signal.Signals, Any] = {}
 
-    def interrupt(_number: int, _frame: FrameType | None) -> None:
+    def interrupt(number: int, _frame: FrameType | None) -> None:
         nonlocal over
         if not over:
             over = True
-            raise _TookTooLong
+            in_time = number == signal.SIGINT
+            raise _GivenUp("was cut off, as the job was to end" if in_time else f"took longer than {seconds:g} s")
 
     try:
         try:
@@ -78,8 +79,6 @@ def within_time(call: Callable[[], object], seconds: float = SECONDS) -> None:
             call()
         finally:
             over = True
-    except _TookTooLong:
-        pass
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         faulthandler.cancel_dump_traceback_later()
@@ -104,14 +103,17 @@ def preview_result(path: Path, value: object, size: int, limit: Limit) -> None:
         else:
             write_preview(path, Preview(size=size, problem="To make its text ended the job's process."))
             forms = _Forms(value)
-            limit(forms.make)
+            with contextlib.suppress(_GivenUp):  # it says so
+                limit(forms.make)
             write_preview(path, forms.preview(size))
 
 
 def preview_error(path: Path, text: str) -> None:
     """Write the preview of what ``run()`` raised: its traceback."""
+    if len(text) > LONGEST_TEXT:
+        text = f"… ({len(text):,} characters) {text[-LONGEST_TEXT:]}"
     with contextlib.suppress(OSError):
-        write_preview(path, Preview(traceback=text[-LONGEST_TEXT:]))
+        write_preview(path, Preview(traceback=text))
 
 
 class _Forms:
@@ -137,14 +139,15 @@ class _Forms:
             self._add("text/plain", "__repr__", lambda: bounded_repr(self._value, LONGEST_TEXT))
             if type(self._value).__module__.startswith("matplotlib."):
                 self._draw()
-            bundle = self._call("_repr_mimebundle_")
+            bundle, metadata = self._call("_repr_mimebundle_")
+            self._metadata |= metadata
             for mime, form in bundle.items() if isinstance(bundle, dict) else ():
                 if mime != "text/plain" and isinstance(mime, str):
                     self._keep(mime, "_repr_mimebundle_", form)
             for mime, name in _METHODS.items():
                 if mime not in self._data:
                     self._add(mime, name)
-        except _TookTooLong:
+        except _GivenUp:
             raise
         except BaseException as error:  # noqa: BLE001 -- whatever a hostile class leaves behind
             self._problems.append(f"Its forms can't be made: {_raised(error)}.")
@@ -156,24 +159,24 @@ class _Forms:
         self._data |= {mime: form for mime, form in data.items() if mime != "text/plain"}
 
     def _add(self, mime: str, name: str, method: Callable[[], Any] | None = None) -> None:
-        form = self._call(name, method)
+        form, metadata = self._call(name, method)
         if form is not None:
             self._keep(mime, name, form)
+            self._metadata |= {mime: metadata} if metadata else {}
 
-    def _call(self, name: str, method: Callable[[], Any] | None = None) -> Any:
-        """Call a method, and return what it returned but for metadata, which is kept; None where it raises."""
+    def _call(self, name: str, method: Callable[[], Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """Call a method, and return what it returned, None where it raises, and its metadata."""
         try:
             made = self._own(name) if method is None else method()
-        except _TookTooLong:
-            self._problems.append(f"Its {name}() took longer than {SECONDS:g} s, or the job was cancelled meanwhile.")
-            raise
-        except BaseException as error:  # noqa: BLE001 -- user code
+        except BaseException as error:
             self._problems.append(f"Its {name}() {_raised(error)}.")
-            return None
-        if type(made) is tuple and len(made) == 2:  # noqa: PLR2004 -- with metadata, as IPython takes it
-            made, metadata = made
-            self._metadata |= (_json(metadata) if isinstance(metadata, dict) else None) or {}
-        return made
+            if isinstance(error, _GivenUp):
+                raise
+            return None, {}
+        if type(made) is not tuple or len(made) != 2:  # noqa: PLR2004 -- with metadata, as IPython takes it
+            return made, {}
+        metadata = _json(made[1])
+        return made[0], metadata if isinstance(metadata, dict) else {}
 
     def _own(self, name: str) -> Any:
         """Call a method that the class of the value has; what an instance answers to every name is none."""
@@ -203,7 +206,7 @@ def described(error: BaseException, limit: Limit) -> tuple[str, str]:
         made.append(str.__str__(str(error)))
         made.append("".join(traceback.format_exception(error)))
 
-    problem = f"took longer than {SECONDS:g} s"
+    problem = ""
     try:
         limit(describe)
     except BaseException as failure:  # noqa: BLE001 -- user code
@@ -224,8 +227,8 @@ def name_of(value: object) -> str:
 
 
 def _raised(error: BaseException) -> str:
-    if isinstance(error, _TookTooLong):
-        return f"took longer than {SECONDS:g} s"
+    if type(error) is _GivenUp:
+        return str(error)
     with contextlib.suppress(BaseException):
         return f"raised {name_of(error)}: {str.__str__(str(error))[:200]}".removesuffix(": ")
     return f"raised {name_of(error)}"
