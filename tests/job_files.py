@@ -107,6 +107,21 @@ def cell(monkeypatch):
 
 
 @pytest.fixture
+def as_notebook(request, monkeypatch):
+    """Let the module of a test be ``__main__``, as if its code stood in cells."""
+    module = request.module
+    name = module.__name__
+    for attribute in ("__spec__", "__package__", "__file__"):  # which a job that is played here may change
+        monkeypatch.setattr(module, attribute, getattr(module, attribute))
+    monkeypatch.setattr(module, "__name__", "__main__")
+    monkeypatch.setitem(sys.modules, "__main__", module)
+    monkeypatch.delitem(sys.modules, name)
+    for value in list(vars(module).values()):
+        if isinstance(value, type | types.FunctionType) and value.__module__ == name:
+            monkeypatch.setattr(value, "__module__", "__main__")
+
+
+@pytest.fixture
 def checks(monkeypatch):
     """Count how often buffers are checked."""
     done = []

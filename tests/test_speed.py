@@ -17,6 +17,8 @@ from jobcontainer.worker.keeper_protocol import Order, RunJob
 
 _counters: list[Counter[str]] = []
 
+pytestmark = pytest.mark.usefixtures("as_notebook")
+
 
 def _count(event, arguments):
     of_descriptor = event == "open" and isinstance(arguments[0], int)  # which asks nothing of the system

@@ -7,7 +7,7 @@
     ├── JobFileError
     │   ├── CorruptFileError      truncated or altered
     │   ├── UntrustedFileError    not signed by a key of this user
-    │   └── IncompatibleFileError written by another Python minor version or a newer format
+    │   └── IncompatibleFileError of another Python minor version, a newer format, or a module that is not here
     └── JobError                  .job, .log_tail
         ├── JobFailedError        run() raised what can't be carried over
         ├── JobCrashedError       the process died
@@ -82,7 +82,7 @@ class UntrustedFileError(JobFileError):
 
 
 class IncompatibleFileError(JobFileError):
-    """The file was written by another Python minor version or a newer format."""
+    """The file was written by another Python minor version or a newer format, or needs a module that is not here."""
 
 
 class JobError(JobContainerError):

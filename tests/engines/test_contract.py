@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import importlib
 import logging
 import multiprocessing
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -42,6 +44,8 @@ ENGINES = {
 }
 REMOTE, CLUSTERS, TAKE_TIME = "dask remote", {"dask", "dask remote"}, {"no fork", "reuse"}
 SAME_PROCESS = "it runs jobs in the caller's process"
+
+pytestmark = pytest.mark.usefixtures("as_notebook")
 
 
 def pytest_generate_tests(metafunc):
@@ -454,6 +458,40 @@ def test_modules_beside_the_notebook_can_be_imported(run, tmp_path, monkeypatch)
         sys.modules.pop("beside_the_notebook", None)
 
 
+def test_helper_modules_are_imported_from_the_source_in_the_file(start, store, tmp_path, monkeypatch):
+    """Where their folder is gone when the job runs, and in a process that has run another version of them before."""
+    folder = tmp_path / "notebook"
+    monkeypatch.syspath_prepend(str(folder))
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+
+    def work():
+        import helper_of_contract
+        from package_of_contract.part import Part
+
+        return helper_of_contract.version(), Part()
+
+    try:
+        for version in ("one", "two"):
+            (folder / "package_of_contract").mkdir(parents=True)
+            (folder / "package_of_contract" / "__init__.py").touch()
+            (folder / "package_of_contract" / "part.py").write_text("class Part: pass\n")
+            (folder / "helper_of_contract.py").write_text(f"def version(): return {version!r}\n")
+            importlib.invalidate_caches()
+            helper = importlib.import_module("helper_of_contract")
+            importlib.reload(helper)
+            part = importlib.import_module("package_of_contract.part")
+            job = store.new_job("job")
+            Serializer.serialize_to_file(Runs(work), job.process_file)
+            shutil.rmtree(folder)
+            outcome = start(None, folder=job)[1].result(60)
+            assert outcome.state is JobState.SUCCEEDED, (outcome, job.tail(30))
+            found, made = read_result(job.result_file)[0]
+            assert (found, type(made)) == (version, part.Part)
+    finally:
+        for name in ("helper_of_contract", "package_of_contract", "package_of_contract.part"):
+            sys.modules.pop(name, None)
+
+
 @pytest.mark.quick
 @pytest.mark.parametrize("entry", [Path("/nowhere"), b"/nowhere", None], ids=["Path", "bytes", "None"])
 def test_entries_of_the_path_that_are_no_texts_cost_nothing(run, engine, monkeypatch, entry):
@@ -527,9 +565,11 @@ random = types.SimpleNamespace(seed=1, set_seed=lambda seed: setattr(random, "se
 @pytest.mark.not_promised(inline="the generators are the caller's", dask="test_local has it", dask_remote="as well")
 def test_no_two_jobs_draw_the_same_numbers_of_libraries_that_are_warm(engine, store, tmp_path, monkeypatch):
     """The generators of torch and tensorflow, imported before the job came, are seeded freshly in each job."""
-    (tmp_path / "torch.py").write_text(TORCH)
-    (tmp_path / "tensorflow.py").write_text(TENSORFLOW)
-    monkeypatch.syspath_prepend(str(tmp_path))
+    installed = tmp_path / "site-packages"
+    installed.mkdir()
+    (installed / "torch.py").write_text(TORCH)
+    (installed / "tensorflow.py").write_text(TENSORFLOW)
+    monkeypatch.syspath_prepend(str(installed))
     own = LokyEngine(1, preload=["torch", "tensorflow"], forks=engine._worker_slots._forks)
 
     def draw():

@@ -11,6 +11,8 @@ from jobcontainer.jobfile.loading import load_in_job
 
 FACTOR = {"by": 2}
 
+pytestmark = pytest.mark.usefixtures("as_notebook")
+
 
 class Times:
     unit = "m"

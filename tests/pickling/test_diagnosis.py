@@ -39,6 +39,8 @@ from jobcontainer import SerializationError, Serializer, diagnose
 from jobcontainer.pickling import diagnosis
 from jobcontainer.process import Call
 
+pytestmark = pytest.mark.usefixtures("as_notebook")
+
 
 class Holder:
     """A process that holds something."""
@@ -210,11 +212,11 @@ TABLE = [
     ("context variable", _of(lambda: contextvars.ContextVar("name")), "_contextvars.ContextVar", "inside run()"),
     ("context", _of(contextvars.copy_context), "_contextvars.Context", "inside run()"),
     ("pointer", _of(lambda: ctypes.pointer(ctypes.c_int(1))), None, "memory of this process"),
-    ("__reduce__ that raises", _of(Raises), f"{__name__}.Raises", "raised ValueError: not today"),
-    ("__getstate__ that raises", _of(RaisesInState), f"{__name__}.RaisesInState", "raised KeyError: 'state'"),
-    ("__reduce__ of nonsense", _of(ReturnsNonsense), f"{__name__}.ReturnsNonsense", "__reduce__() returned 5"),
-    ("__reduce__ of a wrong tuple", _of(ReturnsWrongTuple), f"{__name__}.ReturnsWrongTuple", "__reduce__() returned"),
-    ("name of another object", _of(NamesAnother), f"{__name__}.NamesAnother", "Holder"),
+    ("__reduce__ that raises", _of(Raises), "Raises", "raised ValueError: not today"),
+    ("__getstate__ that raises", _of(RaisesInState), "RaisesInState", "raised KeyError: 'state'"),
+    ("__reduce__ of nonsense", _of(ReturnsNonsense), "ReturnsNonsense", "__reduce__() returned 5"),
+    ("__reduce__ of a wrong tuple", _of(ReturnsWrongTuple), "ReturnsWrongTuple", "__reduce__() returned"),
+    ("name of another object", _of(NamesAnother), "NamesAnother", "Holder"),
 ]
 
 

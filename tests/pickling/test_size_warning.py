@@ -51,12 +51,12 @@ def test_only_processes_are_warned_of(path, kind):
 
 def test_what_is_made_of_many_small_things_is_named_as_one():
     """A list of a million numbers is not weighed one by one."""
-    parts = largest_parts({"many": list(range(200_000)), "few": ["x" * 100_000]}, "process", {})
+    parts = largest_parts({"many": list(range(200_000)), "few": ["x" * 100_000]}, "process")
     assert [words for words, _ in parts][:2] == ["process['many']", "process['few'][0]"]
 
 
 def test_what_is_shared_is_counted_once():
     """An array that two parts hold is counted for one of them."""
     array = np.zeros(10**6)
-    parts = largest_parts({"a": [array], "b": [array]}, "process", {})
+    parts = largest_parts({"a": [array], "b": [array]}, "process")
     assert len([weight for _, weight in parts if weight > 10**6]) == 1

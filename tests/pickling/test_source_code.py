@@ -216,7 +216,7 @@ def test_loading_in_a_notebook_leaves_what_is_known_alone(path, cell, tmp_path):
     del linecache.cache[gone.__code__.co_filename]
     on_disk = tmp_path / "on_disk.py"
     on_disk.write_text("# on disk\n")
-    source_code.remember(b'{"%s": "# from a file"}' % str(on_disk).encode(), own_process=False)
+    source_code.remember({str(on_disk): "# from a file"}, own_process=False)
     _, found, _ = Serializer.deserialize_from_file(path)
     assert linecache.getlines(name) == ["# my own\n"]
     assert linecache.getlines(str(on_disk)) == ["# on disk\n"]

@@ -144,6 +144,7 @@ def test_a_class_that_came_with_a_result_is_made_once(path, run_in_job):
     assert (first.answer(), second.answer()) == (43, 43)
 
 
+@pytest.mark.usefixtures("as_notebook")
 def test_in_a_job_classes_are_made_anew(path):
     """Also in a process that has run an older version: each job sees the class as it was at its own submit."""
     Serializer.serialize_to_file(Counter(), path)

@@ -20,6 +20,8 @@ from sklearn.exceptions import ConvergenceWarning
 from jobcontainer import JobPool
 from jobcontainer.worker import process_settings
 
+pytestmark = pytest.mark.usefixtures("as_notebook")
+
 
 @pytest.fixture
 def settled():

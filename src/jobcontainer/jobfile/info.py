@@ -8,13 +8,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from jobcontainer.jobfile import signing
-from jobcontainer.pickling import cloudpickle_internals, package_versions
+from jobcontainer.pickling import cloudpickle_internals, job_main, package_versions
 from jobcontainer.pickling.module_origin import MAIN
 from jobcontainer.pickling.package_versions import Distribution
 from jobcontainer.pickling.source_code import definition_in, definition_of
+from jobcontainer.pickling.source_importer import LocalModule
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Collection, Mapping, Sequence
 
     from jobcontainer.jobfile.format import Header
     from jobcontainer.jobfile.reader import FileReader
@@ -41,6 +42,7 @@ class FileInfo:
         by_value: whether there is code in it, which only the same minor version of Python can load.
         modules: names of the installed modules that it imports.
         packages: the distribution of each of their packages.
+        local_modules: names of the modules beside the notebook that it imports.
         size: of the file in bytes.
         buffers: the sizes of its out-of-band buffers in bytes.
         signed: whether it is signed by this user's key.
@@ -56,13 +58,16 @@ class FileInfo:
     by_value: bool = False
     modules: tuple[str, ...] = ()
     packages: Mapping[str, Distribution] = field(default_factory=dict)
+    local_modules: tuple[str, ...] = ()
     size: int = 0
     buffers: tuple[int, ...] = ()
     signed: bool = False
     other_versions: Mapping[str, tuple[str, str | None]] = field(default_factory=dict)
 
 
-def header_fields(obj: object, kind: str, *, by_value: bool, modules: Collection[str]) -> dict[str, Any]:
+def header_fields(
+    obj: object, kind: str, *, by_value: bool, modules: Collection[str], local_modules: Sequence[LocalModule]
+) -> dict[str, Any]:
     """Return what goes into the header of an object's file, as plain data."""
     definition = definition_of(obj)
     installed = package_versions.installed_modules(modules) if modules else []
@@ -76,7 +81,24 @@ def header_fields(obj: object, kind: str, *, by_value: bool, modules: Collection
         "by_value": by_value,
         "modules": installed,
         "packages": package_versions.distributions_of(installed) if installed else {},
+        "local_modules": local_modules,
+        **({"main": job_main.describe()} if kind == "process" else {}),
     }
+
+
+def local_modules_in(file: FileReader, header: Header) -> list[LocalModule]:
+    """Return the modules beside the notebook that a header names.
+
+    Raises:
+        CorruptFileError: they are not written as they should be.
+    """
+    try:
+        return [
+            LocalModule(_text(name), _text(module_file), None if path is None else list(map(_text, path)))
+            for name, module_file, path in header.fields.get("local_modules", ())
+        ]
+    except (TypeError, ValueError) as error:
+        raise file.corrupt("its header can't be read") from error
 
 
 def packages_in(file: FileReader, header: Header) -> dict[str, Distribution]:
@@ -102,18 +124,21 @@ def read_info(file: FileReader) -> FileInfo:
     header = file.header()
     fields = header.fields
     signed = signing.is_signed(file.signed, file.signature)
-    packages = packages_in(file, header)
+    packages, local_modules = packages_in(file, header), local_modules_in(file, header)
     try:
         return FileInfo(
             kind=_text(fields["kind"]),
             class_name=".".join(filter(None, (_text(fields["module"]), _text(fields["class"])))),
-            source=definition_in(file.sources(header), _text(fields["class"])) if signed else "",
+            source=definition_in(file.sources(header), _text(fields["class"]), _file_of(fields, local_modules))
+            if signed
+            else "",
             created=_moment(fields["created"]),
             python=_text(fields["python"]),
             cloudpickle=_text(fields["cloudpickle"]),
             by_value=bool(fields["by_value"]),
             modules=tuple(map(_text, fields["modules"])),
             packages=packages,
+            local_modules=tuple(module.name for module in local_modules),
             size=file.status.st_size,
             buffers=tuple(size for size, _ in header.buffers),
             signed=signed,
@@ -121,6 +146,10 @@ def read_info(file: FileReader) -> FileInfo:
         )
     except (KeyError, TypeError, ValueError) as error:
         raise file.corrupt("its header can't be read") from error
+
+
+def _file_of(fields: Mapping[str, Any], local_modules: Sequence[LocalModule]) -> str:
+    return next((module.file for module in local_modules if module.name == fields["module"]), "")
 
 
 def _text(value: object) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal
 
-from jobcontainer.errors import UntrustedFileError
+from jobcontainer.errors import SerializationError, UntrustedFileError
 from jobcontainer.jobfile import info, signing
 from jobcontainer.jobfile.atomic import replacing
 from jobcontainer.jobfile.format import PRELUDE
@@ -17,8 +17,10 @@ from jobcontainer.jobfile.loading import check_file, checked_content, load_file,
 from jobcontainer.jobfile.plain_pickle import sign_plain, signed_content
 from jobcontainer.jobfile.reader import FileReader
 from jobcontainer.jobfile.writer import FileWriter
+from jobcontainer.pickling import source_importer
 from jobcontainer.pickling.diagnosis import explained
-from jobcontainer.pickling.pickler import Pickler, unfit_parts
+from jobcontainer.pickling.local_sources import Sources, local_modules, with_imports
+from jobcontainer.pickling.pickler import Pickler
 from jobcontainer.pickling.size_warning import warn_if_large
 from jobcontainer.pickling.source_code import carried_sources
 
@@ -115,16 +117,17 @@ def write_file(obj: object, file_path: str | os.PathLike[str], *, kind: Kind) ->
     Returns:
         The identity of the file, for those who trust this process that it is whole.
     """
-    unfit: dict[str, dict[str, str]] = {}
-    pickler, done = _write(obj, file_path, kind, unfit)
-    if isinstance(done, Exception) and pickler.travelling:
-        unfit = unfit_parts(pickler.travelling)
-        if unfit:
-            pickler, done = _write(obj, file_path, kind, unfit)
+    importing = source_importer.module_being_imported()
+    if importing and kind == "process":
+        raise SerializationError(
+            f"The module {importing} submits a job when it is imported, and so would each of its jobs, which import it."
+            f' Put that part of {importing} under `if __name__ == "__main__":`.'
+        )
+    done = _write(obj, file_path, kind)
     if isinstance(done, Exception):
         raise explained(obj, done, is_result=kind == "result") from done
     if kind == "process":
-        warn_if_large(obj, done.size, unfit)
+        warn_if_large(obj, done.size)
     return done
 
 
@@ -157,12 +160,10 @@ def trust_file(file_path: str | os.PathLike[str]) -> None:
             sign_plain(file)
 
 
-def _write(
-    obj: object, file_path: str | os.PathLike[str], kind: Kind, left_out: Mapping[str, Mapping[str, str]]
-) -> tuple[Pickler, FileIdentity | Exception]:
+def _write(obj: object, file_path: str | os.PathLike[str], kind: Kind) -> FileIdentity | Exception:
     """Write a file, and return its identity, or why the object can't be pickled."""
     writer = FileWriter(file_path)
-    pickler = Pickler(writer, left_out)
+    pickler = Pickler(writer)
     try:
         try:
             pickler.dump(obj)
@@ -170,9 +171,16 @@ def _write(
             if error is writer.failure or isinstance(error, MemoryError):
                 raise
             writer.discard()
-            return pickler, error
-        fields = info.header_fields(obj, kind, by_value=pickler.by_value, modules=pickler.modules)
-        sources = carried_sources(pickler.files, pickler.classes)
+            return error
+        beside = _sources(pickler, kind)
+        sources = carried_sources(pickler.files, pickler.classes, beside.texts)
+        fields = info.header_fields(
+            obj,
+            kind,
+            by_value=pickler.by_value,
+            modules=pickler.modules | beside.imports,
+            local_modules=beside.modules,
+        )
         identity, signature = writer.finish(fields, sources, pickler.buffers, signing.sign)
     except BaseException:
         writer.discard()
@@ -181,4 +189,13 @@ def _write(
         pickler.clear_memo()
         pickler.buffers.clear()
     remember_whole(identity, signature)
-    return pickler, identity
+    return identity
+
+
+def _sources(pickler: Pickler, kind: Kind) -> Sources:
+    """Return the modules beside the notebook that a stream needs, and the sources that go with it.
+
+    A result is opened where its classes are; so it names its modules and has no sources of them.
+    """
+    modules = local_modules(pickler.modules | pickler.unimported)
+    return with_imports(modules) if kind in {"process", "object"} else Sources(modules, {}, set())

@@ -14,9 +14,8 @@ import types
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from jobcontainer.pickling import class_registries, cpython_internals
-from jobcontainer.pickling.module_origin import MAIN
 from jobcontainer.pickling.reducers import set_state
-from jobcontainer.pickling.unpickler import loading, main_namespace, module_namespace
+from jobcontainer.pickling.unpickler import add_globals, loading
 
 if TYPE_CHECKING:
     import abc
@@ -205,12 +204,6 @@ def restore_registrations(cls: type, registrations: list[class_registries.Regist
 
 
 @_for_built
-def define_names(_cls: type, part: tuple[str, dict[str, Any]]) -> None:
-    """Define globals of a module; streams call this.
-
-    Args:
-        part: the module's name and the globals, by name.
-    """
-    module_name, names = part
-    namespace = main_namespace() if module_name in MAIN else module_namespace(module_name, {})
-    namespace.update(names)
+def define_names(_cls: type, names: dict[str, Any]) -> None:
+    """Define globals of the notebook; streams call this."""
+    add_globals(loading.main, names)

@@ -30,7 +30,8 @@ from jobcontainer.pickling.class_builder import (
 )
 from jobcontainer.pickling.class_registries import registrations_of
 from jobcontainer.pickling.definitions import Definition, code_and_data
-from jobcontainer.pickling.module_origin import MAIN, travels
+from jobcontainer.pickling.module_origin import MAIN
+from jobcontainer.pickling.namespaces import global_of
 
 if TYPE_CHECKING:
     from jobcontainer.pickling.definitions import Fill
@@ -102,7 +103,7 @@ def _with_environment(cls: type, code: list[Fill], data: list[Fill]) -> tuple[li
         data.append((restore_registrations, registrations))
     for fills, names in zip((code, data), code_and_data(_names(cls)), strict=True):
         if names:
-            fills.append((define_names, (cls.__module__, names)))
+            fills.append((define_names, names))
     return code, data
 
 
@@ -192,10 +193,8 @@ def _new_arguments(member: enum.Enum) -> tuple[Any, ...]:
 def _names(cls: type) -> Attributes:
     """Return the globals that belong to a class: what its annotations name, and the class itself if it is one."""
     module = sys.modules.get(cls.__module__)
-    if module is None or not travels(cls.__module__):
+    if module is None or cls.__module__ not in MAIN:
         return {}
     found = vars(module)
-    names = {name: found[name] for name in named_in_annotations(vars(cls).get("__annotations__")) if name in found}
-    if cls.__module__ in MAIN and found.get(cls.__name__) is cls:
-        names[cls.__name__] = cls
-    return names
+    annotated = named_in_annotations(vars(cls).get("__annotations__"))
+    return {name: found[name] for name in annotated if name in found} | global_of(cls)

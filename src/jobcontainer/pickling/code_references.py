@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 _IMPORT_NAME: Final = opcode.opmap["IMPORT_NAME"]
+_IMPORTERS: Final = frozenset({"import_module", "__import__", "iter_modules", "walk_packages"})
 _IN_CLASS_BODIES: Final = frozenset({"LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS"})
 
 
@@ -81,20 +82,46 @@ def _nested_in(code: types.CodeType) -> Iterator[types.CodeType]:
 
 
 def imported_by(function: types.FunctionType) -> Iterator[str]:
-    """Yield the modules that a function imports when it is called, by full name, packages first.
+    """Yield what a function imports when it is called, as :func:`imported_in` does."""
+    return imported_in(function.__code__, function.__globals__.get("__package__"))
 
-    Modules that this process has not imported are left out.
+
+def imported_in(code: types.CodeType, package: str | None) -> Iterator[str]:
+    """Yield what code and those nested in it import, by full name, packages first.
+
+    Args:
+        code: of a function or a module.
+        package: that relative imports start from.
+
+    Yields:
+        Names of modules, and of what may be one: what is imported from a module, and the texts in code that calls
+        ``importlib.import_module`` or the like.
     """
-    package = function.__globals__.get("__package__")
-    for name, level, wanted in _imports_in(function.__code__):
+    for name, level, wanted in _imports_in(code):
         try:
             full = importlib.util.resolve_name("." * level + name, package) if level else name
         except ImportError:
             continue
         parts = full.split(".")
-        candidates = [".".join(parts[: count + 1]) for count in range(len(parts))]
-        candidates += [f"{full}.{item}" for item in wanted]
-        yield from (candidate for candidate in candidates if candidate in sys.modules)
+        yield from (".".join(parts[: count + 1]) for count in range(len(parts)))
+        yield from (f"{full}.{item}" for item in wanted if item != "*")
+    for text in _texts_for_imports(code):
+        yield f"{package}{text}" if text.startswith(".") and package else text
+
+
+def imports_by_text(code: types.CodeType) -> bool:
+    """Return whether code, or code nested in it, may import modules whose names it makes up."""
+    return any(not _IMPORTERS.isdisjoint(part.co_names) for part in (code, *_nested_in(code)))
+
+
+@functools.lru_cache(maxsize=1024)
+def _texts_for_imports(code: types.CodeType) -> tuple[str, ...]:
+    """Find the texts in code that may be names of modules, if it may import by such names."""
+    if not imports_by_text(code):
+        return ()
+    constants = (constant for part in (code, *_nested_in(code)) for constant in part.co_consts)
+    texts = dict.fromkeys(constant for constant in constants if isinstance(constant, str))
+    return tuple(text for text in texts if all(part.isidentifier() for part in text.lstrip(".").split(".")))
 
 
 @functools.lru_cache(maxsize=1024)

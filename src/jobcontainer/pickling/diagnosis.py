@@ -18,11 +18,9 @@ from jobcontainer.pickling.definitions import Scope, without_needed
 from jobcontainer.pickling.hints import guess_for, hint_for, type_name
 from jobcontainer.pickling.notebook_syntax import NotebookSyntaxError
 from jobcontainer.pickling.object_graph import find_paths
-from jobcontainer.pickling.pickler import NullFile, Pickler, unfit_parts
+from jobcontainer.pickling.pickler import NullFile, Pickler
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from jobcontainer.pickling.definitions import Definition
     from jobcontainer.pickling.object_graph import Part
 
@@ -76,9 +74,7 @@ def _error_of(obj: object) -> Exception | None:
 
 
 def _search(obj: object, name: str) -> list[Culprit]:
-    probe, failures = _probed(obj, {})
-    if failures and probe.travelling:
-        probe, failures = _probed(obj, unfit_parts(probe.travelling))
+    probe, failures = _probed(obj)
     if not failures:
         return []
     paths = find_paths(obj, name, [part for part, _ in failures], probe.reduce_value)
@@ -111,7 +107,6 @@ class Probe(Pickler):
     """A pickler that goes on where an object can't be pickled, and writes nothing.
 
     Args:
-        left_out: as for :class:`~jobcontainer.pickling.pickler.Pickler`.
         skipped: the ids of objects that are not asked.
 
     Attributes:
@@ -119,8 +114,8 @@ class Probe(Pickler):
         last: the object that was asked last.
     """
 
-    def __init__(self, left_out: Mapping[str, Mapping[str, str]], skipped: frozenset[int] = frozenset()) -> None:
-        super().__init__(NullFile(), left_out)
+    def __init__(self, skipped: frozenset[int] = frozenset()) -> None:
+        super().__init__(NullFile())
         self.failures: list[tuple[object, Exception]] = []
         self.last: object = None
         self._skipped = skipped
@@ -163,11 +158,11 @@ class Probe(Pickler):
         return value if value is NotImplemented or isinstance(value, str) else _with_lists(value)
 
 
-def _probed(obj: object, left_out: Mapping[str, Mapping[str, str]]) -> tuple[Probe, list[tuple[object, Exception]]]:
+def _probed(obj: object) -> tuple[Probe, list[tuple[object, Exception]]]:
     """Probe an object until all of it could be asked; what pickle itself refuses is found one by one."""
     found: list[tuple[object, Exception]] = []
     for _ in range(_MOST_ROUNDS):
-        probe = Probe(left_out, frozenset(id(part) for part, _ in found))
+        probe = Probe(frozenset(id(part) for part, _ in found))
         try:
             probe.dump(obj)
         except Exception as error:  # noqa: BLE001 -- user code

@@ -1,7 +1,7 @@
 """Where a module comes from: the standard library, an installed distribution, or beside the notebook.
 
-What is installed is the same in the job and is named in the file; what lies beside the notebook may change or may not
-exist there, and so travels in the file, as it is in memory.
+What is installed is the same in the job and is named in the file. What lies beside the notebook is named there as well,
+and its source travels, as it may be another one by the time of the job, or may not exist where that runs.
 
 "Installed" is what stands under ``site-packages``, and what an editable install adds to the path: folders named in
 ``.pth`` files there, and the packages that the finders of editable installs know.
@@ -25,7 +25,9 @@ _OWN_NAME: Final = __name__.partition(".")[0]
 
 
 def travels(module_name: str | None) -> bool:
-    """Return whether the code of a module goes into the file instead of its name.
+    """Return whether the code of a module goes into the stream instead of its name.
+
+    That is so for ``__main__``, and for a module that was made by hand, which can't be imported anywhere.
 
     Args:
         module_name: a module's full name, as ``__module__`` has it.
@@ -36,13 +38,25 @@ def travels(module_name: str | None) -> bool:
     """
     if module_name in MAIN:
         return True
-    if not isinstance(module_name, str):
+    if not isinstance(module_name, str) or module_name.partition(".")[0] in sys.stdlib_module_names:
         return False
-    top = module_name.partition(".")[0]
-    if top in sys.stdlib_module_names:
+    return module_name in sys.modules and _origin(module_name) is None
+
+
+def is_local(module_name: str) -> bool:
+    """Return whether a module lies beside the notebook.
+
+    Args:
+        module_name: the full name of a module that this process has imported.
+
+    Example:
+        >>> is_local("__main__"), is_local("json.decoder"), is_local("cloudpickle")
+        (False, False, False)
+    """
+    if module_name in MAIN:
         return False
-    module = sys.modules.get(top)
-    return module is not None and _is_local(top, origin_of(module))
+    origin = _origin(module_name)
+    return origin is not None and lies_beside(*origin)
 
 
 def origin_of(module: ModuleType) -> str | None:
@@ -57,22 +71,45 @@ def origin_of(module: ModuleType) -> str | None:
     spec = getattr(module, "__spec__", None)
     if spec is None:
         return None
-    return next(iter(spec.submodule_search_locations or ()), spec.origin or "")
+    return next(iter(folders_of(module) or ()), spec.origin or "")
+
+
+def folders_of(module: ModuleType) -> list[str] | None:
+    """Return the ``__path__`` of a package; None for a module that is none."""
+    try:
+        path = getattr(module, "__path__", None)
+        return None if path is None else list(path)
+    except KeyError:  # a package without __init__.py looks its own package up in sys.modules, where it may be missing
+        return []
 
 
 @functools.lru_cache(maxsize=4096)
-def _is_local(top: str, origin: str | None) -> bool:
-    if top == _OWN_NAME or top in sys.builtin_module_names:
-        return False
-    if origin is None:
-        return True
+def lies_beside(module_name: str, origin: str) -> bool:
+    """Return whether a file is that of a module beside the notebook, and neither installed nor compiled.
+
+    Args:
+        module_name: the module's full name.
+        origin: its file, or its folder if it is a package without ``__init__.py``.
+    """
+    top = module_name.partition(".")[0]
     path = Path(origin).absolute()
-    if path.suffix not in {".py", ".pyc"} and not path.is_dir():
+    if top == _OWN_NAME or (path.suffix != ".py" and not path.is_dir()):
         return False  # compiled code can only go by name
     if {"site-packages", "dist-packages"} & set(path.parts) or any(map(path.is_relative_to, _library_folders())):
         return False
-    root = path.parent.parent if path.stem == "__init__" else path.parent
+    depth = module_name.count(".") + (path.stem == "__init__")
+    root = path.parents[min(depth, len(path.parents) - 1)]
     return root not in _editable_roots() and not any(map(path.is_relative_to, _editable_packages(top)))
+
+
+def _origin(module_name: str) -> tuple[str, str] | None:
+    """Find the origin of a module, or else of its topmost package, and which of both it is."""
+    for name in (module_name, module_name.partition(".")[0]):
+        module = sys.modules.get(name)
+        origin = None if module is None else origin_of(module)
+        if origin is not None:
+            return name, origin
+    return None
 
 
 @functools.cache

@@ -129,7 +129,7 @@ def _parts_of_class(cls: type, words: str, definition: Definition) -> Iterator[P
         yield base.__qualname__, base
     for fill, part in definition.code + definition.data:
         if fill is define_names:
-            yield from ((f"{cls.__qualname__} -> annotation {name}", value) for name, value in part[1].items())
+            yield from ((f"{cls.__qualname__} -> annotation {name}", value) for name, value in part.items())
         elif fill is set_enum_members:
             for key, state in zip(definition.arguments[-1], part, strict=True):
                 yield from _parts_of_state(state, f"{cls.__qualname__}.{key}")

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from jobcontainer.errors import warn
-from jobcontainer.pickling.module_origin import MAIN, origin_of, travels
+from jobcontainer.pickling.module_origin import MAIN, is_local, origin_of, travels
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -37,7 +37,11 @@ def installed_modules(modules: Iterable[str]) -> list[str]:
     return sorted(
         name
         for name in modules
-        if name and name.partition(".")[0] not in _NEVER_NAMED and name not in MAIN and not travels(name)
+        if name
+        and name.partition(".")[0] not in _NEVER_NAMED
+        and name not in MAIN
+        and not travels(name)
+        and not is_local(name)
     )
 
 

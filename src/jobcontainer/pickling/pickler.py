@@ -1,9 +1,8 @@
-"""Objects to pickle streams: code from the notebook, and from modules beside it, by value.
+"""Objects to pickle streams: the notebook's code by value, that of modules by name.
 
 What differs from cloudpickle, on whose pickler this one is built:
 
-- Modules that lie beside the notebook travel by value as ``__main__`` does. It is decided for each pickler, never
-  through ``cloudpickle.register_pickle_by_value``, which other threads would see.
+- What the notebook defines arrives in the ``__main__`` of the job, under its name.
 - Classes are described attribute by attribute, and no hook runs when they are loaded
   (:mod:`jobcontainer.pickling.class_reducer`). Loading never changes a class of the process.
 - All classes and functions that belong together are made before any of them is filled
@@ -19,6 +18,7 @@ from __future__ import annotations
 import enum
 import functools
 import itertools
+import pickle
 import sys
 import types
 from typing import TYPE_CHECKING, Any, ClassVar, Final
@@ -29,27 +29,19 @@ from jobcontainer.pickling.class_builder import method_function
 from jobcontainer.pickling.class_reducer import class_by_value, member_by_value
 from jobcontainer.pickling.code_references import imported_by, mentions, named_in_classes, submodules_named
 from jobcontainer.pickling.definitions import Definition, Definitions, Scope, Step, call_after, code_and_data
-from jobcontainer.pickling.local_modules import (
-    NEW_WITH_MODULE,
-    ImportedNamespace,
-    Namespace,
-    Unavailable,
-    module_attributes,
-    module_state,
-    namespace_of,
-)
 from jobcontainer.pickling.module_origin import MAIN, travels
+from jobcontainer.pickling.namespaces import BOUND_TO_MODULES, global_of, globals_bound_to_modules, namespace_of
 from jobcontainer.pickling.notebook_syntax import refuse_notebook_syntax
-from jobcontainer.pickling.reducers import DEFINITIONS, DESCRIPTORS, REDUCERS, descriptor_by_value
+from jobcontainer.pickling.reducers import DEFINITIONS, DESCRIPTORS, NAMED, REDUCERS, descriptor_by_value
 from jobcontainer.pickling.standard_streams import is_stream_type, reduce_stream, standard_streams
-from jobcontainer.pickling.unpickler import set_function, set_module, travelled_module
+from jobcontainer.pickling.unpickler import module_global, set_function
 
 if TYPE_CHECKING:
-    import pickle
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator
 
     from jobcontainer.pickling.cloudpickle_internals import FunctionParts
     from jobcontainer.pickling.definitions import Fill
+    from jobcontainer.pickling.namespaces import Namespace
     from jobcontainer.pickling.unpickler import FunctionPart
 
 _OUT_OF_BAND_FROM: Final = 64 * 2**10
@@ -66,41 +58,38 @@ def _without_pickler(reduce: Callable[[Any], Any]) -> Callable[[Pickler, Any], A
     return lambda _, obj: reduce(obj)
 
 
+def _named(reduce: Callable[[Any], Any]) -> Callable[[Pickler, Any], Any]:
+    def named(pickler: Pickler, obj: Any) -> Any:
+        pickler.note_module(obj)
+        return reduce(obj)
+
+    return named
+
+
 class Pickler(cloudpickle_internals.BasePickler):
     """Pickles one object and records what the stream needs.
 
     Args:
         file: anything with ``write()``.
-        left_out: for each travelling module, by name, what of it can't travel, and its type.
-        empty_modules: write travelling modules without their content.
 
     Attributes:
         buffers: what goes beside the stream, as flat bytes.
         by_value: whether there is code in the stream.
         modules: names of the modules that the stream, or code in it, imports.
+        unimported: names that code in it imports, and this process has not: modules, or what a module has.
         files: names of the files that code in the stream is from, in order.
         classes: whose definition is in the stream.
-        travelling: the modules that are in the stream as a whole, by name.
     """
 
-    def __init__(
-        self,
-        file: Any,
-        left_out: Mapping[str, Mapping[str, str]] | None = None,
-        *,
-        empty_modules: bool = False,
-    ) -> None:
+    def __init__(self, file: Any) -> None:
         """Make a pickler that writes into a file."""
         self.buffers: list[memoryview] = []
         super().__init__(file, protocol=5, buffer_callback=functools.partial(_stays_in_stream, self.buffers))
         self.by_value = False
         self.modules: set[str] = set()
+        self.unimported: set[str] = set()
         self.files: dict[str, None] = {}
         self.classes: list[type] = []
-        self.travelling: dict[str, types.ModuleType] = {}
-        self._left_out = left_out or {}
-        self._empty_modules = empty_modules
-        self._new_with_module: dict[int, object] = {}
         self._cells: dict[int, _Cell] = {}
         self._streams = standard_streams()
         self._definitions = Definitions(self._subclasses)
@@ -118,6 +107,12 @@ class Pickler(cloudpickle_internals.BasePickler):
     def define(self, obj: object, definition: Definition) -> tuple[Any, ...]:
         """Reduce a definition to what makes it; what fills it follows when all are made that belong to it."""
         return self._definitions.reduced(obj, definition)
+
+    def note_module(self, obj: Any) -> None:
+        """Note the module by which pickle may find an object: its own, and not only that of its class."""
+        name = getattr(obj, "__module__", None)
+        if isinstance(name, str):
+            self.modules.add(name)
 
     def _instance(self, obj: Any) -> Any:
         """Leave an object to pickle, but for one whose class is not filled yet."""
@@ -166,27 +161,22 @@ class Pickler(cloudpickle_internals.BasePickler):
         fills: list[list[Fill]] = [[(set_function, part)] if any(part) else [] for part in (code, data)]
         return self.define(function, Definition(make, arguments, *fills))
 
-    def _add_references(self, function: types.FunctionType, parts: FunctionParts, home: object) -> None:
+    def _add_references(self, function: types.FunctionType, parts: FunctionParts, home: Namespace | None) -> None:
         """Add what a function refers to, and cloudpickle does not see."""
         names = parts.globals
-        if isinstance(home, ImportedNamespace):
+        if home is not None and home.is_imported:
             names.clear()
             self.modules.add(home.name)
         else:
             names.update(named_in_classes(function))
             annotated = named_in_annotations(function.__annotations__)
             names.update((name, function.__globals__[name]) for name in annotated if name in function.__globals__)
-            if function.__globals__.get(function.__name__) is function:
-                names[function.__name__] = function  # code in the job may look for it
+            if "." not in function.__qualname__:  # a method goes with its class
+                names.update(global_of(function))
             self._subclasses_are_asked_for |= mentions(function, "__subclasses__")
         parts.submodules.extend(submodules_named(function, names.values()))
-        if isinstance(home, Namespace):
-            self._let_be_new(names)
         for name in imported_by(function):
-            if travels(name) and name not in MAIN:
-                parts.submodules.append(sys.modules[name])
-            else:
-                self.modules.add(name)
+            (self.modules if name in sys.modules else self.unimported).add(name)
 
     def _class(self, cls: type) -> Any:
         reduced = cloudpickle_internals.class_by_name(cls)
@@ -202,16 +192,25 @@ class Pickler(cloudpickle_internals.BasePickler):
 
     def _described(self, obj: Any) -> Any:
         """Reduce a descriptor or a cached function."""
+        self.note_module(obj)
         reduced = DEFINITIONS.get(type(obj), descriptor_by_value)(obj)
         return self.define(obj, reduced) if isinstance(reduced, Definition) else reduced
 
     def _builtin(self, function: types.BuiltinFunctionType) -> Any:
-        self.modules.add(function.__module__)
+        self.note_module(function)
         return NotImplemented
 
-    def _lock(self, lock: Any) -> Any:
-        """Let what keeps the threads of a module apart be new in it; others are refused by pickle."""
-        return (NEW_WITH_MODULE[type(lock)], ()) if id(lock) in self._new_with_module else NotImplemented
+    def _bound(self, obj: Any) -> Any:
+        """Reduce a sentinel, a lock or the like, if a module has it, to its name there; pickle decides for others."""
+        place = self._bound_globals.get(id(obj))
+        if place is None:
+            return self._instance(obj)
+        self.modules.add(place[0])
+        return module_global, place
+
+    @functools.cached_property
+    def _bound_globals(self) -> dict[int, tuple[str, str]]:
+        return globals_bound_to_modules()
 
     def _subclasses(self) -> list[type]:
         """Return subclasses of what is in the stream that are not, if code in it asks for ``__subclasses__()``.
@@ -226,24 +225,10 @@ class Pickler(cloudpickle_internals.BasePickler):
 
     def _module(self, module: types.ModuleType) -> Any:
         name = module.__name__
-        if name in sys.modules and (name in MAIN or (not travels(name) and cloudpickle_internals.goes_by_name(module))):
-            self.modules.add(name)
-            return cloudpickle_internals.IMPORT_MODULE, (name,)
-        self.by_value = True
-        self.travelling[name] = module
-        make = travelled_module, (name, module_attributes(module))
-        if self._empty_modules:
-            return make
-        left_out = self._left_out.get(name, {})
-        state = module_state(module, left_out)
-        if left_out:
-            state["__getattr__"] = Unavailable(name, dict(left_out), state.get("__getattr__"))
-        self._let_be_new(state)
-        code, data = code_and_data(state)
-        return self.define(module, Definition(*make, [(set_module, code)], [(set_module, data)] if data else []))
-
-    def _let_be_new(self, state: Mapping[str, object]) -> None:
-        self._new_with_module.update((id(value), value) for value in state.values() if type(value) in NEW_WITH_MODULE)
+        if name not in sys.modules or (travels(name) and name not in MAIN):
+            raise pickle.PicklingError(f"the module {name} can't be imported in a job")
+        self.modules.add(name)
+        return cloudpickle_internals.IMPORT_MODULE, (name,)
 
     def _reducer_for(self, kind: type) -> Callable[[Pickler, Any], Any]:
         """Return what reduces the objects of a type."""
@@ -256,8 +241,9 @@ class Pickler(cloudpickle_internals.BasePickler):
 
     _of_types: ClassVar[dict[type, Callable[[Pickler, Any], Any]]] = {
         **{kind: _without_pickler(reduce) for kind, reduce in REDUCERS.items()},
+        **{kind: _named(REDUCERS[kind]) for kind in NAMED},
         **dict.fromkeys(DEFINITIONS, _described),
-        **dict.fromkeys(NEW_WITH_MODULE, _lock),
+        **dict.fromkeys(BOUND_TO_MODULES, _bound),
         types.FunctionType: _function,
         types.BuiltinFunctionType: _builtin,
         Step: lambda _, step: (definitions.fill, (step.take(),)),
@@ -319,31 +305,6 @@ def _stays_in_stream(buffers: list[memoryview], buffer: pickle.PickleBuffer) -> 
         return True
     buffers.append(view)
     return False
-
-
-def unfit_parts(modules: Mapping[str, types.ModuleType]) -> dict[str, dict[str, str]]:
-    """Find the parts of travelling modules that can't go into a stream.
-
-    Args:
-        modules: the modules by name.
-
-    Returns:
-        For each module, by name, its parts that can't, and their types.
-    """
-    unfit: dict[str, dict[str, str]] = {}
-    for module_name, module in modules.items():
-        for name, value in module_state(module, ()).items():
-            if type(value) not in NEW_WITH_MODULE and not _fits(value):
-                unfit.setdefault(module_name, {})[name] = type(value).__qualname__
-    return unfit
-
-
-def _fits(value: object) -> bool:
-    try:
-        Pickler(NullFile(), empty_modules=True).dump(value)
-    except Exception:  # noqa: BLE001 -- an object's own pickling may raise anything
-        return False
-    return True
 
 
 class NullFile:

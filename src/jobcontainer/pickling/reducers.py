@@ -231,6 +231,9 @@ def _generic_alias(alias: Any) -> Any:
     return object.__new__, (type(alias),), vars(alias), None, None, set_state
 
 
+NAMED: Final = (typing.NewType, typing.TypeVar, typing.ParamSpec, typing.TypeVarTuple)
+"""The types of objects that an import may find by their own ``__module__`` and ``__name__``."""
+
 REDUCERS: Final[dict[type, Callable[[Any], Any]]] = {
     functools.cached_property: _cached_property,
     typing.NewType: _new_type,

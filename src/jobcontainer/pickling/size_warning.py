@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import weakref
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from jobcontainer.errors import warn
 from jobcontainer.pickling.diagnosis import Probe
@@ -12,9 +12,6 @@ from jobcontainer.pickling.object_graph import parts_of
 from jobcontainer.pickling.pickler import NullFile, Pickler
 from jobcontainer.pickling.source_code import definition_of
 from jobcontainer.process import memory_text
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 _LARGE: Final = 10_000_000
 _NAMED: Final = 3
@@ -27,26 +24,26 @@ _CONTAINERS: Final = frozenset({dict, list, tuple, set, frozenset})
 _warned: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
-def warn_if_large(obj: object, size: int, left_out: Mapping[str, Mapping[str, str]]) -> None:
+def warn_if_large(obj: object, size: int) -> None:
     """Warn, once for each class, of a process whose file has over 10 MB, and name its largest parts."""
     definition = definition_of(obj)
     if size <= _LARGE or definition in _warned:
         return
     _warned.add(definition)
-    parts = ", ".join(f"{words} {memory_text(part)}" for words, part in largest_parts(obj, "process", left_out))
+    parts = ", ".join(f"{words} {memory_text(part)}" for words, part in largest_parts(obj, "process"))
     warn(
         f"The file of {definition.__qualname__} has {memory_text(size)}: {parts}. Each job writes and reads all of it; "
         "what run() can load or make itself need not travel."
     )
 
 
-def largest_parts(obj: object, name: str, left_out: Mapping[str, Mapping[str, str]]) -> list[tuple[str, int]]:
+def largest_parts(obj: object, name: str) -> list[tuple[str, int]]:
     """Find the three largest parts of an object: words and bytes, the largest first.
 
     An object that is large only because of a few of its parts is replaced by them, so that ``process.data['train']`` is
-    named and not ``process``. The last argument is as for :class:`~jobcontainer.pickling.pickler.Pickler`.
+    named and not ``process``.
     """
-    total = _size_of(obj, left_out)
+    total = _size_of(obj)
     open_parts = [(total, name, obj)]
     largest: list[tuple[str, int]] = []
     seen = {id(obj)}
@@ -56,8 +53,7 @@ def largest_parts(obj: object, name: str, left_out: Mapping[str, Mapping[str, st
         open_parts.sort(key=lambda part: part[0])
         size, words, whole = open_parts.pop()
         parts = [
-            (_size_of(part, left_out), part_words, part)
-            for part_words, part in _named_parts(whole, words, left_out, is_root=whole is obj)
+            (_size_of(part), part_words, part) for part_words, part in _named_parts(whole, words, is_root=whole is obj)
         ]
         parts = [part for part in parts if part[0] >= total * _LEAST_SHARE]
         if sum(part[0] for part in parts) < size / 2:
@@ -68,11 +64,9 @@ def largest_parts(obj: object, name: str, left_out: Mapping[str, Mapping[str, st
     return largest
 
 
-def _named_parts(
-    whole: object, words: str, left_out: Mapping[str, Mapping[str, str]], *, is_root: bool
-) -> list[tuple[str, object]]:
+def _named_parts(whole: object, words: str, *, is_root: bool) -> list[tuple[str, object]]:
     """Return the parts of an object that have a name in the code, each once; none of an object with very many."""
-    probe = Probe(left_out)
+    probe = Probe()
     if type(whole) not in _CONTAINERS:
         probe.reducer_override(whole)
     parts = list(itertools.islice(parts_of(whole, words, probe.reduce_value(whole), is_root=is_root), _MOST_PARTS + 1))
@@ -82,12 +76,12 @@ def _named_parts(
     return list(named.values())
 
 
-def _size_of(obj: object, left_out: Mapping[str, Mapping[str, str]]) -> int:
+def _size_of(obj: object) -> int:
     """Return how many bytes an object takes in a file; large buffers are neither copied nor read for that."""
     file = NullFile()
-    pickler = Pickler(file, left_out)
+    pickler = Pickler(file)
     try:
         pickler.dump(obj)
-    except Exception:  # noqa: BLE001 -- what travels only within its module, as a lock, counts as nothing
+    except Exception:  # noqa: BLE001 -- what can not be pickled counts as nothing
         return 0
     return file.size + sum(map(len, pickler.buffers))

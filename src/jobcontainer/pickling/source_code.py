@@ -23,7 +23,7 @@ from jobcontainer.pickling import cpython_internals
 from jobcontainer.process import Call
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
 _DEFINED: Final = (
     type,
@@ -68,23 +68,40 @@ def definition_of(obj: object) -> type | Callable[..., Any]:
     return obj if isinstance(obj, _DEFINED) else type(obj)
 
 
-def definition_in(sources: bytes | bytearray, qualified_name: str) -> str:
-    """Return the definition of a class or function from what :func:`carried_sources` returned; empty for none."""
-    for text in json.loads(sources).values() if sources else ():
+def definition_in(sources: bytes | bytearray, qualified_name: str, file: str = "") -> str:
+    """Return the definition of a class or function from what :func:`carried_sources` returned; empty for none.
+
+    Args:
+        sources: the sources.
+        qualified_name: its ``__qualname__``.
+        file: where it is, if that is known.
+    """
+    texts = texts_in(sources)
+    for text in [texts[file]] if file in texts else texts.values():
         for name, first, last in reversed(_definitions(text)):
             if name == qualified_name:
                 return "".join(text.splitlines(keepends=True)[first - 1 : last])
     return ""
 
 
-def carried_sources(files: Iterable[str], classes: Iterable[type]) -> bytes:
+def texts_in(sources: bytes | bytearray) -> dict[str, str]:
+    """Return the sources of a file, by the names of the files that they are from.
+
+    Args:
+        sources: what :func:`carried_sources` returned.
+    """
+    return dict(json.loads(sources)) if sources else {}
+
+
+def carried_sources(files: Iterable[str], classes: Iterable[type], modules: Mapping[str, str]) -> bytes:
     """Return the part of a job file that holds the sources of the code in it.
 
     Args:
         files: the files that functions in the stream are from.
         classes: the classes in the stream; those without any function of their own are searched for.
+        modules: the sources of modules that go with it, by file.
     """
-    texts = {}
+    texts: dict[str, str] = {}
     for name in files:
         linecache.checkcache(name)
         texts[name] = "".join(linecache.getlines(name))
@@ -93,7 +110,7 @@ def carried_sources(files: Iterable[str], classes: Iterable[type]) -> bytes:
             place = _place_of(cls)
             if place is not None:
                 texts[place.file] = "".join(linecache.getlines(place.file))
-    known = {name: text for name, text in texts.items() if text}
+    known = {name: text for name, text in {**texts, **modules}.items() if text}
     return json.dumps(known, separators=(",", ":")).encode() if known else b""
 
 
@@ -103,19 +120,19 @@ def _is_generated(code: types.CodeType, cls: type) -> bool:
     return name.startswith("<") and _definition(name, cls.__qualname__, code.co_firstlineno) is None
 
 
-def remember(sources: bytes | bytearray, *, own_process: bool) -> None:
+def remember(texts: Mapping[str, str], *, own_process: bool) -> None:
     """Register sources for tracebacks and for :mod:`inspect`.
 
     Args:
-        sources: what :func:`carried_sources` returned.
+        texts: the sources, by the names of their files.
         own_process: whether this process is a job's. There they replace files on disk, which may have been edited
             since; elsewhere only what is not known yet is added.
     """
-    for name, text in json.loads(sources).items() if sources else ():
+    for name, text in texts.items():
         if own_process or not (cpython_internals.has_source(name) or Path(name).exists()):
             cpython_internals.add_source(name, text)
             _carried.add(name)
-    if sources and own_process:
+    if texts and own_process:
         let_inspect_find_classes()
 
 

@@ -14,12 +14,12 @@ from __future__ import annotations
 import importlib
 import io
 import pickle
-import sys
 import threading
 import types
 from typing import TYPE_CHECKING, Any, Final
 
 from jobcontainer.pickling import cloudpickle_internals
+from jobcontainer.pickling.module_origin import MAIN
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -34,8 +34,7 @@ class Loading(threading.local):
         members: of the enums among them, by the id() of the enum and the keys of the members.
         variables: the type variables, by their tracker id.
         aliases: the values of type aliases, by the id() of the alias.
-        modules: by name.
-        main: the globals of functions of a notebook, where this process is not the job's own.
+        main: the globals of the notebook's functions.
     """
 
     def __init__(self) -> None:
@@ -45,8 +44,7 @@ class Loading(threading.local):
         self.members: dict[int, dict[Any, Any]] = {}
         self.variables: dict[str, Any] = {}
         self.aliases: dict[int, list[Any]] = {}
-        self.modules: dict[str, types.ModuleType] = {}
-        self.main: dict[str, Any] = {"__name__": "__main__"}
+        self.main: dict[str, Any] = {}
 
     def live_class(self, tracker_id: str) -> type | None:
         """Return the class of this process that a stream means; None if the load is to make one."""
@@ -59,19 +57,26 @@ FunctionPart = tuple[dict[str, Any], dict[int, Any], dict[str, Any], dict[str, A
 """Globals, contents of cells by their position, members such as ``__defaults__``, attributes, modules to import."""
 
 
-def load(stream: bytes | bytearray, buffers: Sequence[memoryview] = (), *, anew: bool = False) -> Any:
+def load(
+    stream: bytes | bytearray,
+    buffers: Sequence[memoryview] = (),
+    *,
+    anew: bool = False,
+    main: dict[str, Any] | None = None,
+) -> Any:
     """Load an object; classes of this process are left as they are.
 
     Args:
         stream: what :class:`jobcontainer.pickling.pickler.Pickler` wrote.
         buffers: what it kept beside the stream.
-        anew: make classes as they are in the stream, even if this process has them, and put modules of the stream where
-            ``import`` finds them. That is for a job, whose process is its own; earlier classes stay unchanged.
+        anew: make classes as they are in the stream, even if this process has them. That is for a job, whose process is
+            its own; earlier classes stay unchanged.
+        main: becomes the globals of the notebook's functions; None for some of their own, which no module has.
 
     Raises:
         Exception: whatever the code in the stream raises.
     """
-    return _load(lambda: pickle.loads(stream, buffers=buffers), anew=anew)  # noqa: S301 -- the caller has checked it
+    return _load(lambda: pickle.loads(stream, buffers=buffers), anew=anew, main=main)  # noqa: S301 -- the caller has checked it
 
 
 def load_foreign(stream: bytes | bytearray) -> Any:
@@ -80,14 +85,15 @@ def load_foreign(stream: bytes | bytearray) -> Any:
     Raises:
         Exception: whatever the code in the stream raises.
     """
-    return _load(lambda: _ForeignUnpickler(io.BytesIO(stream)).load(), anew=False)
+    return _load(lambda: _ForeignUnpickler(io.BytesIO(stream)).load(), anew=False, main=None)
 
 
-def _load(unpickle: Callable[[], Any], *, anew: bool) -> Any:
+def _load(unpickle: Callable[[], Any], *, anew: bool, main: dict[str, Any] | None) -> Any:
     outer = vars(loading).copy()
     try:
         while True:
-            vars(loading).update(vars(Loading()), anew=anew)
+            own = {"__name__": "__main__"} if main is None else main
+            vars(loading).update(vars(Loading()), anew=anew, main=own)
             obj = unpickle()
             if not loading.built or cloudpickle_internals.track(loading.built.values(), anew=anew):
                 return obj
@@ -123,7 +129,7 @@ def set_class(cls: type, state: Any) -> None:
 def set_function(function: types.FunctionType, part: FunctionPart) -> None:
     """Put a part into a function, and into the cells of its closure, which it may share; streams call this."""
     names, contents, members, attributes, _ = part
-    function.__globals__.update(names)
+    add_globals(function.__globals__, names)
     cells = function.__closure__ or ()
     for position, content in contents.items():
         cells[position].cell_contents = content
@@ -132,35 +138,20 @@ def set_function(function: types.FunctionType, part: FunctionPart) -> None:
     vars(function).update(attributes)
 
 
-def main_namespace() -> dict[str, Any]:
-    """Find the globals that functions of a notebook share; streams call this."""
-    return vars(sys.modules["__main__"]) if loading.anew else loading.main
+def add_globals(namespace: dict[str, Any], names: dict[str, Any]) -> None:
+    """Define what is not defined yet: an earlier load may have defined it, and code may have changed it since."""
+    for name, value in names.items():
+        namespace.setdefault(name, value)
 
 
-def imported_namespace(name: str) -> dict[str, Any]:
-    """Find the globals of functions that installed code has made; streams call this."""
-    return vars(importlib.import_module(name))
+def module_namespace(name: str) -> dict[str, Any]:
+    """Find the globals that functions of a module share; streams call this."""
+    return loading.main if name in MAIN else vars(importlib.import_module(name))
 
 
-def travelled_module(name: str, attributes: dict[str, Any]) -> types.ModuleType:
-    """Find the module of that name that this load has made, or make it; streams call this."""
-    module = loading.modules.get(name)
-    if module is None:
-        module = loading.modules[name] = types.ModuleType(name)
-        vars(module).update(attributes)
-    return module
-
-
-def module_namespace(name: str, attributes: dict[str, Any]) -> dict[str, Any]:
-    """Find the globals that functions of a travelled module share; streams call this."""
-    return vars(travelled_module(name, attributes))
-
-
-def set_module(module: types.ModuleType, state: dict[str, Any]) -> None:
-    """Fill a module that this load has made; streams call this."""
-    vars(module).update(state)
-    if loading.anew:
-        sys.modules[module.__name__] = module
+def module_global(module_name: str, name: str) -> Any:
+    """Find a global of a module; streams call this."""
+    return getattr(importlib.import_module(module_name), name)
 
 
 _OURS: Final[dict[tuple[str, str], Callable[..., Any]]] = {

@@ -26,9 +26,9 @@ EXITED_WITHOUT_ERROR = (
 class ExitFacts:
     """What is known of a job that has ended.
 
-    What its process reported is empty where it could not. ``state`` is always there; ``error_type`` and
-    ``error_message`` for an exception; ``exit_code`` and ``exit_argument`` for ``sys.exit``; ``stopped`` where it was
-    interrupted; ``result_identity`` for a result.
+    What its process reported is empty where it could not. ``state`` is always there; ``error_type``, ``error_message``
+    and perhaps ``hint`` for an exception; ``exit_code`` and ``exit_argument`` for ``sys.exit``; ``stopped`` where it
+    was interrupted; ``result_identity`` for a result.
     """
 
     reported: dict[str, Any] = field(default_factory=dict)
@@ -98,7 +98,8 @@ def _why_failed(facts: ExitFacts) -> str:
     if "exit_argument" in facts.reported:
         return EXITED_WITHOUT_ERROR
     if name:
-        return f"run() raised {name}. The traceback is in its log: {facts.log}"
+        hint = facts.reported.get("hint")
+        return f"run() raised {name}. {hint + ' ' if hint else ''}The traceback is in its log: {facts.log}"
     if facts.reported:
         return f"It was interrupted by a SIGINT that did not come from its pool. Its log shows where: {facts.log}"
     return f"run() raised what is in its result file. The traceback is in its log: {facts.log}"

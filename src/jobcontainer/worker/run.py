@@ -13,7 +13,6 @@ from __future__ import annotations
 import builtins
 import contextlib
 import contextvars
-import functools
 import json
 import os
 import sys
@@ -24,9 +23,10 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from jobcontainer.events import JobState
 from jobcontainer.jobfile.loading import load_in_job
+from jobcontainer.pickling.job_main import missing_name
 from jobcontainer.storage.folder import JobFolder
 from jobcontainer.storage.result import write_raised, write_returned
-from jobcontainer.worker import environment, isolation, limits, process_tree, reused_process
+from jobcontainer.worker import environment, isolation, limits, nested_multiprocessing, process_tree, reused_process
 from jobcontainer.worker.cpython_internals import run_exit_functions
 from jobcontainer.worker.outcome import EXITED_WITHOUT_ERROR
 from jobcontainer.worker.reporting import display, log, preview, progress
@@ -87,8 +87,11 @@ def run_order(order: Order, channel: Connection) -> None:
         with contextlib.suppress(OSError):  # user code closed it; the keeper finds the result file
             channel.send_bytes(json.dumps(facts | end).encode())
 
+    def load(path: Path) -> Any:
+        nested_multiprocessing.send_sources_of(str(path))
+        return load_in_job(path, order.identity)
+
     try:
-        load = functools.partial(load_in_job, identity=order.identity)
         run_process(folder, prepare, report, load, limit=preview.within_time)
     except JobStopped as error:  # it came while an earlier end was being written
         report(_ended_by(error, folder, preview.within_time))
@@ -187,6 +190,7 @@ def _ended_by(error: BaseException, folder: JobFolder, limit: preview.Limit) -> 
     if isinstance(error, SystemExit):
         return _exited(error, limit)
     error.__traceback__ = _without_our_frames(error.__traceback__)
+    hint = _hint_for(error, limit)
     message, text = preview.described(error, limit)
     with contextlib.suppress(Exception):  # a closed stream
         sys.stderr.write(text)
@@ -199,7 +203,26 @@ def _ended_by(error: BaseException, folder: JobFolder, limit: preview.Limit) -> 
         raise
     except BaseException as failure:  # noqa: BLE001 -- a full disk, or methods of its class
         log.note(f"the exception itself can't be kept: {preview.name_of(failure)}.")
-    return {"state": JobState.FAILED, "error_type": preview.name_of(error), "error_message": _cut(message)}
+    return {
+        "state": JobState.FAILED,
+        "error_type": preview.name_of(error),
+        "error_message": _cut(message),
+        **({} if hint is None else {"hint": hint}),
+    }
+
+
+def _hint_for(error: BaseException, limit: preview.Limit) -> str | None:
+    """Return what to do about a name that is missing here, and add it to the traceback; None for any other error."""
+    found: list[str] = []
+
+    def search() -> None:
+        if (hint := missing_name(error)) is not None:
+            found.append(hint)
+            error.add_note(hint)
+
+    with contextlib.suppress(BaseException):  # methods of its class
+        limit(search)
+    return found[0] if found else None
 
 
 def _exited(error: SystemExit, limit: preview.Limit) -> dict[str, Any]:

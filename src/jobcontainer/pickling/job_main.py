@@ -1,0 +1,98 @@
+"""``__main__`` of a job: what of the notebook's it is given, and which of its names the job lacks.
+
+Classes and functions of the notebook arrive there when the process is loaded, under their names, so that plain pickle,
+``import __main__`` and ``globals()`` find them. What no code mentions does not travel, and code that looks it up by a
+text, as ``df.query("a > @t")`` does, fails in the job. The notebook's names are known here, for the error to say why.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from importlib.machinery import ModuleSpec
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+_MOST_NAMES: Final = 10_000
+_MOST_CAUSES: Final = 20
+_MISSING: Final = re.compile(
+    r"""(?:name|variable)\ '(\w+)'\ is\ not\ defined            # NameError, and that of pandas
+    |Can't\ get\ attribute\ '(\w+)[\w.]*'\ on\ <module\ '__main__'  # pickle
+    |module\ '__main__'\ has\ no\ attribute\ '(\w+)'
+    |Table\ with\ name\ (\w+)\ does\ not\ exist                 # DuckDB
+    |relation\ '(\w+)'\ was\ not\ found                         # Polars
+    """,
+    re.VERBOSE,
+)
+
+_names: frozenset[str] = frozenset()
+
+
+def describe() -> dict[str, Any]:
+    """Return what a job shall know of the notebook's ``__main__``, as plain data: of its variables only the names."""
+    found = vars(sys.modules["__main__"])
+    names = sorted(name for name in list(found) if isinstance(name, str) and not name.startswith("_"))
+    attributes = {name: found.get(name) for name in ("__file__", "__package__")}
+    return {
+        "names": names[:_MOST_NAMES],
+        **{name.strip("_"): value for name, value in attributes.items() if value and isinstance(value, str)},
+    }
+
+
+def prepare(description: Mapping[str, Any]) -> dict[str, Any]:
+    """Make this process's ``__main__`` one for a job, and return its globals.
+
+    Args:
+        description: what :func:`describe` returned in the notebook.
+    """
+    global _names  # noqa: PLW0603 -- of the process
+    _names = frozenset(map(str, description.get("names", ())))
+    main = sys.modules["__main__"]
+    package = str(description.get("package", ""))
+    # A process that multiprocessing starts would run the file, unless this is the main module of a package or of none.
+    main.__spec__ = ModuleSpec(f"{package}.__main__" if package else "__main__", None)
+    main.__package__ = package or None
+    if "file" in description:
+        main.__file__ = str(description["file"])
+    return vars(main)
+
+
+def missing_name(error: BaseException) -> str | None:
+    """Return the sentence for an error that was raised because a name of the notebook is not in the job; else None."""
+    for cause in _with_causes(error):
+        for name in _names_missed(cause):
+            if name in _names:
+                return (
+                    f"The notebook has {name}, but the job does not: only what the code of the process mentions goes "
+                    f"with it, not a name in a text. Mention {name} in run(), or pass it in."
+                )
+    return None
+
+
+def _with_causes(error: BaseException | None) -> Iterator[BaseException]:
+    for _ in range(_MOST_CAUSES):
+        if error is None:
+            return
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _names_missed(error: BaseException) -> Iterator[str]:
+    if isinstance(error, KeyError) and error.args and isinstance(error.args[0], str) and _uses_globals(error):
+        yield error.args[0]
+    try:
+        text = str(error)
+    except Exception:  # noqa: BLE001 -- user code
+        return
+    for found in _MISSING.finditer(text):
+        yield next(name for name in found.groups() if name)
+
+
+def _uses_globals(error: BaseException) -> bool:
+    """Return whether an error was raised in code that calls ``globals()``, or ``vars(__main__)``."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return trace is not None and not {"globals", "__main__"}.isdisjoint(trace.tb_frame.f_code.co_names)

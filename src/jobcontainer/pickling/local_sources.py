@@ -1,0 +1,169 @@
+"""The modules beside the notebook that a stream needs, and their sources, read from disk when it is written.
+
+Needed is what the stream names, and what those modules import: at their top or in their functions, imported here
+already or not, as far as it lies beside the notebook. A module that is imported by a name which code makes up is found
+if it belongs to the same package and is imported here, or if the name stands in the code as a text.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import sys
+from importlib.machinery import PathFinder
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from jobcontainer.errors import SerializationError
+from jobcontainer.pickling import source_importer
+from jobcontainer.pickling.code_references import imported_in, imports_by_text
+from jobcontainer.pickling.module_origin import MAIN, folders_of, is_local, lies_beside, travels
+
+if TYPE_CHECKING:
+    import types
+    from collections.abc import Iterable, Iterator
+
+    from jobcontainer.pickling.source_importer import LocalModule
+
+
+def local_modules(names: Iterable[str]) -> list[LocalModule]:
+    """Return the modules among some names that lie beside the notebook, and the packages that they are in."""
+    found: dict[str, LocalModule | None] = {}
+    chosen: dict[str, LocalModule] = {}
+    for name in sorted(names):
+        packages = []
+        for whole in _with_packages(name):
+            if whole not in found:
+                found[whole] = _find(whole)
+            module = found[whole]
+            if module is None:
+                break
+            packages.append(module)
+        while packages and packages[-1].is_made_by_hand:
+            packages.pop()
+        chosen.update((module.name, module) for module in packages)
+    return list(chosen.values())
+
+
+class Sources(NamedTuple):
+    """Modules beside the notebook that go with a process.
+
+    Attributes:
+        modules: by name.
+        texts: the source of each by its file.
+        imports: the names of other modules that they import, as far as those are imported here.
+    """
+
+    modules: list[LocalModule]
+    texts: dict[str, str]
+    imports: set[str]
+
+
+def with_imports(modules: Iterable[LocalModule]) -> Sources:
+    """Add to modules those that they import, and read the sources of all.
+
+    Raises:
+        SerializationError: the source of one that is imported here can't be read.
+    """
+    found: dict[str, LocalModule] = {}
+    texts: dict[str, str] = {}
+    imports: set[str] = set()
+    waiting = list(modules)
+    while waiting:
+        module = waiting.pop()
+        if module.name in found:
+            continue
+        text = _source_of(module)
+        if text is None:
+            continue
+        found[module.name] = module
+        if module.file:
+            texts[module.file] = text
+            names = set(_imported_by(module, text))
+            imports |= names & sys.modules.keys()
+            waiting += local_modules(names)
+    return Sources([found[name] for name in sorted(found)], texts, imports - found.keys())
+
+
+def _with_packages(name: str) -> list[str]:
+    parts = name.split(".")
+    return [".".join(parts[: count + 1]) for count in range(len(parts))]
+
+
+def _find(name: str) -> LocalModule | None:
+    """Find a module beside the notebook, or one that was made by hand, without importing it."""
+    carried = source_importer.carried(name)
+    if carried is not None:
+        return carried[0]
+    module = sys.modules.get(name)
+    if module is None:
+        return _find_on_path(name)
+    if is_local(name):
+        return source_importer.LocalModule(name, getattr(module, "__file__", None) or "", folders_of(module))
+    return source_importer.LocalModule(name, "", []) if travels(name) and name not in MAIN else None
+
+
+def _find_on_path(name: str) -> LocalModule | None:
+    """Find a module beside the notebook that is not imported."""
+    parent = name.rpartition(".")[0]
+    package = _find(parent) if parent else None
+    if parent and (package is None or package.path is None):
+        return None
+    try:
+        spec = PathFinder.find_spec(name, None if package is None else package.path)
+    except (ImportError, ValueError, TypeError):  # a finder of the user's own, an entry of sys.path that is no text
+        return None
+    if spec is None:
+        return None
+    path = spec.submodule_search_locations
+    origin = spec.origin if spec.has_location else next(iter(path or ()), None)
+    if origin is None or not lies_beside(name, origin):
+        return None
+    return source_importer.LocalModule(name, origin if spec.has_location else "", None if path is None else list(path))
+
+
+def _source_of(module: LocalModule) -> str | None:
+    """Read the source of a module; None where there is none, and none is needed."""
+    carried = source_importer.carried(module.name)
+    if carried is not None or not module.file:
+        return carried[1] if carried else ""
+    try:
+        return importlib.util.decode_source(Path(module.file).read_bytes())
+    except OSError as error:
+        text = _source_of_loader(module)
+        if text is None and module.name in sys.modules:
+            raise SerializationError(
+                f"The module {module.name} was imported from {module.file}, and a job imports it from the source that "
+                f"is there, which can't be read: {error}. Put the file back."
+            ) from error
+        return text
+    except (SyntaxError, UnicodeDecodeError):  # import will say so
+        return None
+
+
+def _source_of_loader(module: LocalModule) -> str | None:
+    """Ask the loader of an imported module for its source, which may lie in an archive."""
+    loader: Any = getattr(sys.modules.get(module.name), "__loader__", None)
+    try:
+        text = loader.get_source(module.name)
+    except (AttributeError, ImportError, OSError):
+        return None
+    return text if isinstance(text, str) else None
+
+
+def _imported_by(module: LocalModule, text: str) -> Iterator[str]:
+    package = module.name if module.path is not None else module.name.rpartition(".")[0]
+    names, by_text = _imports_of(text, package)
+    yield from names
+    if by_text and package:
+        yield from (name for name in list(sys.modules) if name.startswith(f"{package}."))
+
+
+@functools.lru_cache(maxsize=1024)
+def _imports_of(text: str, package: str) -> tuple[tuple[str, ...], bool]:
+    """Return what a module imports, and whether it may import more by names that it makes up."""
+    try:
+        code: types.CodeType = compile(text, "<module>", "exec", dont_inherit=True)
+    except (SyntaxError, ValueError, RecursionError):  # import will say so
+        return (), False
+    return tuple(dict.fromkeys(imported_in(code, package))), imports_by_text(code)

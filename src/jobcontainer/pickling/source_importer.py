@@ -1,0 +1,160 @@
+"""Imports modules in a job from the sources that came with its process: a finder of its own, in that process only.
+
+A module has its own name, and its own ``__file__`` and ``__path__``, as the notebook's has: what lies beside it on disk
+is found there, data files and modules that did not travel. No bytecode is read or written.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+import threading
+from importlib.machinery import ModuleSpec, SourceFileLoader
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from jobcontainer.pickling.module_origin import is_local
+
+if TYPE_CHECKING:
+    import types
+    from collections.abc import Iterable, Mapping, Sequence
+
+
+class LocalModule(NamedTuple):
+    """A module beside the notebook.
+
+    Attributes:
+        name: its full name.
+        file: its ``__file__``; empty for a package without ``__init__.py``.
+        path: the ``__path__`` of a package; None for other modules.
+    """
+
+    name: str
+    file: str
+    path: list[str] | None
+
+    @property
+    def is_made_by_hand(self) -> bool:
+        """Whether it has no file and no folder; some test runners make such packages, for modules that have a file."""
+        return not self.file and not self.path
+
+
+class _Running(threading.local):
+    """The module whose code is run by an import of this thread; empty for none."""
+
+    name = ""
+
+
+_running: Final = _Running()
+
+
+class SourceLoader(SourceFileLoader):
+    """Loads a module from a text instead of its file; any other file is read from disk.
+
+    Args:
+        name: the module's full name.
+        path: its file.
+        text: its source.
+    """
+
+    def __init__(self, name: str, path: str, text: str) -> None:
+        """Keep the text."""
+        super().__init__(name, path)
+        self._text = text
+
+    def exec_module(self, module: types.ModuleType) -> None:
+        """Run the module's code, and remember that it runs."""
+        outer, _running.name = _running.name, module.__name__
+        try:
+            super().exec_module(module)
+        finally:
+            _running.name = outer
+
+    def get_source(self, _fullname: str) -> str:
+        """Return the text."""
+        return self._text
+
+    def get_code(self, _fullname: str) -> types.CodeType:
+        """Compile the text."""
+        return compile(self._text, self.path, "exec", dont_inherit=True)
+
+    def get_data(self, path: str) -> bytes:
+        """Read a file, as a module does that looks for data beside it."""
+        return self._text.encode() if path == self.path else super().get_data(path)
+
+
+class SourceFinder:
+    """Finds the modules whose sources came with the job.
+
+    Args:
+        modules: the modules.
+        sources: their sources, by file.
+    """
+
+    def __init__(self, modules: Iterable[LocalModule], sources: Mapping[str, str]) -> None:
+        """Keep the modules by name."""
+        self._modules = {module.name: module for module in modules}
+        self._sources = {module.file: sources.get(module.file, "") for module in self._modules.values() if module.file}
+
+    def find_spec(
+        self, fullname: str, _path: Sequence[str] | None = None, _target: types.ModuleType | None = None
+    ) -> ModuleSpec | None:
+        """Return the spec of a module; None for one that did not come with the job."""
+        module = self._modules.get(fullname)
+        if module is None:
+            return None
+        if not module.file:
+            spec = ModuleSpec(fullname, None, is_package=True)
+            spec.submodule_search_locations = module.path
+            return spec
+        loader = SourceLoader(fullname, module.file, self._sources[module.file])
+        return importlib.util.spec_from_file_location(
+            fullname, module.file, loader=loader, submodule_search_locations=module.path
+        )
+
+    def find(self, name: str) -> tuple[LocalModule, str] | None:
+        """Return a module and its source; None for one that did not come with the job."""
+        module = self._modules.get(name)
+        return None if module is None else (module, self._sources.get(module.file, ""))
+
+    def has_same_as(self, other: SourceFinder) -> bool:
+        """Return whether the modules and sources are those of another finder."""
+        return self._modules == other._modules and self._sources == other._sources
+
+    def forget_imported(self) -> None:
+        """Remove what is imported under the names of the modules, and of others that lie beside them."""
+        tops = {name.partition(".")[0] for name in self._modules}
+        names = [name for name in sys.modules if name.partition(".")[0] in tops]
+        for name in [name for name in names if name in self._modules or is_local(name)]:
+            del sys.modules[name]
+
+
+_installed = SourceFinder((), {})
+
+
+def install(modules: Iterable[LocalModule], sources: Mapping[str, str]) -> None:
+    """Let ``import`` find modules in their sources, and no longer in those of an earlier job of this process.
+
+    Args:
+        modules: the modules.
+        sources: their sources, by file; others may be among them.
+    """
+    global _installed  # noqa: PLW0603 -- of the process
+    finder = SourceFinder(modules, sources)
+    if finder.has_same_as(_installed):
+        return
+    _installed.forget_imported()
+    finder.forget_imported()
+    if _installed in sys.meta_path:
+        sys.meta_path.remove(_installed)
+    sys.meta_path.insert(0, finder)
+    _installed = finder
+
+
+def carried(name: str) -> tuple[LocalModule, str] | None:
+    """Return a module that came with the job of this process, and its source; None for any other."""
+    return _installed.find(name)
+
+
+def module_being_imported() -> str:
+    """Return the module that came with the job and that this thread imports at this moment; empty for none."""
+    return _running.name

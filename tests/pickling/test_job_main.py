@@ -1,0 +1,375 @@
+"""What the notebook defines is in ``__main__`` of a job, under its name: found by pickle, by import, by workers."""
+
+from __future__ import annotations
+
+import pickle
+import shelve
+import subprocess
+import sys
+import textwrap
+
+import joblib
+import numpy as np
+import pytest
+
+from jobcontainer import JobFailedError
+
+CELL = """
+import collections, dataclasses, enum, functools, os, pickle, sys
+import __main__
+
+@dataclasses.dataclass
+class Model:
+    weights: list
+    class Config:
+        depth = 3
+    def predict(self, x): return [weight * x for weight in self.weights]
+
+class Color(enum.Enum):
+    RED = 1
+
+Point = collections.namedtuple("Point", "x y")
+
+def double(x): return Model([x * 2])
+
+@functools.lru_cache
+def cached(x): return x + 1
+
+COUNT = 0
+def count():
+    global COUNT
+    COUNT += 1
+    return COUNT
+
+class Process:
+    def __init__(self, work): self.work = work
+    def run(self): return self.work()
+"""
+
+
+@pytest.fixture
+def in_job(cell, pool):
+    """Run a cell that defines ``work()`` after the others, and return what that returns in a job, and the names."""
+    cell(CELL)
+
+    def run(source, **names):
+        namespace = cell(source)
+        namespace.update(names)
+        return pool.submit(namespace["Process"](namespace["work"])).result(60), namespace
+
+    return run
+
+
+# --- pickle and its kind --------------------------------------------------------------------------------------------
+
+
+def test_plain_pickle_in_a_job_and_the_file_in_the_notebook(in_job):
+    """By reference, as in the notebook: instances, a class within a class, enums, named tuples, functions."""
+    made, names = in_job(
+        """
+        def work():
+            things = [Model([1]), Model.Config(), Color.RED, Point(1, 2), double, Model, cached]
+            data = pickle.dumps(things)
+            again = pickle.loads(data)
+            assert [type(a) is type(b) for a, b in zip(things, again)] == [True] * 7
+            assert again[0] == things[0] and again[4:] == things[4:]
+            return data
+        """
+    )
+    assert len(made) < 500  # names, no code
+    model, config, red, point, double, cls, cached = pickle.loads(made)
+    assert (type(model), cls, type(config)) == (names["Model"], names["Model"], names["Model"].Config)
+    assert red is names["Color"].RED
+    assert point == names["Point"](1, 2)
+    assert (double, cached) == (names["double"], names["cached"])
+
+
+def test_joblib_and_shelve_write_files_that_the_notebook_opens(in_job, tmp_path):
+    """With their own picklers, numpy arrays included."""
+    _, names = in_job(
+        """
+        def work():
+            import joblib, shelve
+            import numpy as np
+            joblib.dump(Model([np.arange(5)]), FOLDER + "/model.joblib")
+            with shelve.open(FOLDER + "/shelf") as shelf:
+                shelf["model"] = Model([2])
+        """,
+        FOLDER=str(tmp_path),
+    )
+    model = joblib.load(tmp_path / "model.joblib")
+    assert type(model) is names["Model"]
+    assert np.array_equal(model.weights[0], np.arange(5))
+    with shelve.open(str(tmp_path / "shelf")) as shelf:
+        assert shelf["model"] == names["Model"]([2])
+
+
+def test_a_pickle_of_the_notebook_opens_in_a_job(in_job, tmp_path):
+    """Where the job has the class."""
+    file = tmp_path / "model.pickle"
+    found, names = in_job(
+        """
+        with open(FILE, "wb") as file:
+            pickle.dump(Model([3]), file)
+        def work():
+            with open(FILE, "rb") as file:
+                model = pickle.load(file)
+            return isinstance(model, Model), model
+        """.replace("FILE", repr(str(file)))
+    )
+    assert found == (True, names["Model"]([3]))
+
+
+# --- names ----------------------------------------------------------------------------------------------------------
+
+
+def test_names_are_in_main(in_job):
+    """By ``import __main__``, ``globals()``, ``sys.modules``, ``vars()``; functions share their globals with it."""
+    found, names = in_job(
+        """
+        def work():
+            count()
+            __main__.count()
+            return (
+                __main__.Model is Model,
+                globals()["Model"] is Model,
+                sys.modules[Model.__module__].double is double,
+                vars(__main__) is globals(),
+                (COUNT, __main__.COUNT),
+                work is __main__.work,
+                Process.__module__,
+                __name__,
+                eval("Model is __main__.Model"),
+            )
+        """
+    )
+    assert found == (True, True, True, True, (2, 2), True, "__main__", "__main__", True)
+    assert names["COUNT"] == 0
+
+
+def test_a_name_that_means_another_object_by_now_is_left(in_job):
+    """A class that was redefined, a decorated function: what has the name in the notebook has it in the job."""
+    found, _ = in_job(
+        """
+        old = Model
+        @dataclasses.dataclass
+        class Model:
+            weights: tuple
+        @functools.wraps(double)
+        def triple(x): return 3 * x
+        def work():
+            return __main__.Model is Model, old is Model, old([1]).predict(2), triple(2), __main__.double is triple
+        """
+    )
+    assert found == (True, False, [2], 6, False)
+
+
+def test_what_a_job_defines_is_its_own(in_job):
+    """A class that a job makes by ``exec`` is in its ``__main__``, and not in the notebook's."""
+    found, names = in_job(
+        """
+        def work():
+            exec("class Late: pass", globals())
+            return pickle.loads(pickle.dumps(Late())).__class__ is Late
+        """
+    )
+    assert found is True
+    assert "Late" not in names
+
+
+# --- workers of a job -----------------------------------------------------------------------------------------------
+
+POOL = """
+import concurrent.futures, functools, multiprocessing
+import multiprocessing.pool
+
+READY = None
+def prepare(value):
+    global READY
+    READY = value
+def ready(_): return READY, __name__, os.getpid()
+def fail(x): raise Broken(x)
+class Broken(Exception): pass
+def same(thing): return thing
+def main(x): return "mine", x
+def has_main(_): return __main__.Model is Model and globals()["Model"] is Model
+
+def work():
+    context = multiprocessing.get_context(METHOD)
+    with context.Pool(2, prepare, ("ready",)) as pool:
+        made = pool.map(double, [1, 2])
+        colors = pool.map(same, [Color.RED, Point(1, 2), double, Model])
+        try:
+            pool.apply(fail, (1,))
+        except Broken as error:
+            broken = type(error) is Broken and error.args == (1,)
+        told = set(pool.map(ready, range(4)))
+        mains = pool.map(main, [1]), pool.map(has_main, [1])
+        local = pool.apply(functools.partial(same, lambda x: x + 1))(1) if METHOD == "fork" else 2
+    with concurrent.futures.ProcessPoolExecutor(2, context, prepare, (Model([1]),)) as executor:
+        futures = list(executor.map(ready, range(2)))
+    queue = context.SimpleQueue()
+    process = context.Process(target=queue_put, args=(queue, Model([7])))
+    process.start()
+    got = queue.get()
+    process.join()
+    return {
+        "made": made == [Model([2]), Model([4])] and all(type(one) is Model for one in made),
+        "same": colors == [Color.RED, Point(1, 2), double, Model],
+        "broken": broken,
+        "told": {(value, name) for value, name, _ in told},
+        "others": os.getpid() not in {pid for *_, pid in told},
+        "mains": mains,
+        "local": local,
+        "futures": all(value == Model([1]) for value, *_ in futures),
+        "queue": (got, process.exitcode),
+        "result": made[0],
+    }
+
+def queue_put(queue, model): queue.put(Model(model.weights * 2))
+"""
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+def test_workers_take_and_return_what_the_notebook_defined(in_job, method):
+    """Of the same classes, whatever starts them; a worker keeps its globals from call to call; ``main`` is no other."""
+    found, names = in_job(POOL, METHOD=method)
+    assert found == {
+        "made": True,
+        "same": True,
+        "broken": True,
+        "told": {("ready", "__main__")},
+        "others": True,
+        "mains": ([("mine", 1)], [True]),
+        "local": 2,
+        "futures": True,
+        "queue": (names["Model"]([7, 7]), 0),
+        "result": names["Model"]([2]),
+    }
+
+
+SCRIPT = """
+import multiprocessing, sys, helper, pathlib
+from jobcontainer import JobPool
+
+print("top of", __name__, flush=True)
+
+class Model:
+    def __init__(self, value): self.value = value
+
+def square(x): return Model(helper.square(x)), helper.Thing(x)
+
+class Nested:
+    def __init__(self, method): self.method = method
+    def run(self):
+        with multiprocessing.get_context(self.method).Pool(2) as pool:
+            models = pool.map(square, [2, 3])
+            things = pool.map(helper.Thing, [5])
+        import __main__
+        assert type(models[0][0]) is Model is __main__.Model
+        assert type(things[0]) is type(models[0][1]) is helper.Thing
+        return [(model.value, thing.x) for model, thing in models], pathlib.Path(__main__.__file__).name, __file__
+
+if __name__ == "__main__":
+    with JobPool(1, store=sys.argv[1]) as pool:
+        jobs = [pool.submit(Nested(method)) for method in ("fork", "spawn", "forkserver")]
+        for job in jobs:
+            assert job.result() == ([(4, 2), (9, 3)], "script.py", __file__), job.result()
+    print("done")
+"""
+
+HELPER = """
+class Thing:
+    def __init__(self, x): self.x = x
+def square(x): return x * x
+"""
+
+
+def run_script(arguments, folder):
+    done = subprocess.run(
+        [sys.executable, *arguments, "store"], cwd=folder, capture_output=True, text=True, timeout=100, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.slow
+def test_a_script_with_a_helper_beside_it(tmp_path):
+    """``python folder/script.py``: its jobs' workers do not run the script again, however they are started."""
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "script.py").write_text(SCRIPT)
+    (folder / "helper.py").write_text(HELPER)
+    assert run_script([str(folder / "script.py")], tmp_path) == "top of __main__\ndone\n"
+
+
+@pytest.mark.slow
+def test_a_module_of_a_package_run_as_a_script(tmp_path):
+    """``python -m package.script``: relative imports work in ``run()`` as they do at the top."""
+    package = tmp_path / "package"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    (package / "helper.py").write_text(HELPER)
+    (package / "late.py").write_text("VALUE = 'late'")
+    script = SCRIPT.replace("sys, helper,", "sys,").replace(
+        "from jobcontainer", "from . import helper\nfrom jobcontainer"
+    )
+    script = script.replace("        import __main__\n", "        import __main__\n        from .late import VALUE\n")
+    (package / "script.py").write_text(script)
+    assert run_script(["-m", "package.script"], tmp_path) == "top of __main__\ndone\n"
+
+
+# --- names in a text ------------------------------------------------------------------------------------------------
+
+LOOKED_UP = {
+    "eval": "def work(): return eval('RATE')",
+    "globals": "def work(): return globals()['RATE']",
+    "import": "def work(): return __main__.RATE",
+    "query": "def work():\n    import pandas as pd\n    return pd.DataFrame({'a': [1]}).query('a > @RATE')",
+    "pandas.eval": "def work():\n    import pandas as pd\n    return pd.eval('RATE + 1')",
+    "pickle": "def work(): return pickle.loads(b'c__main__\\nRATE\\n.')",
+    "duckdb": "def work(): raise OSError('Catalog Error: Table with name RATE does not exist!\\nDid you mean x?')",
+    "polars": "def work(): raise OSError(\"relation 'RATE' was not found\")",
+    "wrapped": """
+def work():
+    try:
+        eval('RATE * 2')
+    except NameError as error:
+        raise RuntimeError('no formula') from error
+""",
+}
+
+
+@pytest.mark.parametrize("source", LOOKED_UP.values(), ids=LOOKED_UP)
+def test_a_name_in_a_text_that_the_job_lacks_is_explained(cell, source, pool):
+    """In the exception's note, in the log, and in the reason on the card: what is missing, and what to do."""
+    cell(CELL)
+    names = cell("RATE = 0.1\n" + textwrap.dedent(source))
+    job = pool.submit(names["Process"](names["work"]))
+    error = job.exception(60)
+    sentence = "The notebook has RATE, but the job does not"
+    assert not isinstance(error, JobFailedError)
+    assert sentence in "".join(error.__notes__)
+    assert "Mention RATE in run(), or pass it in" in "".join(error.__notes__)
+    assert sentence in job.log
+    assert sentence in job.outcome.reason
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "def work(): return eval('NOBODY')",
+        "def work(): return {}['RATE']",
+        "def work():\n    RATE\n    return eval('RATES')",
+        "def work():\n    raise ValueError('RATE')",
+        "def work():\n    if len('a') > 1: inner = 1\n    return inner",
+    ],
+)
+def test_other_errors_have_no_such_note(cell, source, pool):
+    """A name that the notebook lacks too, another kind of error, a local name."""
+    cell(CELL)
+    names = cell("RATE = inner = 0.1\n" + source)
+    job = pool.submit(names["Process"](names["work"]))
+    error = job.exception(60)
+    assert not getattr(error, "__notes__", [])
+    assert "notebook" not in job.outcome.reason
