@@ -19,6 +19,7 @@ MOST_ITEMS: Final = 100
 _LARGEST_INT: Final = 10_000  # bits; Python refuses to write those of more than 4300 digits
 _LARGEST_OTHER: Final = 10_000  # items of a container that is written by its own repr
 _WIDTH: Final = 78
+_NOTES: Final = 200  # characters of what is said of that which is left out
 _BRACKETS: Final[dict[type, tuple[str, str]]] = {
     list: ("[", "]"),
     tuple: ("(", ")"),
@@ -38,7 +39,7 @@ def bounded_repr(value: object, longest: int) -> str:
         '[0, 1, 2, 3, 4, 5, 6, … (1,000,000 in all)]'
     """
     text = _Writer(longest).write(value)
-    return text if len(text) <= 2 * longest else f"{text[:longest]} … ({len(text):,} characters)"
+    return text if len(text) <= 2 * longest + _NOTES else f"{text[:longest]} … ({len(text):,} characters)"
 
 
 class _Writer:
