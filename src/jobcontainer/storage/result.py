@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,16 +39,21 @@ def write_returned(path: str | os.PathLike[str], value: object) -> FileIdentity:
     return write_file(value, path, kind="result")
 
 
-def write_raised(path: str | os.PathLike[str], error: BaseException) -> None:
+def write_raised(path: str | os.PathLike[str], error: BaseException, message: str, text: str) -> None:
     """Put what ``run()`` raised into the result file, or its type, message and traceback where it can't be carried.
 
     An exception whose constructor takes other arguments than its ``args`` goes into a file and never comes out again.
     So what was written is read back here, where the failure can still be reported.
 
+    Args:
+        path: the result file.
+        error: the exception.
+        message: its message; its own ``__str__`` is not called.
+        text: its traceback as text.
+
     Raises:
         OSError: the file can't be written.
     """
-    text = "".join(traceback.format_exception(error))
     try:
         write_file((error, text), path, kind="error")
         copy, _ = Serializer.deserialize_from_file(path)
@@ -59,7 +63,7 @@ def write_raised(path: str | os.PathLike[str], error: BaseException) -> None:
     except Exception:  # noqa: BLE001 -- an exception's own pickling may raise anything
         carried = False
     if not carried:
-        write_file((_stand_in(error, text), text), path, kind="error")
+        write_file((_stand_in(error, message, text), text), path, kind="error")
 
 
 def read_result(path: str | os.PathLike[str], identity: FileIdentity | None = None) -> tuple[Any, BaseException | None]:
@@ -120,10 +124,10 @@ def qualified_name(kind: type) -> str:
     )
 
 
-def _stand_in(error: BaseException, text: str) -> JobFailedError:
+def _stand_in(error: BaseException, message: str, text: str) -> JobFailedError:
     name = qualified_name(type(error))
     return JobFailedError(
-        f"{name}: {error}\nThe exception itself can't leave the job's process; its traceback is in the log.",
+        f"{name}: {message}\nThe exception itself can't leave the job's process; its traceback is in the log.",
         error_type=name,
         traceback_text=text,
     )

@@ -24,6 +24,7 @@ from jobcontainer.jobfile.atomic import temporary_beside, write_whole
 from jobcontainer.storage.ending import write_end
 from jobcontainer.storage.folder import JobFolder
 from jobcontainer.storage.jsonl import read_lines
+from jobcontainer.storage.preview import preview_bytes
 from jobcontainer.storage.regular_file import append, read_part
 
 if TYPE_CHECKING:
@@ -81,6 +82,14 @@ async def read_news(job_id: str, log_position: int, position: int, progress: byt
 def read_result(job_id: str, offset: int) -> bytes:
     """Read a piece of the result file; empty at its end, and where there is none."""
     return read_part(folders[job_id].result_file, offset, PIECE)
+
+
+def read_preview(job_id: str) -> bytes:
+    """Read the preview of a job's end; empty where there is none."""
+    try:
+        return preview_bytes(folders[job_id].preview_file)
+    except OSError:
+        return b""
 
 
 def remove(job_id: str) -> str:
@@ -143,6 +152,8 @@ class Transfer:
         return True
 
     async def _copy_result(self) -> None:
+        if preview := await self._call(read_preview, self._folder.id):
+            write_whole(self._folder.preview_file, preview)
         temporary, offset = temporary_beside(self._folder.result_file), 0
         try:
             while piece := await self._call(read_result, self._folder.id, offset):
