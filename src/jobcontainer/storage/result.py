@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 from jobcontainer.errors import CorruptFileError, JobFailedError, JobFileError
 from jobcontainer.events import JobState
 from jobcontainer.jobfile.loading import load_result
-from jobcontainer.jobfile.reader import FileReader
+from jobcontainer.jobfile.reader import FileReader, blobs_of
 from jobcontainer.jobfile.serializer import Serializer, write_file
 from jobcontainer.storage.data import SharedData
 from jobcontainer.storage.folder import StoreFolder
+from jobcontainer.storage.regular_file import size_of
 
 if TYPE_CHECKING:
     import os
@@ -94,6 +95,11 @@ def read_result(path: str | os.PathLike[str], identity: FileIdentity | None = No
             error.__cause__ = RemoteTraceback(text)
             return None, error
     raise CorruptFileError(f"{path} is damaged: it should hold an exception, and holds none.")
+
+
+def size_with_data(path: Path) -> int:
+    """Return the bytes of a result file and of the large data that it refers to; 0 where there is no such file."""
+    return size_of(path) + sum(blob.size for blob in blobs_of(path).values())
 
 
 def decided_state(path: str | os.PathLike[str]) -> JobState | None:

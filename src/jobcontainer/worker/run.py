@@ -24,7 +24,7 @@ from jobcontainer.events import JobState
 from jobcontainer.jobfile.loading import load_in_job
 from jobcontainer.pickling.job_main import missing_name
 from jobcontainer.storage.folder import JobFolder
-from jobcontainer.storage.result import write_raised, write_returned
+from jobcontainer.storage.result import size_with_data, write_raised, write_returned
 from jobcontainer.worker import environment, isolation, limits, nested_multiprocessing, process_tree, reused_process
 from jobcontainer.worker.cpython_internals import run_exit_functions
 from jobcontainer.worker.outcome import EXITED_WITHOUT_ERROR
@@ -130,7 +130,7 @@ def run_process(
             display.finish()
         identity = write_returned(folder.result_file, value)
         _leave_if_forked(this)
-        preview.preview_result(folder.preview_file, value, identity.size, limit)
+        preview.preview_result(folder.preview_file, value, size_with_data(folder.result_file), limit)
         _leave_if_forked(this)
         end: dict[str, Any] = {"state": JobState.SUCCEEDED, "result_identity": identity}
     except BaseException as error:  # noqa: BLE001 -- whatever run() raises is its end
