@@ -78,6 +78,11 @@ class JobFolder:
         return self.path / "result.job"
 
     @property
+    def preview_file(self) -> Path:
+        """What cards show of the result or exception without loading it."""
+        return self.path / "preview.json"
+
+    @property
     def record_file(self) -> Path:
         """The facts of the job, written once."""
         return self.path / RECORD_NAME
