@@ -85,6 +85,11 @@ def keys_for_jobs() -> tuple[bytes, ...]:
         return tuple(_known)
 
 
+def warm_up() -> None:
+    """Have the library load what the first signature needs; a keeper does it once, instead of each job."""
+    hmac.digest(b"any", b"any", "sha256")
+
+
 def hold(keys: Sequence[bytes]) -> None:
     """Use these keys in this process from here on, whatever the environment and the key file say.
 

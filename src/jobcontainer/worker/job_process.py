@@ -17,6 +17,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, TypeAlias
 
+from jobcontainer.jobfile import signing
 from jobcontainer.pickling import source_code
 from jobcontainer.worker import TRACE_NUMBER, isolation, limits
 from jobcontainer.worker.channel import Channel
@@ -145,6 +146,7 @@ def _variables_set(variables: Mapping[str, str]) -> Iterator[None]:
 
 def preload_for_jobs(preload: Iterable[str]) -> None:
     """Do once what every job would have to: import modules, set hooks. Jobs report what can't be done."""
+    signing.warm_up()
     for name in preload:
         with contextlib.suppress(Exception):
             importlib.import_module(name)
