@@ -47,12 +47,13 @@ def apply(settings: Mapping[str, Any]) -> None:
     _category_hooks.undo()
     for name, content in settings.items():
         if name in _SETTINGS:
-            _hooks.when_imported(name, partial(_set, _SETTINGS[name][1], content))
+            _hooks.when_imported(name, partial(_set, *_SETTINGS[name], content))
 
 
-def _set(write: Callable[[Any, Any], object], content: Any, module: Any) -> None:
+def _set(read: Callable[[Any], Any], write: Callable[[Any, Any], object], content: Any, module: Any) -> None:
     with contextlib.suppress(Exception):  # a library of another version; the job goes on with its own settings
-        write(module, content)
+        if read(module) != content:  # to set all of them would copy hundreds of pages that the job has of its keeper
+            write(module, content)
 
 
 # --- Python's own ---------------------------------------------------------------------------------------------------
