@@ -179,7 +179,7 @@ def test_a_long_list_shows_the_newest_jobs_and_how_many_more_there_are(tmp_path,
         assert main(["--store", str(tmp_path), "list", *flags]) == 0
         return capsys.readouterr().out
 
-    monkeypatch.setattr("jobcontainer.storage.folder._session_store", None)
+    monkeypatch.setattr("jobcontainer.storage.store_folder._session_store", None)
     text = listed()
     assert [job.id in text for job in jobs] == [False] * 3 + [True] * 2
     assert text.endswith("3 older jobs not shown: `jobcontainer list --all`\n")

@@ -35,10 +35,10 @@ from jobcontainer.jobfile.reader import blobs_of
 from jobcontainer.jobfile.serializer import Serializer, write_file
 from jobcontainer.jobs.submission import Submitter
 from jobcontainer.process import Environment, JobOptions
-from jobcontainer.storage.folder import StoreFolder
 from jobcontainer.storage.preview import read_preview
 from jobcontainer.storage.progress_file import read_bars
 from jobcontainer.storage.result import RemoteTraceback, read_result
+from jobcontainer.storage.store_folder import StoreFolder
 from waiting import is_running, wait_for
 
 ENGINES = {

@@ -13,7 +13,7 @@ from jobcontainer.engines.local import worker_slots
 from jobcontainer.engines.local.worker_slots import WorkerSlots
 from jobcontainer.events import JobState, Outcome
 from jobcontainer.process import JobOptions
-from jobcontainer.storage.folder import StoreFolder
+from jobcontainer.storage.store_folder import StoreFolder
 from jobcontainer.worker.keeper_protocol import Order
 
 NO_DESCRIPTORS = OSError(errno.EMFILE, "Too many open files")

@@ -143,6 +143,22 @@ def test_outputs_are_updated_cleared_and_counted(job):
     assert reader.more_outputs == 0
 
 
+def test_a_job_that_fills_its_events_shows_what_is_read_of_them_and_that_there_is_more(job, monkeypatch):
+    """A look takes no longer for it, and the last bars are shown."""
+    monkeypatch.setattr("jobcontainer.storage.jsonl.AT_ONCE", 1000)
+    monkeypatch.setattr("jobcontainer.storage.event_reader.EventReader.__init__.__defaults__", (5000,))
+    monkeypatch.setattr("jobcontainer.storage.event_reader._END", 2000)
+    reader = SnapshotReader(job, most_outputs=1000)
+    start(job)
+    for number in range(300):
+        show(job, str(number))
+    job.folder.append_event(Progress(at=2.0, bars=(Bar(label="epochs"),)))
+    job._settle(Outcome(state=JobState.SUCCEEDED, at=3.0))
+    assert [bar.label for bar in reader.look().bars] == ["epochs"]
+    assert len(texts(reader)) < 100
+    assert reader.more_outputs >= 1
+
+
 def test_a_new_attempt_begins_with_no_outputs_and_no_bars(job):
     """What a failed attempt showed is not shown as the next one's."""
     reader = SnapshotReader(job, most_outputs=2)

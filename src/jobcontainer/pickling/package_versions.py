@@ -60,7 +60,7 @@ def distributions_of(modules: Iterable[str]) -> dict[str, Distribution]:
 def other_versions(packages: Mapping[str, Distribution]) -> dict[str, tuple[str, str | None]]:
     """Return the distributions of which this environment has another version: then, and here (None for none)."""
     changed: dict[str, tuple[str, str | None]] = {}
-    unlike = [given for top, given in packages.items() if _version_in_memory(top) != given.version]
+    unlike = [given for top, given in packages.items() if given.version and _version_in_memory(top) != given.version]
     version_here = _version_of if len(unlike) <= _SEARCHED_SINGLY else _versions_of_all().get
     for name, version in unlike:
         if (here := version_here(_canonical_name(name))) != version:

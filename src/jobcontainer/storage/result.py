@@ -11,8 +11,8 @@ from jobcontainer.jobfile.loading import load_result
 from jobcontainer.jobfile.reader import FileReader, blobs_of
 from jobcontainer.jobfile.serializer import Serializer, write_file
 from jobcontainer.storage.data import SharedData
-from jobcontainer.storage.folder import StoreFolder
 from jobcontainer.storage.regular_file import size_of
+from jobcontainer.storage.store_folder import StoreFolder
 
 if TYPE_CHECKING:
     import os

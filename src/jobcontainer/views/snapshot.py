@@ -179,6 +179,8 @@ class SnapshotReader:
                     self._bars = tuple(bars)
                 case Display():
                     self._show(event)
+        if self._events.has_skipped:  # nobody knows how many outputs were among what was passed over
+            self.more_outputs = max(1, self.more_outputs)
 
     def _show(self, display: Display) -> None:
         if display.clear:

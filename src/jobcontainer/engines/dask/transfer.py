@@ -29,15 +29,16 @@ from jobcontainer.jobfile.blobs import blob_path
 from jobcontainer.jobfile.reader import blobs_of
 from jobcontainer.storage.data import SharedData
 from jobcontainer.storage.ending import write_end
-from jobcontainer.storage.folder import JobFolder, StoreFolder
 from jobcontainer.storage.jsonl import read_lines
 from jobcontainer.storage.preview import preview_bytes
 from jobcontainer.storage.regular_file import append, read_part
+from jobcontainer.storage.store_folder import StoreFolder
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
     from jobcontainer.jobfile.format import Buffer
+    from jobcontainer.storage.folder import JobFolder
 
 PIECE = 4 << 20  # bytes of a file in one message, at the most
 _POLL_SECONDS = 0.05
