@@ -189,9 +189,11 @@ def test_hostile_values_are_shown_bounded_and_escaped(job, where):
 @settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_whatever_a_job_writes_its_table_is_text_and_html(job, fields):
     """No value keeps a group from being shown."""
-    table = JobTable([job({}, JobState.SUCCEEDED, fields)])
+    done = job({}, JobState.SUCCEEDED, fields)
+    table = JobTable([done])
     assert "Cc" not in map(unicodedata.category, repr(table).replace("\n", ""))
     assert "</table>" in table._repr_html_()
+    assert len(JobGroup([done]).to_frame()) == 1
 
 
 def test_parameters_that_differ_name_the_rows_of_a_live_card(job):

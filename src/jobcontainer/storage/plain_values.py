@@ -80,7 +80,7 @@ def parameters_of(process: object) -> dict[str, Plain]:
 
     Example:
         >>> parameters_of(Call(pow, (2,), {"exp": 10}))
-        {'base': 2, 'exp': 10}
+        {'base': 2, 'exp': 10, 'mod': None}
     """
     named = _arguments(process) if type(process) is Call else _attributes(process)
     found = plain_values((name, value) for name, value in named.items() if not f"{name}".startswith("_"))
@@ -168,14 +168,13 @@ def _attributes(process: object) -> dict[Any, Any]:
 
 
 def _arguments(call: Call) -> Mapping[str, Any]:
-    try:
+    with suppress(Exception):  # what C code takes can't be seen, and a class may say anything
         signature = inspect.signature(call.function)
         bound = signature.bind(*call.args, **call.kwargs)
-    except Exception:  # noqa: BLE001 -- what C code takes can't be seen, and a class may say anything
-        return call.kwargs
-    bound.apply_defaults()
-    more = [one.name for one in signature.parameters.values() if one.kind is inspect.Parameter.VAR_KEYWORD]
-    found = dict(bound.arguments)
-    for name in more:
-        found |= found.pop(name)
-    return found
+        bound.apply_defaults()
+        found = dict(bound.arguments)
+        for one in signature.parameters.values():
+            if one.kind is inspect.Parameter.VAR_KEYWORD:
+                found |= found.pop(one.name)
+        return found
+    return call.kwargs

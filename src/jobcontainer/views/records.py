@@ -7,10 +7,12 @@ for results of any size, and no code of a job runs to read them.
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from jobcontainer.errors import JobContainerError
 from jobcontainer.events import JobState
 from jobcontainer.views.card import error_line, unreadable
 from jobcontainer.views.parameters import parameters_of
@@ -88,7 +90,7 @@ def short_ids(ids: Sequence[str]) -> list[str]:
 def _read(job: JobView) -> _Read:
     try:
         facts, preview = _facts(job), preview_of(job)
-    except Exception as error:  # noqa: BLE001 -- whatever a damaged folder makes of a job
+    except (OSError, JobContainerError) as error:  # what a job has made of its folder
         unknown = dict.fromkeys(FACTS) | {"state": "unknown", "error": unreadable(error)}
         return _Read(job.id, unknown, parameters_of(job), {})
     values = preview.fields if preview is not None else {_RESULT: None}
@@ -110,6 +112,7 @@ def _repeats(one: _Read, name: str) -> bool:
     """Return whether the result of a job says no more of a parameter than that it has it."""
     if name not in one.values:
         return True
-    missing = object()
-    given, value = one.parameters.get(name, missing), one.values[name]
-    return bool(given == value) or (given != given and value != value)  # noqa: PLR0124 -- what is no number
+    if name not in one.parameters:
+        return False
+    given, value = one.parameters[name], one.values[name]
+    return bool(given == value) or json.dumps(given) == json.dumps(value)  # also where neither is a number

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from jobcontainer.storage.plain_values import LONGEST_VALUE, MOST_VALUES, encodable_text, plain
@@ -63,19 +64,17 @@ def _name(name: object) -> str:
 
 
 def _value(value: Any, text: str | None = None) -> Plain:
-    try:
+    with suppress(Exception):  # also of what a class makes of itself
         return plain(value)
-    except Exception:  # noqa: BLE001 -- also of what a class makes of itself
-        if issubclass(type(value), str):
-            text = str.__str__(value)
-        return _cut(_text_of(value) if text is None else text)
+    if issubclass(type(value), str):
+        text = str.__str__(value)
+    return _cut(_text_of(value) if text is None else text)
 
 
 def _text_of(value: object) -> str:
-    try:
+    with suppress(Exception):  # the text of the whole says what it was
         return bounded_repr(value, LONGEST_VALUE // 2)
-    except Exception:  # noqa: BLE001 -- the text of the whole says what it was
-        return f"<{type(value).__name__} object>"
+    return f"<{type(value).__name__} object>"
 
 
 def _cut(text: str) -> str:
