@@ -51,7 +51,7 @@ class HandKeeper:
 
     def fail_to_start(self):
         self.was_made = False
-        self.listener.keeper_ended(self, "No keeper process could be started: OSError: Too many open files.")
+        self.listener.keeper_ended(self, "No keeper process could be started: OSError: Too many open files.", JobState.LOST)
 
     def end(self):
         pass

@@ -174,18 +174,15 @@ def test_no_request_ends_the_host(served, line):
     assert served.answers()
 
 
-def test_a_request_that_is_too_long_is_not_read_to_its_end(served, monkeypatch):
-    """What is held of it in memory is bounded."""
-    served.is_wanted = False
-    served.thread.join(20)
+@pytest.fixture
+def _short_requests(monkeypatch):
+    """Requests are of a thousand bytes at the most, before there is a host."""
     monkeypatch.setattr(host_module, "LARGEST_REQUEST", 1000)
-    served.is_wanted = True
-    served.listener = socket.socket(socket.AF_UNIX)
-    os.unlink("host.sock")  # noqa: PTH108 -- in the working directory
-    served.listener.bind("host.sock")
-    served.listener.listen(64)
-    served.thread = threading.Thread(target=served._run)
-    served.thread.start()
+
+
+@pytest.mark.usefixtures("_short_requests")
+def test_a_request_that_is_too_long_is_not_read_to_its_end(served):
+    """What is held of it in memory is bounded."""
     assert served.answer(b"x" * 10_000_000) is None
     assert served.answers()
 
