@@ -143,6 +143,7 @@ _FIELDS: Final[dict[str, Callable[[Any], bool]]] = {
     "peak_memory": lambda value: _is_number(value) and isinstance(value, int),
     "error_type": _is_text,
     "error_message": _is_text,
+    "hint": _is_text,
     "exit_code": lambda value: _is_number(value) and isinstance(value, int),
     "exit_argument": _is_text,
     "result_identity": _is_identity,
