@@ -24,7 +24,7 @@ from jobcontainer.jobs.store import JobStore
 from jobcontainer.views import units
 from jobcontainer.views.ansi import visible_text
 from jobcontainer.views.card import error_line, preview_problem
-from jobcontainer.views.escaping import shown, shown_line
+from jobcontainer.views.escaping import encodable, shown, shown_line
 from jobcontainer.views.fields import LONGEST_FIELD, field_lines
 from jobcontainer.views.render import MOST_LISTED, Listing
 from jobcontainer.views.snapshot import preview_of
@@ -130,6 +130,7 @@ def _show(given: argparse.Namespace) -> int:
         "problem": preview_problem(preview),
         "source": job.source,
         "options": job.record.options,
+        "parameters": job.record.parameters,
         "tail": job.tail(),
     }
     return _print(facts, as_json=given.json)
@@ -154,7 +155,7 @@ def _inspect(given: argparse.Namespace) -> int:
 
 def _print(facts: dict[str, Any], *, as_json: bool) -> int:
     if as_json:
-        print(json.dumps(facts, default=str))
+        print(json.dumps(encodable(facts), default=str))
         return 0
     dated = {name: units.clock(facts[name]) for name in ("created", "submitted") if name in facts}
     tail = {"tail": [visible_text(line) for line in facts["tail"]]} if "tail" in facts else {}

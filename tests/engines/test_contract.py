@@ -220,6 +220,22 @@ def test_an_exception_whose_message_raises_is_a_failure_like_any_other(start, er
     assert "MuteError" in folder.tail(1)[0]
 
 
+@pytest.mark.quick
+def test_the_fields_of_a_result_are_there_without_the_result(start):
+    """Tables show them, whatever else is in it, and wherever the job ran."""
+
+    def make():
+        return {"loss": 0.5, "steps": 3, "model": object(), "weights": bytes(2_000_000)}
+
+    folder, future = start(make)
+    assert future.result(60).state is JobState.SUCCEEDED
+    folder.result_file.unlink()
+    fields = read_preview(folder.preview_file).fields
+    assert (fields["loss"], fields["steps"]) == (0.5, 3)
+    assert fields["model"].startswith("<object object")
+    assert len(fields["weights"]) < 1000
+
+
 @pytest.mark.slow
 @pytest.mark.not_promised(inline=SAME_PROCESS)
 @pytest.mark.parametrize("stubborn", [False, True], ids=["that can be interrupted", "that can not"])

@@ -51,7 +51,9 @@ class HandKeeper:
 
     def fail_to_start(self):
         self.was_made = False
-        self.listener.keeper_ended(self, "No keeper process could be started: OSError: Too many open files.", JobState.LOST)
+        self.listener.keeper_ended(
+            self, "No keeper process could be started: OSError: Too many open files.", JobState.LOST
+        )
 
     def end(self):
         pass

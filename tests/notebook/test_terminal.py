@@ -55,6 +55,25 @@ def test_a_terminal_shows_the_start_and_the_end_of_a_job(terminal, tmp_path):
     assert "Error" not in ESCAPES.sub("", terminal.before)
 
 
+def test_a_terminal_shows_the_table_of_a_group_at_its_end(terminal, tmp_path):
+    """Below the line that counts the jobs, a row for each."""
+    terminal.expect(r"In \[1\]:")
+    terminal.sendline("%load_ext jobcontainer")
+    terminal.expect(r"In \[2\]:")
+    (tmp_path / "task.py").write_text(
+        "class Task:\n    def __init__(self, n): self.n = n\n    def run(self): return {'double': 2 * self.n}\n"
+    )
+    terminal.sendline("from task import Task")
+    terminal.expect(r"In \[3\]:")
+    terminal.sendline("%jobcontainer [Task(n) for n in (20, 30)]")
+    terminal.expect(r"✔ Task, 2 jobs 2 succeeded")
+    terminal.expect(r"job +n +state.*double")
+    terminal.expect(r"20 +✔ succeeded.* 40")
+    terminal.expect(r"30 +✔ succeeded.* 60")
+    terminal.sendline("exit")
+    terminal.expect(pexpect.EOF)
+
+
 @pytest.mark.parametrize(
     ("call", "frame"),
     [

@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, overload
 from jobcontainer.events import JobState
 from jobcontainer.jobs.job import Job
 from jobcontainer.jobs.stored_jobs import StoredJobs
+from jobcontainer.views.records import columns_of, records_of
 from jobcontainer.views.render import group_html
+from jobcontainer.views.table import JobTable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -52,12 +54,13 @@ class JobGroup(Sequence[Job[R]], Generic[R]):
         return iter(self._jobs)
 
     def __repr__(self) -> str:
-        """Show how many jobs are in which state."""
-        counts = ", ".join(f"{count} {state.words}" for state, count in self.summary().items())
-        return f"<JobGroup of {len(self)}: {counts or 'no jobs'}>"
+        """Show how many jobs are in which state, and a table of the first of them."""
+        counts = ", ".join(f"{count} {JobState(state).words}" for state, count in self.summary().items())
+        head = f"<JobGroup of {len(self)}: {counts or 'no jobs'}>"
+        return f"{head}\n{JobTable(self)!r}" if len(self) else head
 
     def _repr_html_(self) -> str:
-        """Show one card of all jobs as they are now; with the extension loaded, a notebook shows a live one."""
+        """Show one card of all jobs as they are now, and a table; with the extension, a notebook shows a live one."""
         return group_html(self)
 
     def results(self, on_error: Literal["raise", "return"] = "raise") -> list[R | BaseException]:
@@ -127,15 +130,55 @@ class JobGroup(Sequence[Job[R]], Generic[R]):
         ended = (job for job in self._jobs if job.done())
         return JobGroup(job.rerun() for job in ended if job.state is not JobState.SUCCEEDED)
 
-    def summary(self) -> dict[JobState, int]:
+    def summary(self) -> dict[str, int]:
         """Count the jobs by state; states without a job are left out.
 
         Example:
-            >>> JobGroup([]).summary()
-            {}
+            >>> group.summary()                                # doctest: +SKIP
+            {'succeeded': 11, 'failed': 1}
         """
         counts = Counter(job.state for job in self._jobs)
-        return {state: counts[state] for state in JobState if counts[state]}
+        return {state.value: counts[state] for state in JobState if counts[state]}
+
+    def records(self) -> list[dict[str, Any]]:
+        """Return a dict for each job, of plain values, as rows of a table; nothing is waited for, no result is loaded.
+
+        Each has ``job`` (an id that :meth:`JobStore.open` takes), ``state``, ``seconds``, ``cpu`` (in seconds),
+        ``peak_memory`` (in bytes) and ``error``, which are None where they are not known or there is none. Between
+        them stand the job's parameters: the attributes of its process, or the arguments of its function, that are
+        small plain values. At the end stand, of a job that succeeded, the fields of a result that is a dict, a
+        dataclass, a named tuple or a Series of pandas; of any other result the whole, as ``result``. What of a result
+        is no small plain value stands there as a short text: ``job.result()`` has the value.
+
+        Where a name is taken already, it becomes ``process.NAME`` or ``result.NAME``.
+
+        Example:
+            >>> group.records()[0]                             # doctest: +SKIP
+            {'job': '20261122-183000.123456', 'rate': 0.1, 'state': 'succeeded', 'seconds': 2.1, 'cpu': 1.9,
+             'peak_memory': 53400000, 'error': None, 'loss': 0.25}
+        """
+        return records_of(self._jobs)
+
+    def to_frame(self) -> Any:
+        """Return the records as a ``pandas.DataFrame``, a row for each job.
+
+        Raises:
+            ModuleNotFoundError: pandas is not installed.
+
+        Example:
+            >>> group.to_frame().sort_values("loss")           # doctest: +SKIP
+        """
+        try:
+            import pandas as pd  # noqa: PLC0415 -- only this needs it, and it takes its time
+        except ModuleNotFoundError as error:
+            if error.name != "pandas":
+                raise
+            raise ModuleNotFoundError(
+                "to_frame() needs pandas: `pip install pandas`. records() has the same as a list of dicts.",
+                name="pandas",
+            ) from error
+        records = self.records()
+        return pd.DataFrame(records, columns=columns_of(records))
 
 
 def _result_or_error(job: Job[Any]) -> Any:

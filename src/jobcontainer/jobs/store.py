@@ -39,7 +39,7 @@ class JobStore:
 
     Example:
         >>> JobStore().jobs().summary()                          # doctest: +SKIP
-        {<JobState.SUCCEEDED: 'succeeded'>: 20, <JobState.LOST: 'lost'>: 2}
+        {'succeeded': 20, 'lost': 2}
         >>> JobStore().open("20261122-1830").result()            # doctest: +SKIP
         42
     """

@@ -20,11 +20,12 @@ from jobcontainer.pickling.source_code import source_of
 from jobcontainer.process import Call, Environment, JobOptions
 from jobcontainer.storage.data import SharedData
 from jobcontainer.storage.owner import this_process
+from jobcontainer.storage.plain_values import parameters_of
 from jobcontainer.storage.record import JobRecord
 from jobcontainer.worker import process_settings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from jobcontainer.jobfile.identity import FileIdentity
@@ -104,7 +105,8 @@ class Submitter:
         with self._new_folder(name) as folder:
             identity = write_file(process, folder.process_file, kind="process", blobs=data)
             self._say_that_it_copies(data)
-            submission = self._recorded(folder, name, options, source_of(process), environment)
+            here = environment or self.here()
+            submission = self._recorded(folder, name, options, source_of(process), here, parameters_of(process))
             return replace(submission, identity=identity)
 
     def of_file(self, file: Path, options: JobOptions, *, trusted: bool = False) -> Submission:
@@ -120,7 +122,8 @@ class Submitter:
             if trusted:
                 trust_file(folder.process_file)
             identity = check_process(folder.process_file)
-            submission = self._recorded(folder, name, options, Serializer.inspect(folder.process_file).source)
+            source = Serializer.inspect(folder.process_file).source
+            submission = self._recorded(folder, name, options, source, self.here())
             return replace(submission, identity=identity)
 
     def of_job(self, folder: JobFolder) -> Submission:
@@ -129,7 +132,8 @@ class Submitter:
         with self._new_folder(record.name) as new:
             self._snapshot(folder.process_file, new.process_file)
             here = replace(self.here(), cwd=record.cwd, sys_path=record.sys_path)
-            return self._recorded(new, record.name, JobOptions(**record.options), record.source, here)
+            options = JobOptions(**record.options)
+            return self._recorded(new, record.name, options, record.source, here, record.parameters)
 
     def _snapshot(self, file: Path, target: Path) -> None:
         """Keep a file as it is now: job files and blobs are never changed in place, so that a hard link is a copy.
@@ -170,9 +174,14 @@ class Submitter:
             raise
 
     def _recorded(
-        self, folder: JobFolder, name: str, options: JobOptions, source: str, environment: Environment | None = None
+        self,
+        folder: JobFolder,
+        name: str,
+        options: JobOptions,
+        source: str,
+        environment: Environment,
+        parameters: Mapping[str, Any] | None = None,
     ) -> Submission:
-        environment = environment or self.here()
         record = JobRecord(
             id=folder.id,
             name=name,
@@ -181,6 +190,7 @@ class Submitter:
             cwd=environment.cwd,
             sys_path=environment.sys_path,
             source=source,
+            parameters=dict(parameters or {}),
             owner=self.owner,
         )
         return Submission(folder, name, record.submitted, options, environment, record=record)

@@ -21,6 +21,7 @@ from collections import deque
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
+from jobcontainer.notebook.card_source import GroupSource
 from jobcontainer.notebook.cell_outputs import MimeBundle, OutputList
 from jobcontainer.notebook.panel import LivePanel, can_be_live
 from jobcontainer.views.card import LONGEST_MESSAGE
@@ -203,6 +204,8 @@ class TerminalCard:
         """Show the end, once; return whether it is still to come."""
         if self.source.ended and not self.closed.is_set():
             sys.stdout.write(f"{card_text(self.source.card(time.time()))}\n")
+            if isinstance(self.source, GroupSource):
+                sys.stdout.write(f"{self.source.result().data['text/plain']}\n")
             self.closed.set()
         return not self.closed.is_set()
 

@@ -17,23 +17,15 @@ from jobcontainer.jobs.group import JobGroup
 from jobcontainer.notebook.cell_outputs import MOST_OUTPUTS, MimeBundle, sound_bundle
 from jobcontainer.views import units
 from jobcontainer.views.card import Card, job_card
-from jobcontainer.views.escaping import shown_line
 from jobcontainer.views.group_card import GroupSummary
-from jobcontainer.views.render import NO_MATH
-from jobcontainer.views.snapshot import SnapshotReader, preview_of
+from jobcontainer.views.snapshot import SnapshotReader
+from jobcontainer.views.table import NO_MATH, JobTable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from jobcontainer.jobs.job import Job
-    from jobcontainer.storage.preview import Preview
     from jobcontainer.views.snapshot import JobView
-
-MOST_RESULTS = 50
-"""The largest group whose results are shown; reading those of a larger one would take long."""
-
-_LONGEST_RESULT, _LONGEST_ERROR = 200, 100
-_WIDTH = 78
 
 
 class JobSource:
@@ -130,16 +122,10 @@ class GroupSource:
             notes.append(_note(f"{units.count(self._unread, 'more job')} may have outputs: job.outputs."))
         return shown + notes
 
-    def result(self) -> MimeBundle | None:
-        """Return the results as a list, with errors in their places; None for a large group, or where all are None."""
-        if len(self.handle) > MOST_RESULTS:
-            return None
-        previews = [preview_of(job) if job.state is JobState.SUCCEEDED else None for job in self.handle]
-        if not any(previews):
-            return None
-        lines = [_result_line(job, preview) for job, preview in zip(self.handle, previews, strict=True)]
-        between = ", " if sum(map(len, lines)) + 2 * len(lines) <= _WIDTH else ",\n "
-        return MimeBundle({"text/plain": f"[{between.join(lines)}]"})
+    def result(self) -> MimeBundle:
+        """Return the table of the first jobs."""
+        table = JobTable(self.handle)
+        return MimeBundle({"text/plain": repr(table), "text/html": table._repr_html_()})
 
     def cancel(self) -> None:
         """Cancel every job."""
@@ -184,22 +170,6 @@ class GroupSource:
 
 
 CardSource: TypeAlias = JobSource | GroupSource
-
-
-def _result_line(job: Job[Any], preview: Preview | None) -> str:
-    """Return one line of a job's result or error; the card says more."""
-    if preview is not None:
-        return _first_line(preview.data.get("text/plain", preview.problem), _LONGEST_RESULT)
-    if job.state is JobState.SUCCEEDED or job.outcome is None:
-        return "None"
-    kind = job.outcome.error_type if job.state is JobState.FAILED else ""
-    message = job.outcome.error_message if kind else job.outcome.reason
-    return f"<{shown_line(kind or job.state.words)}: {_first_line(message, _LONGEST_ERROR)}>"
-
-
-def _first_line(text: object, longest: int) -> str:
-    first, *more = (text if isinstance(text, str) else "").splitlines() or [""]
-    return shown_line(first[:longest]) + ("…" if more or len(first) > longest else "")
 
 
 def _bundles(reader: SnapshotReader) -> list[MimeBundle]:

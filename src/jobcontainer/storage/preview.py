@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from jobcontainer.jobfile.atomic import write_whole
+from jobcontainer.storage.plain_values import sound_values
 from jobcontainer.storage.regular_file import read_part
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ class Preview:
         size: of the result file in bytes.
         data: MIME type to content, as in ``display_data``; a result has at least its ``text/plain``.
         metadata: as in ``display_data``.
+        fields: small plain values for tables: the fields of a result that has some, else ``result``.
         traceback: of an exception, as printed in the job; its end, where it is long.
         problem: what went wrong when this was made, in a sentence; empty where all went well.
     """
@@ -40,6 +42,7 @@ class Preview:
     size: int = 0
     data: dict[str, Any] = field(default_factory=dict)
     metadata: dict[str, Any] = field(default_factory=dict)
+    fields: dict[str, Any] = field(default_factory=dict)
     traceback: str = ""
     problem: str = ""
 
@@ -49,9 +52,9 @@ def write_preview(path: Path, preview: Preview) -> None:
 
     Raises:
         OSError: it can't be written.
-        ValueError: JSON can't hold what is in it, or TypeError or RecursionError.
+        TypeError: JSON can't hold what is in it, or ValueError or RecursionError.
     """
-    content = json.dumps(asdict(preview), allow_nan=False).encode()
+    content = json.dumps(asdict(preview)).encode()
     if len(content) > LARGEST:
         text = {mime: form for mime, form in preview.data.items() if mime == "text/plain"}
         content = json.dumps(asdict(replace(preview, data=text, metadata={}))).encode()
@@ -67,7 +70,8 @@ def read_preview(path: Path) -> Preview | None:
     if not isinstance(found, dict):
         return None
     defaults = asdict(Preview())
-    return Preview(**{name: found[name] for name in defaults if type(found.get(name)) is type(defaults[name])})
+    sound = {name: found[name] for name in defaults if type(found.get(name)) is type(defaults[name])}
+    return Preview(**sound | {"fields": sound_values(found.get("fields"))})
 
 
 def preview_bytes(path: Path) -> bytes:

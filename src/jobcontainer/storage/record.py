@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from jobcontainer.events import checked
 from jobcontainer.process import JobOptions
+from jobcontainer.storage.plain_values import sound_values
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -27,6 +28,8 @@ class JobRecord:
         cwd: the working directory at submit.
         sys_path: ``sys.path`` at submit.
         source: the source of the process's class or function, as it was at submit; empty where it is not known.
+        parameters: the attributes of the process that are small plain values, see
+            :func:`jobcontainer.storage.plain_values.parameters_of`.
         owner: who runs the job, as :func:`jobcontainer.storage.owner.this_process` names it.
     """
 
@@ -37,6 +40,7 @@ class JobRecord:
     cwd: str = ""
     sys_path: tuple[str, ...] = ()
     source: str = ""
+    parameters: dict[str, Any] = field(default_factory=dict)
     owner: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
@@ -57,7 +61,13 @@ class JobRecord:
                 raise ValueError("sys_path")
         except (TypeError, KeyError, OverflowError) as error:
             raise ValueError(f"{type(error).__name__}: {error}") from error
-        return replace(record, options=options, name=_encodable(record.name), source=_encodable(record.source))
+        return replace(
+            record,
+            options=options,
+            parameters=sound_values(record.parameters),
+            name=_encodable(record.name),
+            source=_encodable(record.source),
+        )
 
 
 def new_job_id(name: str) -> str:

@@ -17,6 +17,7 @@ from jobcontainer.views import units
 from jobcontainer.views.ansi import visible_text
 from jobcontainer.views.card import ICONS, NO_ERRORS, Card, Row, bar_lines, error_line, unreadable
 from jobcontainer.views.escaping import shown_line
+from jobcontainer.views.parameters import differing, parameters_of, parameters_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -44,13 +45,16 @@ class GroupSummary:
 
     def __init__(self, jobs: Sequence[JobView]) -> None:
         self.jobs = jobs
-        self.name = _common_name(jobs)
+        number = units.count(len(jobs), "job")
+        self._is_of_one_name = len({job.name for job in jobs}) == 1
+        self.name = f"{shown_line(jobs[0].name)}, {number}" if self._is_of_one_name else number
         self.numbers = {job.id: number for number, job in enumerate(jobs, start=1)}
         self.counts: Counter[JobState] = Counter()
         self.running: dict[str, JobView] = {}
         self._states: dict[str, JobState] = {}
         self._kinds: dict[str, _Kind] = {}
         self._last_end = 0.0
+        self._differing: list[str] | None = None
         for job in jobs:
             self.note(job)
 
@@ -108,8 +112,13 @@ class GroupSummary:
         )
 
     def label(self, job: JobView) -> str:
-        """Name a job by its place in the group."""
-        return f"{shown_line(job.name)} #{self.numbers[job.id]}"
+        """Name a job by the parameters that differ within the group; where none do, by its place in it."""
+        if self._differing is None:
+            self._differing = differing(self.jobs)
+        given = parameters_text(parameters_of(job), self._differing) if self._differing else ""
+        if not given:
+            return f"{shown_line(job.name)} #{self.numbers[job.id]}"
+        return given if self._is_of_one_name else f"{shown_line(job.name)} {given}"
 
     def _note_end(self, job: JobView) -> None:
         outcome = job.outcome
@@ -150,9 +159,3 @@ class GroupSummary:
             f"{units.count(rest, 'more job')} running." if rest > 0 else "",
             f"{units.count(hidden, 'more kind')} of failure; job.exception() has each." if hidden > 0 else "",
         )
-
-
-def _common_name(jobs: Sequence[JobView]) -> str:
-    names = {f"{job.name}" for job in jobs}
-    common = shown_line(names.pop()) if len(names) == 1 else ""
-    return f"{common}, {units.count(len(jobs), 'job')}".removeprefix(", ")

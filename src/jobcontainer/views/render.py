@@ -18,7 +18,9 @@ from jobcontainer.views import units
 from jobcontainer.views.card import ICONS, job_card, unreadable, unwritten
 from jobcontainer.views.escaping import shown_line
 from jobcontainer.views.group_card import GroupSummary
+from jobcontainer.views.parameters import parameters_of, parameters_text
 from jobcontainer.views.snapshot import snapshot_of
+from jobcontainer.views.table import NO_MATH, JobTable, html_table, text_table
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -30,13 +32,10 @@ if TYPE_CHECKING:
 _BAR_WIDTH = 20
 _LINES_IN_TEXT = 10
 _LONGEST_PATH = 1000
-_COLUMNS = ("id", "state", "name", "took", "submitted")
+_COLUMNS = ("id", "state", "name", "took", "submitted", "parameters")
 
 MOST_LISTED = 100
 """Jobs that a listing shows, where nobody asks for more: the newest."""
-
-NO_MATH = "tex2jax_ignore mathjax_ignore"
-"""The classes of an element that MathJax passes over: its second version (nbconvert, nbclassic), and its later ones."""
 
 
 def job_html(job: JobView) -> str:
@@ -46,9 +45,10 @@ def job_html(job: JobView) -> str:
 
 
 def group_html(jobs: Sequence[JobView]) -> str:
-    """Return several jobs as static HTML, dated where they have not all ended."""
+    """Return several jobs as a static card, dated where they have not all ended, and a table of the first of them."""
     now = time.time()
-    return card_html(GroupSummary(jobs).card(now, snapshot_of), now)
+    table = JobTable(jobs)._repr_html_() if jobs else ""
+    return card_html(GroupSummary(jobs).card(now, snapshot_of), now) + table
 
 
 class Listing:
@@ -71,24 +71,17 @@ class Listing:
 
     def __repr__(self) -> str:
         """Show a line for each job in columns, whole ids first."""
-        rows = [_COLUMNS, *self._rows()]
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
         if self.jobs:
             store = "" if self._store is None else f"Store: {self._store}"
-            return "\n".join([*lines, *units.present(self._older, store)])
+            return "\n".join([*text_table([_COLUMNS, *self._rows()]), *units.present(self._older, store)])
         return "There are no jobs." if self._store is None else f"There are no jobs in {self._store}."
 
     def _repr_html_(self) -> str:
         """Show a table."""
-        rows = ("".join(f"<td>{escape(text)}</td>" for text in row) for row in self._rows())
-        body = "".join(f"<tr>{row}</tr>" for row in rows)
-        titles = "".join(f"<th>{title}</th>" for title in _COLUMNS)
-        if not body:
+        if not self.jobs:
             return escape(repr(self))
-        below = ". ".join(units.present("" if self._store is None else f"Store: {self._store}", self._older))
-        caption = f"<caption>{escape(below)}</caption>" if below else ""
-        return f'<table class="{NO_MATH}">{caption}<thead><tr>{titles}</tr></thead><tbody>{body}</tbody></table>'
+        caption = ". ".join(units.present("" if self._store is None else f"Store: {self._store}", self._older))
+        return html_table(_COLUMNS, self._rows(), caption)
 
     def _rows(self) -> list[tuple[str, ...]]:
         return [_listed(job) for job in self.jobs]
@@ -162,8 +155,10 @@ def _listed(job: JobView) -> tuple[str, ...]:
         state = " ".join(units.present(ICONS[job.state], job.state.words, unwritten(job.outcome)))
         took = units.seconds(wall) if wall else ""
     except Exception as error:  # noqa: BLE001 -- whatever a damaged folder makes of a job
-        return shown_line(job.id), f"? {unreadable(error)}", "", "", ""
-    return shown_line(job.id), state, shown_line(job.name), took, units.clock(submitted)
+        return shown_line(job.id), f"? {unreadable(error)}", "", "", "", ""
+    parameters = parameters_of(job)
+    given = parameters_text(parameters, parameters)
+    return shown_line(job.id), state, shown_line(job.name), took, units.clock(submitted), given
 
 
 def _head(card: Card) -> str:

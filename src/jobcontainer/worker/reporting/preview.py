@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 from jobcontainer.storage.preview import LONGEST_TEXT, Preview, write_preview
 from jobcontainer.storage.result import qualified_name
 from jobcontainer.worker.reporting.bounded_repr import bounded_repr
+from jobcontainer.worker.reporting.result_values import result_values
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -124,19 +125,29 @@ class _Forms:
         self._name = name_of(value)
         self._data: dict[str, Any] = {"text/plain": f"<{self._name} object>"}  # where its own text can't be had
         self._metadata: dict[str, Any] = {}
+        self._fields: dict[str, Any] = {"result": self._data["text/plain"]}
         self._problems: list[str] = []
         if type(value) in _PLAIN:
             self._data["text/plain"] = bounded_repr(value, LONGEST_TEXT)
+            self._fields = result_values(value, self._data["text/plain"])
 
     def preview(self, size: int) -> Preview:
         """Return what was made."""
         problem = " ".join(self._problems)
-        return Preview(type_name=self._name, size=size, data=self._data, metadata=self._metadata, problem=problem)
+        return Preview(
+            type_name=self._name,
+            size=size,
+            data=self._data,
+            metadata=self._metadata,
+            fields=self._fields,
+            problem=problem,
+        )
 
     def make(self) -> None:
         """Call the methods of the value, one after another."""
         try:
             self._add("text/plain", "__repr__", lambda: bounded_repr(self._value, LONGEST_TEXT))
+            self._add_fields()
             if type(self._value).__module__.startswith("matplotlib."):
                 self._draw()
             bundle, metadata = self._call("_repr_mimebundle_")
@@ -151,6 +162,15 @@ class _Forms:
             raise
         except BaseException as error:  # noqa: BLE001 -- whatever a hostile class leaves behind
             self._problems.append(f"Its forms can't be made: {_raised(error)}.")
+
+    def _add_fields(self) -> None:
+        """Keep what stands in tables; where that can't be had, the whole as a text."""
+        try:
+            self._fields = result_values(self._value, self._data["text/plain"])
+        except BaseException as error:
+            self._problems.append(f"To read its fields {_raised(error)}.")
+            if isinstance(error, _GivenUp):
+                raise
 
     def _draw(self) -> None:
         from jobcontainer.worker.reporting import mime_bundle  # noqa: PLC0415 -- imports IPython, see above
