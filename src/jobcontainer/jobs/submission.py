@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from jobcontainer.jobfile.loading import check_process
 from jobcontainer.jobfile.serializer import Serializer, trust_file, write_file
 from jobcontainer.pickling.source_code import source_of
-from jobcontainer.process import Call, Environment, JobOptions
+from jobcontainer.process import Call, Environment, JobOptions, options_from_json
 from jobcontainer.storage.owner import this_process
 from jobcontainer.storage.record import JobRecord
 from jobcontainer.worker import process_settings
@@ -114,7 +114,7 @@ class Submitter:
         with self._new_folder(record.name) as new:
             _snapshot(folder.process_file, new.process_file)
             here = replace(self.here(), cwd=record.cwd, sys_path=record.sys_path)
-            return self._recorded(new, record.name, JobOptions(**record.options), record.source, here)
+            return self._recorded(new, record.name, options_from_json(record.options), record.source, here)
 
     @contextlib.contextmanager
     def _new_folder(self, name: str) -> Iterator[JobFolder]:

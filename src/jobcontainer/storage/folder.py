@@ -40,6 +40,7 @@ _CONTINUATION: Final = bytes(range(0x80, 0xC0))  # of a character in UTF-8, all 
 _RECORD: Final = "job.json"
 _EVENTS: Final = "events.jsonl"
 _CANCEL: Final = "cancel"
+_NO_MORE_CALLS: Final = "no-more-calls"
 
 
 class JobFolder:
@@ -77,6 +78,11 @@ class JobFolder:
     def result_file(self) -> Path:
         """What ``run()`` returned or raised; exists only once it did."""
         return self.path / "result.job"
+
+    @property
+    def calls_file(self) -> Path:
+        """What the calls of a job returned or raised, where the job is a chunk of calls; see ``call_results.py``."""
+        return self.path / "calls"
 
     @property
     def record_file(self) -> Path:
@@ -128,6 +134,18 @@ class JobFolder:
     def is_asked_to_cancel(self) -> bool:
         """Return whether another process asked for the job's end."""
         return os.path.lexists(self.cancel_file)  # raises nothing where the job has locked its folder
+
+    def ask_for_no_more_calls(self) -> None:
+        """Ask a job that makes several calls to end after the present one.
+
+        Raises:
+            OSError: it can't be written; the folder was deleted, say.
+        """
+        (self.path / _NO_MORE_CALLS).touch(mode=0o600)
+
+    def is_asked_for_no_more_calls(self) -> bool:
+        """Return whether a job that makes several calls is to end after the present one."""
+        return os.path.lexists(self.path / _NO_MORE_CALLS)
 
     def size(self) -> int:
         """Return the bytes that the job's files take on disk; files shared by hard links count in each folder."""

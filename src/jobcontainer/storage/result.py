@@ -59,7 +59,7 @@ def write_raised(path: str | os.PathLike[str], error: BaseException) -> None:
     except Exception:  # noqa: BLE001 -- an exception's own pickling may raise anything
         carried = False
     if not carried:
-        write_file((_stand_in(error, text), text), path, kind="error")
+        write_file((stand_in(error, text), text), path, kind="error")
 
 
 def read_result(path: str | os.PathLike[str], identity: FileIdentity | None = None) -> tuple[Any, BaseException | None]:
@@ -120,7 +120,8 @@ def qualified_name(kind: type) -> str:
     )
 
 
-def _stand_in(error: BaseException, text: str) -> JobFailedError:
+def stand_in(error: BaseException, text: str) -> JobFailedError:
+    """Return what is raised in the place of an exception that can't be carried; ``text`` is its traceback."""
     name = qualified_name(type(error))
     return JobFailedError(
         f"{name}: {error}\nThe exception itself can't leave the job's process; its traceback is in the log.",
