@@ -165,6 +165,28 @@ def test_list_and_show_tell_a_script_what_it_wants(shell, file, store):
 
 
 @pytest.mark.slow
+def test_a_long_list_shows_the_newest_jobs_and_how_many_more_there_are(tmp_path, monkeypatch, capsys):
+    """``--all`` shows every job, and ``--json`` always does."""
+    monkeypatch.setenv("JOBCONTAINER_HOME", "")
+    monkeypatch.setattr("jobcontainer.cli.MOST_LISTED", 2)
+    with JobPool(engine="inline", store=tmp_path) as pool:
+        jobs = pool.submit_all([Prints() for _ in range(5)])
+    capsys.readouterr()
+
+    def listed(*flags):
+        assert main(["--store", str(tmp_path), "list", *flags]) == 0
+        return capsys.readouterr().out
+
+    monkeypatch.setattr("jobcontainer.storage.folder._session_store", None)
+    text = listed()
+    assert [job.id in text for job in jobs] == [False] * 3 + [True] * 2
+    assert text.endswith("3 older jobs not shown: `jobcontainer list --all`\n")
+    text = listed("--all")
+    assert all(job.id in text for job in jobs)
+    assert "older" not in text
+    assert [one["id"] for one in json.loads(listed("--json"))] == [job.id for job in jobs]
+
+
 def test_rerun_runs_a_job_again(shell, file, store):
     """``rerun`` makes a second job of the first one's process."""
     shell("run", file(Prints()))

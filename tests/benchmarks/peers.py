@@ -25,6 +25,7 @@ SCRIPTS = (
     "fresh_jobs",
     "reused_workers",
     "ten_thousand_jobs",
+    "sweep",
     "large_argument",
     "large_result",
     "progress",

@@ -29,7 +29,11 @@ from jobcontainer.engines.local.engine import LokyEngine
 from jobcontainer.errors import UntrustedFileError
 from jobcontainer.events import JobState, Outcome, Started
 from jobcontainer.jobfile import signing
+from jobcontainer.jobfile.blobs import blob_path, blobs_beside
+from jobcontainer.jobfile.loading import load_file
+from jobcontainer.jobfile.reader import blobs_of
 from jobcontainer.jobfile.serializer import Serializer, write_file
+from jobcontainer.jobs.submission import Submitter
 from jobcontainer.process import Environment, JobOptions
 from jobcontainer.storage.folder import StoreFolder
 from jobcontainer.storage.progress_file import read_bars
@@ -118,6 +122,21 @@ class Runs:
 
     def run(self):
         return self.function()
+
+
+class Holds:
+    def __init__(self, changed, handed_on):
+        self.changed, self.handed_on = changed, handed_on
+
+    def run(self):
+        address = self.changed.__array_interface__["data"][0]
+        for line in Path("/proc/self/maps").read_text().splitlines():
+            span, *_, inode = line.split()[:5]
+            begin, end = (int(bound, 16) for bound in span.split("-"))
+            if begin <= address < end:
+                break
+        self.changed += 1
+        return int(inode), float(self.changed[-1]), self.handed_on
 
 
 # --- ends -----------------------------------------------------------------------------------------------------------
@@ -1101,3 +1120,42 @@ def test_processes_can_be_used_inside_a_job(run):
         return forked, spawned, parallel, subprocess.run(["true"], check=True).returncode
 
     assert run(use, timeout=60) == ([0, 2, 4], [0, 1, 2], [0, 2, 4], 0)
+
+
+# --- large data -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.quick
+def test_large_data_is_written_once(start, store):
+    """Jobs over one array share its bytes on disk and its pages in memory, may write to it, and hand it on uncopied."""
+    changed, handed_on = np.arange(500_000.0), np.arange(300_000)
+    submitter = Submitter(store)
+    jobs = [start(None, folder=submitter.of_process(Holds(changed, handed_on), JobOptions()).folder) for _ in range(5)]
+    inodes = set()
+    for folder, future in jobs:
+        outcome = future.result(60)
+        assert outcome.state is JobState.SUCCEEDED, (outcome, folder.tail(30))
+        (inode, last, result), _ = read_result(folder.result_file)
+        inodes.add(inode)
+        assert last == 500_000
+        assert np.array_equal(result, handed_on)
+        assert np.array_equal(load_file(folder.process_file).changed, np.arange(500_000.0))
+    assert len(inodes) == 1
+    assert changed[-1] == 499_999
+    links = {path.stat().st_size: path.stat().st_nlink for path in store.data_folder.iterdir()}
+    assert links == {changed.nbytes: 1 + len(jobs), handed_on.nbytes: 1 + 2 * len(jobs)}
+
+
+def test_large_data_of_an_earlier_attempt_goes_with_its_result(start):
+    """Another attempt has the result of that one, and no job keeps what it does not refer to."""
+    folder, future = start(lambda: np.zeros(10**6))
+    assert future.result(60).state is JobState.SUCCEEDED
+    _, future = start(None, folder=folder, attempt=2)
+    assert future.result(60).state is JobState.SUCCEEDED
+    (folder.path / f"result.job.{'0' * 64}").write_bytes(b"left by an attempt that was killed")
+    _, future = start(None, folder=folder, attempt=3)
+    assert future.result(60).state is JobState.SUCCEEDED
+    assert set(blobs_beside(folder.result_file)) == {
+        blob_path(folder.result_file, digest) for digest in blobs_of(folder.result_file)
+    }
+    assert read_result(folder.result_file)[0].shape == (10**6,)

@@ -288,15 +288,52 @@ class Doubles:
         return 2 * self.array
 
 
+class HandsOn:
+    def __init__(self, array):
+        self.array = array
+
+    def run(self):
+        return self.array
+
+
 def test_large_files_are_transferred_in_pieces(remote_pool, dask_cluster):
     """Process, log and result are what they were, and nothing of them is left on the worker."""
     array = np.random.default_rng(1).random(1_300_000)
-    with pytest.warns(UserWarning, match="MB"):  # that the process is large
-        job = remote_pool.submit(Doubles(array))
+    job = remote_pool.submit(Doubles(array))
     assert np.array_equal(job.result(60), 2 * array)
     assert len(job.log) == 9_000_001
-    assert job.folder.result_file.stat().st_size > transfer.PIECE
-    assert not list(dask_cluster.folder.rglob("jobcontainer-*"))
+    assert array.nbytes > transfer.PIECE
+    assert not list(dask_cluster.folder.rglob("*.job"))
+
+
+def test_large_data_travels_once_to_each_host(remote_pool, dask_cluster, monkeypatch):
+    """Not for each job, worker or sweep; what a job hands on does not come back; it is gone with the client."""
+    sent = []
+    send = transfer.Transfer._send_pieces
+
+    async def count(self, path, write, *names):
+        sent.extend(names)
+        await send(self, path, write, *names)
+
+    monkeypatch.setattr(transfer.Transfer, "_send_pieces", count)
+    received = []
+    receive = transfer.Transfer._receive_pieces
+
+    async def count_received(self, path, digest):
+        received.append(digest)
+        return await receive(self, path, digest)
+
+    monkeypatch.setattr(transfer.Transfer, "_receive_pieces", count_received)
+    array = np.random.default_rng(2).random(1_300_000)
+    for _ in range(2):
+        jobs = remote_pool.submit_all([HandsOn(array) for _ in range(4)])
+        assert all(np.array_equal(result, array) for result in jobs.results())
+    assert len(sent) == 1
+    assert set(received) == {""}
+    [data] = dask_cluster.folder.rglob("jobcontainer-data-*/data")
+    assert len(list(data.iterdir())) == 1
+    remote_pool.shutdown()
+    assert list(data.iterdir()) == []
 
 
 def test_the_outcome_of_a_remote_job_names_its_files_here(remote_pool):

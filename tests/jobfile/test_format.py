@@ -23,7 +23,7 @@ from blake3 import blake3
 
 from jobcontainer import CorruptFileError, IncompatibleFileError, Serializer, UntrustedFileError
 from jobcontainer.jobfile import reader, signing, writer
-from jobcontainer.jobfile.format import FORMAT, MAGIC, PAGE
+from jobcontainer.jobfile.format import FORMAT, FORMAT_WITHOUT_BLOBS, MAGIC, PAGE
 from jobcontainer.jobfile.serializer import trust_file
 from jobcontainer.jobfile.signing import Purpose
 
@@ -66,7 +66,7 @@ def test_a_file_can_be_read_by_its_documentation_alone(path, key_file, sizes):
     data = path.read_bytes()
     magic, version, header_size, header_offset, file_size = PRELUDE.unpack_from(data)
     assert (magic, version, file_size) == (b"\x93JOB\r\n\x1a\n", 1, len(data))
-    assert (magic, version) == (MAGIC, FORMAT)
+    assert (magic, version) == (MAGIC, FORMAT_WITHOUT_BLOBS)
     header = data[header_offset:]
     assert len(header) == header_size
     assert data[32:64] == hmac.digest(key_file.read_bytes().strip(), b"job file\0" + data[:32] + header, hashlib.sha256)
@@ -159,7 +159,7 @@ def test_a_newer_format_is_distinguished_from_a_damaged_file(path):
     Serializer.serialize_to_file(1, path)
     data = path.read_bytes()
     path.write_bytes(forged(data, version=FORMAT + 1))
-    with pytest.raises(IncompatibleFileError, match=r"format 2, .* Upgrade jobcontainer"):
+    with pytest.raises(IncompatibleFileError, match=r"format 3, .* Upgrade jobcontainer"):
         Serializer.deserialize_from_file(path)
     path.write_bytes(data[:8] + bytes([FORMAT + 1]) + data[9:])
     with pytest.raises(UntrustedFileError):

@@ -26,7 +26,7 @@ from jobcontainer.jobs.detached.protocol import Request, differences, message_li
 from jobcontainer.jobs.submission import Submitter
 from jobcontainer.process import Environment, JobOptions
 from jobcontainer.storage.folder import StoreFolder
-from jobcontainer.storage.record import this_process
+from jobcontainer.storage.owner import this_process
 from waiting import is_running, wait_for
 
 NOBODY = 65534

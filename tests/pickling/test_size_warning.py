@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import warnings
+import weakref
 
 import numpy as np
 import pytest
 
 from jobcontainer.jobfile.serializer import write_file
+from jobcontainer.jobs.submission import Submitter
+from jobcontainer.pickling import size_warning
 from jobcontainer.pickling.size_warning import largest_parts
+from jobcontainer.process import JobOptions
+from jobcontainer.storage.folder import StoreFolder
 
 
 @pytest.fixture
@@ -33,7 +38,7 @@ def test_a_captured_global_is_named_once_for_each_class(cell, path):
                 return table.sum()
         """
     )
-    with pytest.warns(UserWarning, match="The file of Train has 37") as caught:
+    with pytest.warns(UserWarning, match="The file of Train has 37 MB, and each job reads all of it: ") as caught:
         write_file(names["Train"](), path, kind="process")
     [warning] = caught
     assert "help() -> global table 24 MB, process.data['train'] 8 MB, process.text 5 MB" in str(warning.message)
@@ -60,3 +65,46 @@ def test_what_is_shared_is_counted_once():
     array = np.zeros(10**6)
     parts = largest_parts({"a": [array], "b": [array]}, "process")
     assert len([weight for _, weight in parts if weight > 10**6]) == 1
+
+
+class Holds:
+    def __init__(self, *held):
+        self.held = held
+
+    def run(self):
+        pass
+
+
+@pytest.fixture
+def submit(tmp_path, monkeypatch):
+    """Write the folder of a process in a store, by a process that has warned of none."""
+    monkeypatch.setattr(size_warning, "_warned", weakref.WeakSet())
+    monkeypatch.setattr(size_warning, "_seen", weakref.WeakSet())
+    submitter = Submitter(StoreFolder(tmp_path / "store"))
+    return lambda *held: submitter.of_process(Holds(*held), JobOptions())
+
+
+def test_what_jobs_share_is_no_reason_to_warn(submit):
+    """It is written once, however many jobs have it."""
+    shared = np.zeros(3_000_000)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for number in range(3):
+            submit(shared, number)
+
+
+def test_what_each_job_writes_is_named_and_nothing_else(submit):
+    """Small objects are in the file of each; the array beside them is not."""
+    with pytest.warns(UserWarning, match=r"Each job of Holds writes and reads 1\d\.\d MB of its own: ") as caught:
+        submit(np.zeros(3_000_000), [str(number) for number in range(1_500_000)])
+    assert "process.held[1] 1" in str(caught[0].message)
+    assert "held[0]" not in str(caught[0].message)
+
+
+def test_large_data_that_is_another_in_each_job_is_warned_of(submit):
+    """The first may be shared; when the second writes its own, it is said."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        submit(np.zeros(3_000_000))
+    with pytest.warns(UserWarning, match="Each job of Holds writes and reads 24 MB of its own: process.held"):
+        submit(np.ones(3_000_000))

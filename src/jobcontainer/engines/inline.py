@@ -107,7 +107,7 @@ def _run(attempt: Attempt) -> Outcome:
     """Run the process of an attempt's folder here and now."""
     folder, options = attempt.folder, attempt.order.options
     begun, cpu = time.time(), time.process_time()
-    folder.result_file.unlink(missing_ok=True)
+    folder.remove_result()
     folder.append_event(Started(at=begun, pid=os.getpid(), attempt=attempt.number))
     reported: dict[str, Any] = {}
     descriptor = open_regular(folder.log_file, os.O_WRONLY | os.O_APPEND | os.O_CREAT)

@@ -2,12 +2,12 @@
 
 None of the three knows pickle or keys.
 
-Layout, format 1. All numbers are unsigned and little-endian; the parts follow each other without gaps except where
-zero bytes are named::
+Layout, formats 1 and 2. All numbers are unsigned and little-endian; the parts follow each other without gaps except
+where zero bytes are named::
 
     offset  size  what
     0       8     magic: 93 4A 4F 42 0D 0A 1A 0A. The high bit and the line ends betray a transfer as text
-    8       4     format: 1
+    8       4     format: 2 where parts of it are in blobs, else 1
     12      4     size of the header
     16      8     offset of the header
     24      8     size of the file
@@ -24,10 +24,17 @@ its digests are known only then: so a stream of any size is written while it is 
 The signature says what it is for: its words "job file" stand in no other signature of that key, and the kind (process,
 result, error, object) is in the header, which it covers. Whoever loads a file for a purpose compares the kind.
 
-Digests are BLAKE3, as hex. Those of stream and sources are computed over their bytes; that of a buffer over the digests
-of its pieces of 4 MiB each, so that several threads share the work. GiB/s measured on one core: sha256 1.4, blake2b
-0.7, blake3 3.1, xxh3 16. xxh3 can't carry a signature: whoever may write to the file can make other data with the same
-xxh3. blake3's own threads are not used: they outlive the call, and a process that is forked later hangs in them.
+In a store, large data is not in the file but in *blobs* beside it, see :mod:`jobcontainer.jobfile.blobs`: the file
+``NAME.DIGEST`` for the job file ``NAME``. A buffer that is in one has the identity of that file as a third item of its
+entry, [size, digest, [device, inode, modified]]. ``inserted`` = [[position, size, digest, [device, ...]], ...] names
+what belongs into the stream: the position is an offset in the stream as it is in the file. ``boot`` says on which
+machine, and since which start of it, these identities are known.
+
+Digests are BLAKE3, as hex. Those of stream and sources are computed over their bytes; that of a buffer or a blob over
+the digests of its pieces of 4 MiB each, so that several threads share the work. GiB/s measured on one core: sha256 1.4,
+blake2b 0.7, blake3 3.1, xxh3 16. xxh3 can't carry a signature: whoever may write to the file can make other data with
+the same xxh3. blake3's own threads are not used: they outlive the call, and a process that is forked later hangs in
+them.
 
 Version rule. A reader refuses a format above its own :data:`FORMAT`. Fields may be added to the header without a new
 number, since readers ignore those that they do not know; whatever an old reader would read wrongly needs a new one. The
@@ -39,19 +46,22 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import struct
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
 import blake3
 
+from jobcontainer.jobfile.identity import FileIdentity
 from jobcontainer.pickling import MOST_BUFFERS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 MAGIC: Final = b"\x93JOB\r\n\x1a\n"
-FORMAT: Final = 1
+FORMAT: Final = 2
+FORMAT_WITHOUT_BLOBS: Final = 1
 PAGE: Final = 4096
 Digest: TypeAlias = blake3.blake3
 
@@ -62,6 +72,42 @@ LARGEST_HEADER: Final = 16 * 2**20
 
 _PIECE: Final = 4 * 2**20
 _MOST_THREADS: Final = 8
+_BLOB_DIGEST: Final = re.compile("[0-9a-f]{64}")
+
+
+class Buffer(NamedTuple):
+    """An out-of-band buffer, or a part of the stream that is not in the file.
+
+    Attributes:
+        size: in bytes.
+        digest: of its content.
+        identity: of the blob that holds it; None where it is in the job file itself.
+    """
+
+    size: int
+    digest: str
+    identity: FileIdentity | None = None
+
+    def packed(self) -> list[Any]:
+        """Return it as plain data."""
+        known = self.identity
+        return [self.size, self.digest, *([[known.device, known.inode, known.modified]] if known is not None else [])]
+
+    @classmethod
+    def unpacked(cls, data: Sequence[Any]) -> Buffer:
+        """Read what :meth:`packed` returned.
+
+        Raises:
+            ValueError: it is nothing of the kind.
+            TypeError: likewise.
+        """
+        size, digest, *known = data
+        if not known:
+            return cls(int(size), str(digest))
+        [[device, inode, modified]] = known
+        if not _BLOB_DIGEST.fullmatch(digest):  # it becomes part of a path
+            raise ValueError("no digest")
+        return cls(int(size), digest, FileIdentity(int(device), int(inode), int(size), int(modified)))
 
 
 class Header(NamedTuple):
@@ -69,12 +115,14 @@ class Header(NamedTuple):
 
     Attributes:
         fields: what the writer says of the object, as plain data.
-        stream: size and digest of the pickle stream.
+        stream: size and digest of the pickle stream, as far as it is in the file.
         sources: size and digest of the sources; no digest where there are none.
-        buffers: size and digest of each out-of-band buffer.
+        buffers: the out-of-band buffers.
+        inserted: what belongs into the stream and is in blobs, each with its offset in the stream of the file.
+        boot: of the machine on which the identities of blobs are known.
 
     Example:
-        >>> header = Header({"kind": "object"}, (10, "ab"), (0, "cd"), ((4096, "ef"),))
+        >>> header = Header({"kind": "object"}, (10, "ab"), (0, "cd"), (Buffer(4096, "ef"),))
         >>> Header.unpacked(header.packed()) == header
         True
     """
@@ -82,11 +130,17 @@ class Header(NamedTuple):
     fields: Mapping[str, Any]
     stream: tuple[int, str]
     sources: tuple[int, str]
-    buffers: tuple[tuple[int, str], ...]
+    buffers: tuple[Buffer, ...]
+    inserted: tuple[tuple[int, Buffer], ...] = ()
+    boot: str = ""
 
     def packed(self) -> bytes:
         """Return the header as bytes."""
-        parts = {"stream": self.stream, "sources": self.sources, "buffers": self.buffers}
+        parts: dict[str, Any] = {"stream": self.stream, "sources": self.sources}
+        parts["buffers"] = [buffer.packed() for buffer in self.buffers]
+        if self.blobs:
+            parts["inserted"] = [[position, *buffer.packed()] for position, buffer in self.inserted]
+            parts["boot"] = self.boot
         return json.dumps({**self.fields, **parts}, separators=(",", ":")).encode()
 
     @classmethod
@@ -98,15 +152,30 @@ class Header(NamedTuple):
         """
         try:
             fields = json.loads(data.decode())
-            parts = [fields.pop("stream"), fields.pop("sources"), *fields.pop("buffers")]
-            if len(parts) > MOST_BUFFERS + 2:
+            stream, sources = (
+                (int(size), str(digest)) for size, digest in (fields.pop("stream"), fields.pop("sources"))
+            )
+            listed, put_in = fields.pop("buffers"), fields.pop("inserted", [])
+            if len(listed) + len(put_in) > MOST_BUFFERS:
                 raise ValueError("too many buffers")
-            stream, sources, *buffers = [(int(size), str(digest)) for size, digest in parts]
+            buffers = tuple(map(Buffer.unpacked, listed))
+            inserted = tuple((int(position), Buffer.unpacked(rest)) for position, *rest in put_in)
+            boot = str(fields.pop("boot", ""))
         except (TypeError, KeyError, AttributeError, RecursionError, OverflowError) as error:
             raise ValueError("no header") from error
-        if stream[0] < 0 or sources[0] < 0 or any(size < 0 for size, _ in buffers):
+        sizes = [stream[0], sources[0], *(buffer.size for buffer in (*buffers, *(blob for _, blob in inserted)))]
+        if min(sizes) < 0:
             raise ValueError("a size below zero")
-        return cls(fields, stream, sources, tuple(buffers))
+        positions = [0, *(position for position, _ in inserted), stream[0]]
+        if positions != sorted(positions) or any(buffer.identity is None for _, buffer in inserted):
+            raise ValueError("no place in the stream")
+        return cls(fields, stream, sources, buffers, inserted, boot)
+
+    @property
+    def blobs(self) -> dict[str, Buffer]:
+        """The blobs, by their digests."""
+        every = (*self.buffers, *(buffer for _, buffer in self.inserted))
+        return {buffer.digest: buffer for buffer in every if buffer.identity is not None}
 
     @property
     def sources_offset(self) -> int:
@@ -114,12 +183,13 @@ class Header(NamedTuple):
         return STREAM_OFFSET + self.stream[0]
 
     def buffer_spans(self) -> Iterator[tuple[int, int, int]]:
-        """Yield for each buffer where the zeros before it begin, where it begins, and where it ends."""
+        """Yield for each buffer in the file where the zeros before it begin, where it begins, and where it ends."""
         end = self.sources_offset + self.sources[0]
-        for size, _ in self.buffers:
-            gap, start = end, end + padding(end)
-            end = start + size
-            yield gap, start, end
+        for size, _, identity in self.buffers:
+            if identity is None:
+                gap, start = end, end + padding(end)
+                end = start + size
+                yield gap, start, end
 
     @property
     def content_end(self) -> int:
@@ -143,6 +213,12 @@ def pieces(view: memoryview) -> Iterator[memoryview]:
     return (view[start : start + _PIECE] for start in range(0, len(view), _PIECE))
 
 
+def digest_of(view: memoryview) -> str:
+    """Return the digest of a buffer, computed by several threads where it is large."""
+    with digest_threads(len(view)) as digest_later:
+        return joined(digest() for digest in [digest_later(piece) for piece in pieces(view)])
+
+
 def joined(digests: Iterable[bytes]) -> str:
     """Return the digest of a buffer from those of its pieces."""
     return str(Digest(b"".join(digests)).hexdigest())
@@ -162,9 +238,14 @@ def digest_threads(size: int, spared: int = 0) -> Iterator[Callable[[memoryview]
     if size <= _PIECE:
         yield lambda piece: lambda: _digest(piece)
     else:
-        count = max(1, min(_MOST_THREADS, os.cpu_count() or 1) - spared)
+        count = max(1, most_digest_threads() - spared)
         with ThreadPoolExecutor(count, "jobcontainer-digest") as pool:
             yield lambda piece: pool.submit(_digest, piece).result
+
+
+def most_digest_threads() -> int:
+    """Return how many threads compute digests at the same time, at the most."""
+    return min(_MOST_THREADS, os.cpu_count() or 1)
 
 
 def _digest(piece: memoryview) -> bytes:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import os
+from pathlib import Path
 from typing import NamedTuple
 
 
@@ -10,7 +12,8 @@ class FileIdentity(NamedTuple):
     """What distinguishes one content of a file from another without reading it.
 
     It is as trustworthy as the channel that it comes over: a parent sends it to its keeper with the order, a job to its
-    keeper with the outcome. One that lies in a folder beside the file vouches for nothing.
+    keeper with the outcome, and a signed header names those of its blobs. One that lies unsigned in a folder beside the
+    file vouches for nothing.
 
     Attributes:
         device: of the file system.
@@ -34,3 +37,12 @@ class FileIdentity(NamedTuple):
         """
         status = os.stat(file)  # noqa: PTH116 -- takes descriptors too
         return cls(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+
+
+@functools.cache
+def boot_id() -> str:
+    """Return what distinguishes this start of this machine from all others; empty where the system does not say."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except OSError:
+        return ""

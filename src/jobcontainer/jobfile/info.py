@@ -41,7 +41,7 @@ class FileInfo:
         modules: names of the installed modules that it imports.
         packages: the distribution of each of their packages.
         local_modules: names of the modules beside the notebook that it imports.
-        size: of the file in bytes.
+        size: of the file in bytes, without the large data that lies beside it.
         buffers: the sizes of its out-of-band buffers in bytes.
         signed: whether it is signed by this user's key.
         other_versions: the distributions of which this environment has another version: then, and here (None for none).
@@ -134,7 +134,7 @@ def read_info(file: FileReader) -> FileInfo:
             packages=packages,
             local_modules=tuple(module.name for module in local_modules),
             size=file.status.st_size,
-            buffers=tuple(size for size, _ in header.buffers),
+            buffers=tuple(buffer.size for buffer in header.buffers),
             signed=signed,
             other_versions=package_versions.other_versions(packages),
         )

@@ -2,7 +2,8 @@
 
 Hashing a gigabyte takes as long as everything else, so the large buffers of one content are hashed once. Whoever wrote
 a file vouches for its identity (device, inode, size, time of modification) and need not hash it, nor need those that
-receive the identity over a channel of the writer. Everybody else hashes it, once in each process.
+receive the identity over a channel of the writer. Everybody else hashes it, once in each process. For blobs, the
+signed header of the file beside them vouches, see :mod:`jobcontainer.jobfile.blobs`.
 
 The header of a file, which its signature covers, names its kind. A file in the place of a process or of a result is
 loaded only if it is of that kind: else a job could put its result in the place of what is run again.
@@ -103,7 +104,7 @@ def _load(
         kind = str(header.fields.get("kind"))
         _check_kind(file, kind, kinds)
         _check_python(file, header)
-        stream, sources, buffers = checked_content(file, header, identity)
+        stream, sources, buffers = checked_content(file, header, identity, signed=not trusted)
         packages, modules = info.packages_in(file, header), info.local_modules_in(file, header)
     texts, main = source_code.texts_in(sources), None
     source_code.remember(texts, own_process=own_process)
@@ -164,7 +165,7 @@ def check_file(
             _check_signature(file)
             header = file.header()
             _check_kind(file, str(header.fields.get("kind")), kinds)
-            checked_content(file, header, anew=anew)
+            checked_content(file, header, signed=True, anew=anew)
         else:
             _check_kind(file, _PICKLE, kinds)
             signed_content(file)
@@ -172,7 +173,7 @@ def check_file(
 
 
 def checked_content(
-    file: FileReader, header: Header, identity: FileIdentity | None = None, *, anew: bool = False
+    file: FileReader, header: Header, identity: FileIdentity | None = None, *, signed: bool = False, anew: bool = False
 ) -> tuple[bytes | bytearray, bytes | bytearray, list[memoryview]]:
     """Read stream, sources and buffers of a job file, and check all but its signature.
 
@@ -180,12 +181,14 @@ def checked_content(
         file: the file.
         header: its header.
         identity: what the writer of the file vouches for.
+        signed: whether the signature was checked, so that the header vouches for the blobs beside the file.
         anew: whether large buffers are hashed although somebody vouches for them.
 
     Raises:
-        CorruptFileError: it was altered.
+        CorruptFileError: it was altered, or a blob is missing.
     """
-    stream, sources, buffers = file.stream(header), file.sources(header), file.buffers(header)
+    load_blob = file.blob_loader(header, vouched=signed, anew=anew)
+    stream, sources, buffers = file.stream(header, load_blob), file.sources(header), file.buffers(header, load_blob)
     if anew or (file.identity != identity and (file.identity, file.signature) not in _whole):
         file.check_buffers(header, buffers)
         remember_whole(file.identity, file.signature)

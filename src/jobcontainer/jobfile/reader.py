@@ -16,7 +16,8 @@ import shutil
 import stat
 from typing import TYPE_CHECKING, BinaryIO, Final, Self
 
-from jobcontainer.errors import CorruptFileError, IncompatibleFileError
+from jobcontainer.errors import CorruptFileError, IncompatibleFileError, JobFileError
+from jobcontainer.jobfile.blobs import blob_path, blobs_beside, load_blob
 from jobcontainer.jobfile.format import (
     FORMAT,
     LARGEST_HEADER,
@@ -29,14 +30,18 @@ from jobcontainer.jobfile.format import (
     joined,
     pieces,
 )
-from jobcontainer.jobfile.identity import FileIdentity
+from jobcontainer.jobfile.identity import FileIdentity, boot_id
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from jobcontainer.jobfile.format import Buffer
 
 _FIRST_READ: Final = 64 * 2**10  # holds the whole of most files
 _COPIED_AT_ONCE: Final = 2**20
 _MAPPED_FROM: Final = 2**20  # buffers smaller than this together are read: each mapping holds a descriptor
+_MOST_MAPPED: Final = 200  # blobs of one file, for the same reason; the others are read
 _NO_FILE: Final = frozenset({errno.ENXIO, errno.EISDIR, errno.ELOOP, errno.ENODEV})  # sockets, links to themselves
 # A blocking open of a FIFO would wait for its writer for ever.
 _FLAGS: Final = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
@@ -133,9 +138,22 @@ class FileReader:
             raise self.corrupt("the sizes in its header do not add up")
         return header
 
-    def stream(self, header: Header) -> bytes | bytearray:
-        """Read the stream into memory of this process, and check its digest."""
-        return self._checked(STREAM_OFFSET, *header.stream)
+    def stream(self, header: Header, load: Callable[[Buffer], memoryview]) -> bytes | bytearray:
+        """Read the stream into memory of this process, and check its digest.
+
+        Args:
+            header: of the file.
+            load: returns the content of a blob that belongs into the stream, as :meth:`blob_loader` does.
+        """
+        stream = self._checked(STREAM_OFFSET, *header.stream)
+        if not header.inserted:
+            return stream
+        whole, end = bytearray(), 0
+        for position, blob in header.inserted:
+            whole += memoryview(stream)[end:position]
+            whole += load(blob)
+            end = position
+        return whole + memoryview(stream)[end:]
 
     def sources(self, header: Header) -> bytes | bytearray:
         """Read the sources, and check their digest."""
@@ -147,11 +165,37 @@ class FileReader:
             raise self.corrupt("its content was altered")
         return data
 
-    def buffers(self, header: Header) -> list[memoryview]:
+    def blob_loader(self, header: Header, *, vouched: bool, anew: bool = False) -> Callable[[Buffer], memoryview]:
+        """Return what loads and checks the blobs beside the file.
+
+        Args:
+            header: of the file.
+            vouched: whether the header is signed, so that it can be believed about their identities.
+            anew: whether they are hashed in any case.
+        """
+        vouched = vouched and bool(header.boot) and header.boot == boot_id()
+        left = _MOST_MAPPED
+
+        def load(blob: Buffer) -> memoryview:
+            nonlocal left
+            left -= 1
+            return load_blob(self.path, blob, vouched=vouched, anew=anew, mapped=left >= 0)
+
+        return load
+
+    def buffers(self, header: Header, load: Callable[[Buffer], memoryview]) -> list[memoryview]:
         """Map the buffers copy-on-write: they can be written to, and share their pages with every reader of the file.
 
-        Small ones are read. Nothing is checked here: see :meth:`check_buffers`.
+        Small ones are read. Of those that are in the file nothing is checked here: see :meth:`check_buffers`.
+
+        Args:
+            header: of the file.
+            load: as for :meth:`stream`.
         """
+        inside = iter(self._buffers_inside(header))
+        return [next(inside) if buffer.identity is None else load(buffer) for buffer in header.buffers]
+
+    def _buffers_inside(self, header: Header) -> list[memoryview]:
         spans = list(header.buffer_spans())
         if not spans:
             return []
@@ -167,20 +211,25 @@ class FileReader:
         return [whole[start - first : end - first] for _, start, end in spans]
 
     def check_buffers(self, header: Header, views: Sequence[memoryview]) -> None:
-        """Compare the digests of what :meth:`buffers` returned, in several threads, and check the zeros in between.
+        """Compare the digests of buffers in the file, in several threads, and check the zeros in between.
+
+        Args:
+            header: of the file.
+            views: what :meth:`buffers` returned.
 
         Raises:
             CorruptFileError: a buffer was altered.
         """
-        if not views:
+        inside = [(buffer, view) for buffer, view in zip(header.buffers, views, strict=True) if buffer.identity is None]
+        if not inside:
             return
         for gap, start, _ in header.buffer_spans():
             if self.read(gap, start - gap).strip(b"\0"):
                 raise self.corrupt("there is something between its buffers")
-        with digest_threads(sum(map(len, views))) as digest_later:
-            begun = [[digest_later(piece) for piece in pieces(view)] for view in views]
-            for (_, expected), digests in zip(header.buffers, begun, strict=True):
-                if joined(digest() for digest in digests) != expected:
+        with digest_threads(sum(len(view) for _, view in inside)) as digest_later:
+            begun = [(buffer, [digest_later(piece) for piece in pieces(view)]) for buffer, view in inside]
+            for buffer, digests in begun:
+                if joined(digest() for digest in digests) != buffer.digest:
                     raise self.corrupt("a buffer of it was altered")
 
     def read(self, offset: int, size: int) -> bytes | bytearray:
@@ -211,3 +260,22 @@ class FileReader:
     def corrupt(self, what: str) -> CorruptFileError:
         """Return the error that says what is wrong with the file."""
         return CorruptFileError(f"{self.path} is damaged: {what}. Nothing of it was loaded. Make or copy it again.")
+
+
+def blobs_of(path: str | os.PathLike[str]) -> dict[str, Buffer]:
+    """Return the blobs that a job file names, by their digests; none where it can't be read. Nothing is checked."""
+    try:
+        with FileReader(path) as file:
+            return file.header().blobs if file.is_job_file else {}
+    except (OSError, JobFileError):
+        return {}
+
+
+def remove_stale_blobs(path: Path) -> None:
+    """Remove the blobs beside a job file that it does not refer to; all of them where there is no such file."""
+    beside = blobs_beside(path)
+    kept = {blob_path(path, digest) for digest in (blobs_of(path) if beside else {})}
+    for blob in beside:
+        if blob not in kept:
+            with contextlib.suppress(OSError):
+                blob.unlink()

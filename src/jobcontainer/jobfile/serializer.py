@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from jobcontainer.errors import SerializationError, UntrustedFileError
 from jobcontainer.jobfile import info, signing
 from jobcontainer.jobfile.atomic import replacing
+from jobcontainer.jobfile.blobs import BLOB_FROM
 from jobcontainer.jobfile.format import PRELUDE
 from jobcontainer.jobfile.loading import check_file, checked_content, load_file, remember_whole
 from jobcontainer.jobfile.plain_pickle import sign_plain, signed_content
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Mapping
 
+    from jobcontainer.jobfile.blobs import BlobStore
     from jobcontainer.jobfile.identity import FileIdentity
     from jobcontainer.jobfile.info import FileInfo
     from jobcontainer.pickling.package_versions import Distribution
@@ -117,8 +119,16 @@ class Serializer:
         check_file(file_path, anew=True)
 
 
-def write_file(obj: object, file_path: str | os.PathLike[str], *, kind: Kind) -> FileIdentity:
+def write_file(
+    obj: object, file_path: str | os.PathLike[str], *, kind: Kind, blobs: BlobStore | None = None
+) -> FileIdentity:
     """Put an object into a file and say what it is; see :meth:`Serializer.serialize_to_file`.
+
+    Args:
+        obj: the object.
+        file_path: the file.
+        kind: what it is.
+        blobs: where its large data goes; None for a file that holds everything itself.
 
     Returns:
         The identity of the file, for those who trust this process that it is whole.
@@ -129,11 +139,13 @@ def write_file(obj: object, file_path: str | os.PathLike[str], *, kind: Kind) ->
             f"The module {importing} submits a job when it is imported, and so would each of its jobs, which import it."
             f' Put that part of {importing} under `if __name__ == "__main__":`.'
         )
-    done = _write(obj, file_path, kind)
+    before = blobs.written if blobs is not None else 0
+    done = _write(obj, FileWriter(file_path, blobs), kind)
     if isinstance(done, Exception):
         raise explained(obj, done, is_result=kind == "result") from done
     if kind == "process":
-        warn_if_large(obj, done.size)
+        shared = (BLOB_FROM, blobs.written - before) if blobs is not None else None
+        warn_if_large(obj, done.size, shared)
     return done
 
 
@@ -174,9 +186,8 @@ def trust_file(file_path: str | os.PathLike[str]) -> Path:
     return path
 
 
-def _write(obj: object, file_path: str | os.PathLike[str], kind: Kind) -> FileIdentity | Exception:
+def _write(obj: object, writer: FileWriter, kind: Kind) -> FileIdentity | Exception:
     """Write a file, and return its identity, or why the object can't be pickled."""
-    writer = FileWriter(file_path)
     pickler = Pickler(writer)
     try:
         try:

@@ -2,7 +2,8 @@
 
 The bytes go to a temporary file in the same folder, which then replaces the old one. An existing file is never changed
 in place: other processes may have it mapped, and a shorter file would kill them with SIGBUS. Digests are computed in
-other threads meanwhile.
+other threads meanwhile. Where there is a store for them, large data goes into blobs beside the file: out-of-band
+buffers, and what the pickler writes into the stream in one large piece.
 """
 
 from __future__ import annotations
@@ -17,11 +18,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from jobcontainer.jobfile.atomic import temporary_beside
+from jobcontainer.jobfile.blobs import BLOB_FROM
 from jobcontainer.jobfile.format import (
     FORMAT,
+    FORMAT_WITHOUT_BLOBS,
     MAGIC,
     PRELUDE,
     STREAM_OFFSET,
+    Buffer,
     Digest,
     Header,
     digest_threads,
@@ -29,10 +33,13 @@ from jobcontainer.jobfile.format import (
     padding,
     pieces,
 )
-from jobcontainer.jobfile.identity import FileIdentity
+from jobcontainer.jobfile.identity import FileIdentity, boot_id
+from jobcontainer.jobfile.reader import remove_stale_blobs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+
+    from jobcontainer.jobfile.blobs import BlobStore
 
 _HELD: Final = 2**20  # bytes that are collected before they are written
 
@@ -44,6 +51,7 @@ class FileWriter:
 
     Args:
         path: where the file will be; an older file there stays as it is until the new one replaces it.
+        blobs: where large data goes; None for a file that holds everything itself.
 
     Attributes:
         failure: why the file can't be written, once that is known; a pickler may raise it among other errors.
@@ -57,11 +65,14 @@ class FileWriter:
         >>> writer.finish({"kind": "object"}, b"", buffers, sign)  # doctest: +SKIP
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        self._path = Path(path)
+    def __init__(self, path: str | os.PathLike[str], blobs: BlobStore | None = None) -> None:
+        self._path, self._blobs = Path(path), blobs
+        self._inserted: list[tuple[int, Buffer]] = []
+        self._replaces = False
         with contextlib.suppress(FileNotFoundError):
             if not stat.S_ISREG(self._path.stat().st_mode):
                 raise OSError(f"{path} exists and is not a regular file. Give another path.")
+            self._replaces = True
         self._temporary = temporary_beside(self._path)
         self._maker = os.getpid()
         descriptor = os.open(self._temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
@@ -75,8 +86,11 @@ class FileWriter:
     def write(self, data: bytes | memoryview) -> int:
         """Add bytes to the stream; a pickler calls this."""
         view = memoryview(data).cast("B")
-        self._stream_size += len(view)
         try:
+            if self._blobs is not None and len(view) >= BLOB_FROM:
+                self._inserted.append((self._stream_size, self._blobs.add(view, self._path)))
+                return len(view)
+            self._stream_size += len(view)
             if len(view) <= _HELD:
                 self._digest.update(view)
                 self._file.write(view)
@@ -117,11 +131,14 @@ class FileWriter:
             stream=(self._stream_size, self._digest.hexdigest()),
             sources=(len(sources), Digest(sources).hexdigest() if sources else ""),
             buffers=self._put_buffers(buffers) if buffers else (),
-        ).packed()
-        offset = self._file.tell()
-        self._file.write(header)
-        prelude = PRELUDE.pack(MAGIC, FORMAT, len(header), offset, self._file.tell())
-        signature = sign(prelude + header)
+            inserted=tuple(self._inserted),
+            boot=boot_id(),
+        )
+        version = FORMAT if header.blobs else FORMAT_WITHOUT_BLOBS
+        data, offset = header.packed(), self._file.tell()
+        self._file.write(data)
+        prelude = PRELUDE.pack(MAGIC, version, len(data), offset, self._file.tell())
+        signature = sign(prelude + data)
         self._file.seek(0)
         self._file.write(prelude + signature)
         self._file.flush()
@@ -129,6 +146,8 @@ class FileWriter:
         self._file.close()
         _unfinished.discard(self)
         self._temporary.replace(self._path)
+        if self._replaces:
+            remove_stale_blobs(self._path)
         return identity, signature
 
     def discard(self) -> None:
@@ -136,8 +155,19 @@ class FileWriter:
         self._file.raw.close()  # what is collected is not written any more
         if self._maker == os.getpid():
             self._temporary.unlink(missing_ok=True)
+            if self._blobs is not None:
+                remove_stale_blobs(self._path)
 
-    def _put_buffers(self, buffers: Sequence[memoryview]) -> tuple[tuple[int, str], ...]:
+    def _put_buffers(self, buffers: Sequence[memoryview]) -> tuple[Buffer, ...]:
+        """Put large buffers into blobs, and write the others."""
+        put = [
+            self._blobs.add(view, self._path) if self._blobs is not None and len(view) >= BLOB_FROM else None
+            for view in buffers
+        ]
+        written = iter(self._write_buffers([view for view, blob in zip(buffers, put, strict=True) if blob is None]))
+        return tuple(blob or next(written) for blob in put)
+
+    def _write_buffers(self, buffers: Sequence[memoryview]) -> list[Buffer]:
         with digest_threads(sum(map(len, buffers)), spared=1) as digest_later:
             begun = []
             for view in buffers:
@@ -147,7 +177,7 @@ class FileWriter:
                     digests.append(digest_later(piece))
                     self._file.write(piece)
                 begun.append((len(view), digests))
-            return tuple((size, joined(digest() for digest in digests)) for size, digests in begun)
+            return [Buffer(size, joined(digest() for digest in digests)) for size, digests in begun]
 
 
 _unfinished: weakref.WeakSet[FileWriter] = weakref.WeakSet()

@@ -100,7 +100,8 @@ class JobGroup(Sequence[Job[R]], Generic[R]):
         until = None if timeout is None else time.monotonic() + timeout
         jobs, ended = set(self._jobs), SimpleQueue[Job[R]]()
         for job in jobs:
-            job._refuse_to_wait_if_inherited()
+            if timeout is None:
+                job._refuse_to_wait_if_inherited()
             job._when_ended(partial(ended.put, job))
         for number in range(len(jobs)):
             try:

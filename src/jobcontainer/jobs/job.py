@@ -12,7 +12,7 @@ release or a callback; calls are added and taken by single operations of a list.
 of a wait costs nobody else anything. What :class:`~concurrent.futures.Future` itself holds is completed after that, for
 functions such as :func:`concurrent.futures.wait`, which know nothing else.
 
-In a child that was forked from the process of a handle nobody moves it: to wait for it there is refused.
+In a child that was forked from the process of a handle nobody moves it: to wait for ever for it there is refused.
 """
 
 from __future__ import annotations
@@ -207,7 +207,8 @@ class Job(BoundToProcess, Future[R], Generic[R]):
             concurrent.futures.CancelledError: the job was cancelled.
             JobError: the job crashed, timed out, ran out of memory or was lost, or its result was deleted; the message
                 says more.
-            RuntimeError: the job has not ended, and this process was forked from the one whose handle this is.
+            RuntimeError: the job has not ended, there is no ``timeout``, and this process was forked from the one whose
+                handle this is.
             Exception: whatever ``run()`` raised.
         """
         error = self.exception(timeout)
@@ -273,7 +274,8 @@ class Job(BoundToProcess, Future[R], Generic[R]):
         """Wait for the end, so many seconds at the most; return whether it has come."""
         if self.done():
             return True
-        self._refuse_to_wait_if_inherited()
+        if timeout is None:
+            self._refuse_to_wait_if_inherited()
         has_ended = _thread.allocate_lock()
         has_ended.acquire()
         self._when_ended(has_ended.release)

@@ -15,6 +15,7 @@ from jobcontainer.jobs.detached.client import DetachedJobs
 from jobcontainer.jobs.group import JobGroup
 from jobcontainer.jobs.submission import as_process, discard
 from jobcontainer.process import JobOptions
+from jobcontainer.storage.data import SharedData
 from jobcontainer.storage.folder import store_folder
 from jobcontainer.worker.cpython_internals import in_background
 
@@ -126,9 +127,12 @@ class JobPool(Executor):
         submissions: list[Submission] = []
         try:
             here = sender.submitter.here()
+            # Code of a generator may change an array that the process before has too.
+            data = SharedData(sender.submitter.store, remembers=type(processes) in {list, tuple, dict})
             for key, one in processes.items() if isinstance(processes, Mapping) else ((None, one) for one in processes):
                 own = options if key is None else options.updated(name=str(key) or repr(key))
-                submissions.append(sender.submitter.of_process(as_process(one, (), {}), own, here))
+                submissions.append(sender.submitter.of_process(as_process(one, (), {}), own, here, data))
+                data.next_process()
         except BaseException:
             discard(submissions)
             raise

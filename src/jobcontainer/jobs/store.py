@@ -11,6 +11,7 @@ from jobcontainer.events import JobState
 from jobcontainer.jobs.control import StoreControl
 from jobcontainer.jobs.group import JobGroup
 from jobcontainer.process import memory_text
+from jobcontainer.storage.data import SharedData
 from jobcontainer.storage.folder import store_folder
 from jobcontainer.storage.journal import Journal
 
@@ -91,6 +92,8 @@ class JobStore:
     ) -> list[str]:
         """Delete the folders of jobs that have ended and meet every condition given.
 
+        Large data goes with the last job that has it.
+
         Args:
             older_than: seconds since they were submitted.
             keep: how many of the newest are kept in any case.
@@ -125,14 +128,15 @@ class JobStore:
         ]
         for folder in gone:
             shutil.rmtree(folder.path, ignore_errors=True)
+        SharedData(self._folder).remove_unused()
         ids = [folder.id for folder in gone if not os.path.lexists(folder)]
         if ids:
             Journal(self._folder).shrink()
         return ids
 
     def size(self) -> int:
-        """Return the bytes that all jobs take on disk."""
-        return sum(folder.size() for folder in self._folder.job_folders())
+        """Return the bytes that the store takes on disk; what jobs share counts once."""
+        return self._folder.size()
 
     def advice(self) -> str:
         """Return a sentence that says whose the store is, or how to prune one that has grown large; mostly empty.

@@ -13,10 +13,12 @@ import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from jobcontainer.errors import warn
 from jobcontainer.jobfile.loading import check_process
 from jobcontainer.jobfile.serializer import Serializer, trust_file, write_file
 from jobcontainer.pickling.source_code import source_of
 from jobcontainer.process import Call, Environment, JobOptions, options_from_json
+from jobcontainer.storage.data import SharedData
 from jobcontainer.storage.owner import this_process
 from jobcontainer.storage.record import JobRecord
 from jobcontainer.worker import process_settings
@@ -71,6 +73,7 @@ class Submitter:
         self.store = store
         self.owner = owner or this_process()
         self._environment: Environment | None = None
+        self._has_said_that_it_copies = False
 
     def here(self) -> Environment:
         """Return the environment of this process; the last ones where nothing has changed since."""
@@ -78,17 +81,28 @@ class Submitter:
         return self._environment
 
     def of_process(
-        self, process: Process[Any], options: JobOptions, environment: Environment | None = None
+        self,
+        process: Process[Any],
+        options: JobOptions,
+        environment: Environment | None = None,
+        data: SharedData | None = None,
     ) -> Submission:
         """Write the folder of a process.
+
+        Args:
+            process: the process.
+            options: what is asked for its job.
+            environment: in which it runs; None for this process's own.
+            data: the store's, where it knows what processes before this one had; None for one that knows nothing.
 
         Raises:
             SerializationError: the process can't go into a file; no folder is left.
             OSError: the store can't be written to; no folder is left.
         """
-        name = options.name or name_of(process)
+        name, data = options.name or name_of(process), data or SharedData(self.store)
         with self._new_folder(name) as folder:
-            identity = write_file(process, folder.process_file, kind="process")
+            identity = write_file(process, folder.process_file, kind="process", blobs=data)
+            self._say_that_it_copies(data)
             submission = self._recorded(folder, name, options, source_of(process), environment)
             return replace(submission, identity=identity)
 
@@ -101,7 +115,7 @@ class Submitter:
         """
         name = options.name or Serializer.inspect(file).class_name.rpartition(".")[2] or file.stem
         with self._new_folder(name) as folder:
-            _snapshot(file, folder.process_file)
+            self._snapshot(file, folder.process_file)
             if trusted:
                 trust_file(folder.process_file)
             identity = check_process(folder.process_file)
@@ -112,9 +126,31 @@ class Submitter:
         """Write a new folder that runs the process of another job again, with its options and from where it ran."""
         record = folder.read_record()
         with self._new_folder(record.name) as new:
-            _snapshot(folder.process_file, new.process_file)
+            self._snapshot(folder.process_file, new.process_file)
             here = replace(self.here(), cwd=record.cwd, sys_path=record.sys_path)
             return self._recorded(new, record.name, options_from_json(record.options), record.source, here)
+
+    def _snapshot(self, file: Path, target: Path) -> None:
+        """Keep a file as it is now: job files and blobs are never changed in place, so that a hard link is a copy.
+
+        It is the file that a symbolic link leads to: a link to the link would lead to whatever is there later.
+        """
+        file = file.resolve()
+        data = SharedData(self.store)
+        data.take_over(file, target)
+        self._say_that_it_copies(data)
+        try:
+            target.hardlink_to(file)
+        except OSError:
+            shutil.copyfile(file, target)
+
+    def _say_that_it_copies(self, data: SharedData) -> None:
+        if data.copies and not self._has_said_that_it_copies:
+            self._has_said_that_it_copies = True
+            warn(
+                f"The file system of {self.store.path} has no hard links, so that each job there keeps a copy of its "
+                "large data. Another store saves that: JobPool(store=...), or JOBCONTAINER_HOME."
+            )
 
     @contextlib.contextmanager
     def _new_folder(self, name: str) -> Iterator[JobFolder]:
@@ -214,14 +250,3 @@ def name_of(process: object) -> str:
     if isinstance(process, Call):
         return getattr(process.function, "__name__", type(process.function).__name__)
     return type(process).__name__
-
-
-def _snapshot(file: Path, target: Path) -> None:
-    """Keep a file as it is now: job files are never changed in place, so that a hard link is a copy.
-
-    It is the file that a symbolic link leads to: a link to the link would lead to whatever is there later.
-    """
-    try:
-        target.hardlink_to(file.resolve())
-    except OSError:
-        shutil.copyfile(file, target)

@@ -29,6 +29,7 @@ from jobcontainer.pickling.class_builder import method_function
 from jobcontainer.pickling.class_reducer import class_by_value, member_by_value
 from jobcontainer.pickling.code_references import imported_by, mentions, named_in_classes, submodules_named
 from jobcontainer.pickling.definitions import Definition, Definitions, Scope, Step, call_after, code_and_data
+from jobcontainer.pickling.large_data import LARGE, reducer_for
 from jobcontainer.pickling.module_origin import MAIN, travels
 from jobcontainer.pickling.namespaces import BOUND_TO_MODULES, global_of, globals_bound_to_modules, namespace_of
 from jobcontainer.pickling.notebook_syntax import refuse_notebook_syntax
@@ -43,8 +44,6 @@ if TYPE_CHECKING:
     from jobcontainer.pickling.definitions import Fill
     from jobcontainer.pickling.namespaces import Namespace
     from jobcontainer.pickling.unpickler import FunctionPart
-
-_OUT_OF_BAND_FROM: Final = 64 * 2**10
 
 _MACHINERY: Final = cloudpickle_internals.MACHINERY | {
     value
@@ -117,6 +116,10 @@ class Pickler(cloudpickle_internals.BasePickler):
     def _instance(self, obj: Any) -> Any:
         """Leave an object to pickle, but for one whose class is not filled yet."""
         return self._after_needed(obj, NotImplemented) if self._definitions.waiting else NotImplemented
+
+    def _large_data(self, obj: Any, bring_out: Callable[[Any], Any]) -> Any:
+        reduced = bring_out(obj)
+        return self._instance(obj) if reduced is NotImplemented else reduced
 
     def _stream(self, obj: Any) -> Any:
         return self._after_needed(obj, reduce_stream(obj, self._streams))
@@ -237,6 +240,9 @@ class Pickler(cloudpickle_internals.BasePickler):
                 return reduce
         if issubclass(kind, enum.Enum) and _class_travels(kind):
             return self._of_members
+        bring_out = reducer_for(kind)
+        if bring_out is not None:
+            return functools.partial(Pickler._large_data, bring_out=bring_out)
         return self._of_streams if is_stream_type(kind) else self._of_instances
 
     _of_types: ClassVar[dict[type, Callable[[Pickler, Any], Any]]] = {
@@ -301,7 +307,7 @@ def _stays_in_stream(buffers: list[memoryview], buffer: pickle.PickleBuffer) -> 
         view = buffer.raw()
     except BufferError:  # pickle raises the error for it
         return True
-    if len(view) < _OUT_OF_BAND_FROM or len(buffers) >= MOST_BUFFERS:
+    if len(view) < LARGE or len(buffers) >= MOST_BUFFERS:
         return True
     buffers.append(view)
     return False
@@ -310,16 +316,20 @@ def _stays_in_stream(buffers: list[memoryview], buffer: pickle.PickleBuffer) -> 
 class NullFile:
     """A file that discards what is written.
 
+    Args:
+        most: data in one piece of that many bytes or more does not count.
+
     Attributes:
         size: how many bytes that was.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, most: int = sys.maxsize) -> None:
         """Start with a size of zero."""
         self.size = 0
+        self._most = most
 
     def write(self, data: bytes | memoryview) -> int:
         """Count bytes and discard them."""
         size = memoryview(data).nbytes
-        self.size += size
+        self.size += size if size < self._most else 0
         return size

@@ -1,8 +1,12 @@
-"""Warn of a large process file and name what makes it large: often a global that was captured by accident."""
+"""Warn of jobs that each write much, and name what it is: often a global that was captured by accident.
+
+What the jobs of a store share is written once, and no reason to warn.
+"""
 
 from __future__ import annotations
 
 import itertools
+import sys
 import weakref
 from typing import Any, Final
 
@@ -21,29 +25,44 @@ _MOST_STEPS: Final = 20
 
 _CONTAINERS: Final = frozenset({dict, list, tuple, set, frozenset})
 
+_seen: weakref.WeakSet[Any] = weakref.WeakSet()
 _warned: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
-def warn_if_large(obj: object, size: int) -> None:
-    """Warn, once for each class, of a process whose file has over 10 MB, and name its largest parts."""
+def warn_if_large(obj: object, size: int, shared: tuple[int, int] | None = None) -> None:
+    """Warn, once for each class, of a process that makes a job write over 10 MB, and name its largest parts.
+
+    Args:
+        obj: the process.
+        size: of its file, in bytes.
+        shared: from which size on its data goes into the store, which has each content once, and how many bytes of it
+            were not there yet; None where all of it is in the file.
+    """
     definition = definition_of(obj)
-    if size <= _LARGE or definition in _warned:
+    if definition in _warned:
+        return
+    least_shared, new = shared or (sys.maxsize, 0)
+    if new > _LARGE and definition not in _seen:  # what this one writes, the following ones may share
+        _seen.add(definition)
+        new = 0
+    if size + new <= _LARGE:
         return
     _warned.add(definition)
-    parts = ", ".join(f"{words} {memory_text(part)}" for words, part in largest_parts(obj, "process"))
-    warn(
-        f"The file of {definition.__qualname__} has {memory_text(size)}: {parts}. Each job writes and reads all of it; "
-        "what run() can load or make itself need not travel."
-    )
+    found = largest_parts(obj, "process", sys.maxsize if new > _LARGE else least_shared)
+    parts = ", ".join(f"{words} {memory_text(part)}" for words, part in found)
+    begin = f"Each job of {definition.__qualname__} writes and reads {memory_text(size + new)} of its own"
+    if shared is None:
+        begin = f"The file of {definition.__qualname__} has {memory_text(size)}, and each job reads all of it"
+    warn(f"{begin}: {parts}. What run() can load or make itself need not travel.")
 
 
-def largest_parts(obj: object, name: str) -> list[tuple[str, int]]:
+def largest_parts(obj: object, name: str, least_shared: int = sys.maxsize) -> list[tuple[str, int]]:
     """Find the three largest parts of an object: words and bytes, the largest first.
 
     An object that is large only because of a few of its parts is replaced by them, so that ``process.data['train']`` is
-    named and not ``process``.
+    named and not ``process``. What is in one piece of ``least_shared`` bytes or more is not counted.
     """
-    total = _size_of(obj)
+    total = _size_of(obj, least_shared)
     open_parts = [(total, name, obj)]
     largest: list[tuple[str, int]] = []
     seen = {id(obj)}
@@ -53,7 +72,8 @@ def largest_parts(obj: object, name: str) -> list[tuple[str, int]]:
         open_parts.sort(key=lambda part: part[0])
         size, words, whole = open_parts.pop()
         parts = [
-            (_size_of(part), part_words, part) for part_words, part in _named_parts(whole, words, is_root=whole is obj)
+            (_size_of(part, least_shared), part_words, part)
+            for part_words, part in _named_parts(whole, words, is_root=whole is obj)
         ]
         parts = [part for part in parts if part[0] >= total * _LEAST_SHARE]
         if sum(part[0] for part in parts) < size / 2:
@@ -76,12 +96,12 @@ def _named_parts(whole: object, words: str, *, is_root: bool) -> list[tuple[str,
     return list(named.values())
 
 
-def _size_of(obj: object) -> int:
+def _size_of(obj: object, least_shared: int) -> int:
     """Return how many bytes an object takes in a file; large buffers are neither copied nor read for that."""
-    file = NullFile()
+    file = NullFile(least_shared)
     pickler = Pickler(file)
     try:
         pickler.dump(obj)
-    except Exception:  # noqa: BLE001 -- what can not be pickled counts as nothing
+    except Exception:  # noqa: BLE001 -- what travels only within its module, as a lock, counts as nothing
         return 0
-    return file.size + sum(map(len, pickler.buffers))
+    return file.size + sum(len(buffer) for buffer in pickler.buffers if len(buffer) < least_shared)

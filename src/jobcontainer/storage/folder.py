@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Final
 from jobcontainer.errors import CorruptFileError
 from jobcontainer.events import event_from_json, event_to_json
 from jobcontainer.jobfile.atomic import write_whole
+from jobcontainer.jobfile.reader import remove_stale_blobs
 from jobcontainer.process import working_directory
 from jobcontainer.storage.jsonl import append_lines, read_lines
 from jobcontainer.storage.ownership import why_foreign, why_foreign_folder
@@ -41,6 +42,7 @@ _RECORD: Final = "job.json"
 _EVENTS: Final = "events.jsonl"
 _CANCEL: Final = "cancel"
 _NO_MORE_CALLS: Final = "no-more-calls"
+_DATA: Final = "data"
 
 
 class JobFolder:
@@ -147,14 +149,18 @@ class JobFolder:
         """Return whether a job that makes several calls is to end after the present one."""
         return os.path.lexists(self.path / _NO_MORE_CALLS)
 
+    def remove_result(self) -> None:
+        """Remove the result of an earlier attempt, and its large data."""
+        with contextlib.suppress(OSError):
+            self.result_file.unlink(missing_ok=True)
+        remove_stale_blobs(self.result_file)
+
     def size(self) -> int:
-        """Return the bytes that the job's files take on disk; files shared by hard links count in each folder."""
-        size = 0
-        with contextlib.suppress(OSError), os.scandir(self.path) as entries:  # deleted, or locked by its job
-            for entry in entries:
-                with contextlib.suppress(FileNotFoundError):
-                    size += entry.stat(follow_symlinks=False).st_blocks * 512
-        return size
+        """Return the bytes that the folder takes on disk, as ``du`` counts them.
+
+        Large data counts in full, although other jobs may share it; see :meth:`StoreFolder.size`.
+        """
+        return _size_on_disk(self.path)
 
     def modified(self) -> float:
         """Return when a file was last added or removed, in seconds since the epoch; 0 where there is no folder."""
@@ -268,6 +274,11 @@ class StoreFolder:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path).absolute()
+
+    @property
+    def data_folder(self) -> Path:
+        """Where large data is, once for each content; see :mod:`jobcontainer.storage.data`."""
+        return self.path / _DATA
 
     @property
     def journal_file(self) -> Path:
@@ -398,6 +409,10 @@ class StoreFolder:
         finally:
             os.close(store)
 
+    def size(self) -> int:
+        """Return the bytes that the store takes on disk, as ``du`` counts them: what jobs share counts once."""
+        return _size_on_disk(self.path)
+
 
 def store_folder(store: str | os.PathLike[str] | None) -> StoreFolder:
     """Name the store: the one given, else the session's own.
@@ -428,3 +443,17 @@ def _stamp(path: str) -> str | None:
     """Return size and modification time of a regular file; None for anything else."""
     found = status_of(path)
     return None if found is None else f"{found.st_size}:{found.st_mtime_ns}"
+
+
+def _size_on_disk(folder: Path) -> int:
+    """Return the bytes of a folder and all that is in it; files of several names count once."""
+    found: dict[tuple[int, int], int] = {}
+    waiting = [os.fspath(folder)]
+    while waiting:
+        with contextlib.suppress(OSError):  # deleted meanwhile
+            here = waiting.pop()
+            status = os.lstat(here)
+            found[status.st_dev, status.st_ino] = status.st_blocks * 512
+            if stat.S_ISDIR(status.st_mode):
+                waiting += [entry.path for entry in os.scandir(here)]
+    return sum(found.values())

@@ -11,6 +11,8 @@ from jobcontainer.events import JobState
 from jobcontainer.jobfile.loading import load_result
 from jobcontainer.jobfile.reader import FileReader
 from jobcontainer.jobfile.serializer import Serializer, write_file
+from jobcontainer.storage.data import SharedData
+from jobcontainer.storage.folder import StoreFolder
 
 if TYPE_CHECKING:
     import os
@@ -30,17 +32,19 @@ class RemoteTraceback(Exception):  # noqa: N818 -- a traceback, shown as the cau
         return f'\n"""\n{self.text}"""'
 
 
-def write_returned(path: str | os.PathLike[str], value: object) -> FileIdentity:
+def write_returned(path: Path, value: object) -> FileIdentity:
     """Put what ``run()`` returned into the result file; return its identity, for those who trust this process.
+
+    Its large data goes into the store of the job's folder.
 
     Raises:
         SerializationError: it can't go into a file.
         OSError: the file can't be written.
     """
-    return write_file(value, path, kind="result")
+    return write_file(value, path, kind="result", blobs=_data_of(path))
 
 
-def write_raised(path: str | os.PathLike[str], error: BaseException) -> None:
+def write_raised(path: Path, error: BaseException) -> None:
     """Put what ``run()`` raised into the result file, or its type, message and traceback where it can't be carried.
 
     An exception whose constructor takes other arguments than its ``args`` goes into a file and never comes out again.
@@ -51,7 +55,7 @@ def write_raised(path: str | os.PathLike[str], error: BaseException) -> None:
     """
     text = "".join(traceback.format_exception(error))
     try:
-        write_file((error, text), path, kind="error")
+        write_file((error, text), path, kind="error", blobs=_data_of(path))
         copy, _ = Serializer.deserialize_from_file(path)
         carried = type(copy) is type(error)
     except OSError:
@@ -91,6 +95,10 @@ def read_result(path: str | os.PathLike[str], identity: FileIdentity | None = No
 def decided_state(path: str | os.PathLike[str]) -> JobState | None:
     """Return the end that a complete result file decides, without loading it; None where there is no such file."""
     return {"result": JobState.SUCCEEDED, "error": JobState.FAILED}.get(_kind_of(path))
+
+
+def _data_of(result_file: Path) -> SharedData:
+    return SharedData(StoreFolder(result_file.parent.parent))
 
 
 def _kind_of(path: str | os.PathLike[str]) -> str:

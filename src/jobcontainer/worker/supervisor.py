@@ -211,8 +211,7 @@ class Supervisor:
         wall = time.monotonic() - self._begun
         outcome = classify(facts, Usage(wall=wall, cpu=cpu, peak_memory=peak), self._order.attempt)
         if outcome.state not in DECIDED:
-            with contextlib.suppress(OSError):
-                self._folder.result_file.unlink(missing_ok=True)
+            self._folder.remove_result()
         return outcome
 
 

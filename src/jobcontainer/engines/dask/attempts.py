@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import secrets
 import time
+from collections import defaultdict
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -47,11 +48,13 @@ class Attempts:
     def __init__(self, cluster: Cluster, preload: tuple[str, ...]) -> None:
         self._cluster, self._preload = cluster, preload
         self._host = host_name()
+        # For each host, a lock for each content, so that two attempts do not both send it there.
+        self._sending: defaultdict[str, defaultdict[str, asyncio.Lock]] = defaultdict(lambda: defaultdict(asyncio.Lock))
 
     async def run(self, attempt: ClusterAttempt) -> Outcome:
         """Run an attempt to its end; whatever happens, there is an outcome, and the job's folder has it."""
         try:
-            attempt.folder.result_file.unlink(missing_ok=True)  # of an earlier attempt
+            attempt.folder.remove_result()  # of an earlier attempt
             worker = await self._cluster.acquire(attempt.order.options["memory"], lambda: attempt.cancelled)
             if worker is None and not attempt.cancelled:
                 return attempt.end_lost("The Dask scheduler is gone: connect again, and make a new JobPool.")
@@ -93,7 +96,7 @@ class Attempts:
             if result != worker_side.NO_ACCESS:
                 return await self._end(worker, attempt, result)
             worker.inaccessible.add(store)
-        transfer = Transfer(attempt.folder, partial(self._cluster.call, worker.address))
+        transfer = Transfer(attempt.folder, partial(self._cluster.call, worker.address), self._sending[worker.host])
         await transfer.send()
         following = asyncio.ensure_future(transfer.follow())
         try:

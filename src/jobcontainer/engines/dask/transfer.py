@@ -6,12 +6,16 @@ directory; the client calls them in the worker's event loop. In the client, a :c
 Files travel in pieces, so that a process or a result of a gigabyte need not fit into the memory of the scheduler, which
 passes the messages on. (Nor are Dask's events used: the scheduler would keep the log of every job.) The outcome is
 written last: once the job's folder has it, the folder is complete.
+
+Large data travels once to each host: its workers share a ``data`` folder beside their local directories, to which the
+folders of jobs link. What no job has any more is removed when a client leaves.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import shutil
 import tempfile
 import time
@@ -21,13 +25,18 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from jobcontainer.events import Outcome, event_from_json
 from jobcontainer.jobfile.atomic import temporary_beside, write_whole
+from jobcontainer.jobfile.blobs import blob_path
+from jobcontainer.jobfile.reader import blobs_of
+from jobcontainer.storage.data import SharedData
 from jobcontainer.storage.ending import write_end
-from jobcontainer.storage.folder import JobFolder
+from jobcontainer.storage.folder import JobFolder, StoreFolder
 from jobcontainer.storage.jsonl import read_lines
 from jobcontainer.storage.regular_file import append, read_part
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Mapping
+
+    from jobcontainer.jobfile.format import Buffer
 
 PIECE = 4 << 20  # bytes of a file in one message, at the most
 _POLL_SECONDS = 0.05
@@ -48,16 +57,56 @@ class News(NamedTuple):
 
 
 def create(job_id: str, dask_worker: Any) -> None:
-    """Make an empty folder for an attempt, named for its job, which can be cancelled by it; Dask passes its worker."""
+    """Make an empty folder for an attempt, named for its job, which can be cancelled by it; Dask passes its worker.
+
+    It lies in a store of its own, which shares its data with those of other attempts.
+    """
     remove(job_id)  # of an earlier attempt
-    parent = tempfile.mkdtemp(prefix="jobcontainer-", dir=dask_worker.local_directory)
-    folder = folders[job_id] = JobFolder(Path(parent, job_id))
+    shared = _shared_store(dask_worker)
+    shared.data_folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    store = StoreFolder(tempfile.mkdtemp(prefix="jobcontainer-", dir=dask_worker.local_directory))
+    store.data_folder.symlink_to(shared.data_folder)
+    folder = folders[job_id] = store.job(job_id)
     folder.create()
+
+
+def remove_unused_data(dask_worker: Any) -> None:
+    """Remove the large data on this host that no attempt has any more."""
+    SharedData(_shared_store(dask_worker)).remove_unused()
+
+
+def _shared_store(dask_worker: Any) -> StoreFolder:
+    return StoreFolder(Path(dask_worker.local_directory).parent / f"jobcontainer-data-{os.getuid()}")
 
 
 def write_process(job_id: str, piece: bytes) -> None:
     """Write the next piece of the process file."""
     append(folders[job_id].process_file, piece)
+
+
+async def link_blob(job_id: str, blob: Buffer) -> bool:
+    """Give the process a part of its large data that is on this host; return whether it is."""
+    process = folders[job_id].process_file
+    return await asyncio.to_thread(_data_of(folders[job_id]).link, blob, process)
+
+
+def write_blob(job_id: str, digest: str, piece: bytes) -> None:
+    """Write the next piece of the process's large data."""
+    append(_received(folders[job_id].process_file, digest), piece)
+
+
+async def adopt_blob(job_id: str, digest: str) -> None:
+    """Share a part of the process's large data, all pieces of which are written."""
+    process = folders[job_id].process_file
+    await asyncio.to_thread(_data_of(folders[job_id]).adopt, _received(process, digest), digest, process)
+
+
+def _received(file: Path, digest: str) -> Path:
+    return blob_path(file, digest + ".part")
+
+
+def _data_of(folder: JobFolder) -> SharedData:
+    return SharedData(StoreFolder(folder.path.parent))
 
 
 async def read_news(job_id: str, log_position: int, position: int, progress: bytes, *, patient: bool) -> News | None:
@@ -78,9 +127,10 @@ async def read_news(job_id: str, log_position: int, position: int, progress: byt
     return None
 
 
-def read_result(job_id: str, offset: int) -> bytes:
-    """Read a piece of the result file; empty at its end, and where there is none."""
-    return read_part(folders[job_id].result_file, offset, PIECE)
+def read_result(job_id: str, digest: str, offset: int) -> bytes:
+    """Read a piece of the result file, or of its large data; empty at its end, and where there is none."""
+    result = folders[job_id].result_file
+    return read_part(blob_path(result, digest) if digest else result, offset, PIECE)
 
 
 def remove(job_id: str) -> str:
@@ -93,19 +143,37 @@ def remove(job_id: str) -> str:
 
 
 class Transfer:
-    """Copies the files of one attempt, in the client; ``call`` calls a function on the worker."""
+    """Copies the files of one attempt, in the client.
 
-    def __init__(self, folder: JobFolder, call: Callable[..., Awaitable[Any]]) -> None:
-        self._folder, self._call = folder, call
+    Args:
+        folder: of the job.
+        call: calls a function on the worker.
+        sending: a lock for each content that may be on its way to the worker's host.
+    """
+
+    def __init__(
+        self, folder: JobFolder, call: Callable[..., Awaitable[Any]], sending: Mapping[str, asyncio.Lock]
+    ) -> None:
+        self._folder, self._call, self._sending = folder, call, sending
         self._log_position = self._position = 0
         self._progress = b""
 
     async def send(self) -> None:
-        """Copy the process file to the worker. If there is none, the job will report it."""
+        """Copy the process file to the worker. If there is none, or not all of it, the job will report it."""
         await self._call(create, self._folder.id)
-        with contextlib.suppress(FileNotFoundError), self._folder.process_file.open("rb") as file:
+        process = self._folder.process_file
+        with contextlib.suppress(FileNotFoundError):
+            await self._send_pieces(process, write_process)
+            for digest, blob in blobs_of(process).items():
+                async with self._sending[digest]:
+                    if not await self._call(link_blob, self._folder.id, blob):
+                        await self._send_pieces(blob_path(process, digest), write_blob, digest)
+                        await self._call(adopt_blob, self._folder.id, digest)
+
+    async def _send_pieces(self, path: Path, write: Callable[..., None], *names: str) -> None:
+        with path.open("rb") as file:
             while piece := file.read(PIECE):
-                await self._call(write_process, self._folder.id, piece)
+                await self._call(write, self._folder.id, *names, piece)
 
     async def follow(self) -> None:
         """Copy what the job writes as it comes, until cancelled."""
@@ -143,12 +211,23 @@ class Transfer:
         return True
 
     async def _copy_result(self) -> None:
-        temporary, offset = temporary_beside(self._folder.result_file), 0
+        result, data = self._folder.result_file, _data_of(self._folder)
+        temporary = temporary_beside(result)
         try:
-            while piece := await self._call(read_result, self._folder.id, offset):
-                append(temporary, piece)
-                offset += len(piece)
-            if offset:
-                temporary.replace(self._folder.result_file)
+            if await self._receive_pieces(temporary, ""):
+                for digest, blob in blobs_of(temporary).items():
+                    if not await asyncio.to_thread(data.link, blob, result):
+                        received = _received(result, digest)
+                        received.unlink(missing_ok=True)
+                        await self._receive_pieces(received, digest)
+                        await asyncio.to_thread(data.adopt, received, digest, result)
+                temporary.replace(result)
         finally:
             temporary.unlink(missing_ok=True)
+
+    async def _receive_pieces(self, path: Path, digest: str) -> int:
+        offset = 0
+        while piece := await self._call(read_result, self._folder.id, digest, offset):
+            append(path, piece)
+            offset += len(piece)
+        return offset

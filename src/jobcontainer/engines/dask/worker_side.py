@@ -155,8 +155,9 @@ def forget(key: str) -> None:
         _cancelled.discard(key)
 
 
-async def leave() -> None:
-    """End the keepers, as a client leaves; unless jobs of another client run."""
+async def leave(dask_worker: Any) -> None:
+    """End the keepers, as a client leaves, unless jobs of another client run; remove large data that no job has."""
+    await to_thread(transfer.remove_unused_data, dask_worker)
     with _lock:
         if not all(future.done() for _, _, future in _begun.values()):
             return

@@ -71,8 +71,7 @@ class LokyEngine:
     ) -> Future[Outcome]:
         """See :class:`jobcontainer.engines.Engine`; a RuntimeError if it was closed, or made before a fork."""
         if attempt > 1:  # the result of this attempt is known by being there
-            with contextlib.suppress(OSError):
-                folder.result_file.unlink(missing_ok=True)
+            folder.remove_result()
         order = Order(os.fspath(folder), options.to_json(), environment, attempt, identity=identity)
         return self._worker_slots.submit(Attempt(folder, order))
 
