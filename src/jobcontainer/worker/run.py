@@ -17,6 +17,7 @@ import time
 import traceback
 from collections.abc import Coroutine
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from jobcontainer.events import JobState
@@ -25,6 +26,7 @@ from jobcontainer.pickling.job_main import missing_name
 from jobcontainer.storage.folder import JobFolder
 from jobcontainer.storage.result import qualified_name, write_raised, write_returned
 from jobcontainer.worker import environment, isolation, limits, nested_multiprocessing, process_tree, reused_process
+from jobcontainer.worker.call_chunk import CallChunk
 from jobcontainer.worker.cpython_internals import run_exit_functions
 from jobcontainer.worker.outcome import EXITED_WITHOUT_ERROR
 from jobcontainer.worker.reporting import display, log, progress
@@ -118,7 +120,7 @@ def run_process(
         display.install(folder)
         try:
             process = load(folder.process_file)
-            value = _awaited(process.run())
+            value = _run(process, folder, this)
         finally:
             _leave_if_forked(this)
             vars(builtins).update(_BUILTINS)  # what user code did to them must not keep its result from being written
@@ -132,6 +134,19 @@ def run_process(
     with contextlib.suppress(OSError):  # a full disk
         progress.finish()
     report(end)
+
+
+def _run(process: Any, folder: JobFolder, this: int) -> Any:
+    """Run the process of a job; the results of a chunk of calls are written as they come."""
+    if type(process) is CallChunk:
+        return process.run_into(folder, _awaited, partial(_leave_if_forked, this), _raise_if_stopped)
+    return _awaited(process.run())
+
+
+def _raise_if_stopped() -> None:
+    """Stop here, where a call has caught the interrupt that was to stop the job."""
+    if _stopped:
+        raise JobStopped
 
 
 def exit_process() -> NoReturn:

@@ -127,7 +127,7 @@ class Supervisor:
             self._kill()
         if self._facts.reported:
             return
-        if now >= self._timeout_at and self._facts.stopped is None:
+        if now >= self._timeout_at and self._facts.stopped is None and not self._next_call_began():
             self._facts.limit = f"timeout={self._order.options['timeout']:g} s"
             self._stop(JobState.TIMED_OUT)
         if now >= self._gauge.next_look:
@@ -140,6 +140,17 @@ class Supervisor:
                 self._facts.limit = f"memory={memory_text(limit)}, and it held {memory_text(held)}"
                 self._facts.stopped = JobState.OUT_OF_MEMORY
                 self._kill()
+
+    def _next_call_began(self) -> bool:
+        """Whether the timeout is for each of several calls, and begins anew with one; it does once for each."""
+        calls, timeout = self._order.options.get("calls"), self._order.options["timeout"]
+        last = self._folder.last_call_ended() if calls else None
+        if last is None:
+            return False
+        ran = max(0.0, time.time() - last)
+        before, most = self._timeout_at, self._begun + (calls + 1) * timeout
+        self._timeout_at = min(time.monotonic() - ran + timeout, most)
+        return self._timeout_at > max(before, time.monotonic())
 
     def _stop(self, why: JobState) -> None:
         """Ask it to stop; once, and not after it reported its end."""

@@ -1,0 +1,97 @@
+"""A chunk of calls: one process that calls a function with many arguments, one after another.
+
+What a call returns or raises is written before the next one begins (:mod:`jobcontainer.storage.call_results`). So a
+call that ends the process costs no other its result, and whoever reads the file knows which call it was.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from jobcontainer.pickling.job_main import missing_name
+from jobcontainer.storage.call_results import CallWriter
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from jobcontainer.storage.folder import JobFolder
+
+_LOOK_SECONDS: Final = 0.05  # between two looks whether no more calls are wanted
+
+
+class Timing(NamedTuple):
+    """What a chunk's job returns: how many calls it made, and the seconds that the first, and all of them, took."""
+
+    calls: int
+    first: float
+    all: float
+
+
+class CallChunk:
+    """A function and the arguments of several calls of it, as a process.
+
+    Args:
+        function: the function.
+        columns: the first arguments of all calls, their second arguments, and so on.
+
+    Example:
+        >>> CallChunk(pow, ([2, 3], [10, 2])).run()
+        [1024, 9]
+    """
+
+    def __init__(self, function: Callable[..., Any], columns: Sequence[Sequence[Any]]) -> None:
+        self._function, self._columns = function, columns
+
+    def run(self) -> list[Any]:
+        """Make the calls here, and return what they return."""
+        return list(map(self._function, *self._columns))
+
+    def run_into(
+        self, folder: JobFolder, awaited: Callable[[Any], Any], after_call: Callable[[], None], may_go_on: Callable[[], None]
+    ) -> Timing:
+        """Make the calls, and write their results into a job's folder.
+
+        Args:
+            folder: the folder.
+            awaited: returns the result of what a call returned, which may be a coroutine.
+            after_call: called after each call, and first of all; it does not return in a child that the call has forked.
+            may_go_on: called when the result of a call is written; it raises where the job is to stop.
+
+        Raises:
+            OSError: a result can't be written.
+        """
+        results, function = CallWriter(folder), self._function
+        made, first = 0, 0.0
+        begun = looked = now = time.perf_counter()
+        for arguments in zip(*self._columns, strict=True):
+            if now - looked > _LOOK_SECONDS:
+                if folder.is_asked_for_no_more_calls():
+                    break
+                looked = now
+            try:
+                value = awaited(function(*arguments))
+                after_call()
+            except (KeyboardInterrupt, SystemExit):  # it ends the process, as that of any job
+                raise
+            except BaseException as error:  # noqa: BLE001 -- whatever else it raises is its result
+                after_call()
+                _add_raised(results, error)
+            else:
+                results.returned(value)
+            made += 1
+            now = time.perf_counter()
+            first = first or now - begun
+            may_go_on()
+        results.close()
+        return Timing(made, first, now - begun)
+
+
+def _add_raised(results: CallWriter, error: BaseException) -> None:
+    """Write what a call has raised, without the frame that called it, and with a hint where a name is missing."""
+    if error.__traceback__ is not None:
+        error.__traceback__ = error.__traceback__.tb_next or error.__traceback__
+    hint = missing_name(error)
+    if hint is not None:
+        error.add_note(hint)
+    results.raised(error)
