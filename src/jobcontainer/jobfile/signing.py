@@ -91,11 +91,6 @@ def derived_keys(purpose: Purpose, data: bytes) -> tuple[bytes, ...]:
     return tuple(_signature(key, purpose, data) for key in keys_for_jobs())
 
 
-def is_same(signature: bytes, other: bytes) -> bool:
-    """Return whether two signatures are equal; compares in constant time."""
-    return hmac.compare_digest(signature, other)
-
-
 def keys_for_jobs() -> tuple[bytes, ...]:
     """Return what a job needs: the key that it signs with, then the former ones; empty where there is no usable key."""
     try:

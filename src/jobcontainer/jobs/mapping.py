@@ -55,6 +55,7 @@ _FIRST_OF_UNKNOWN: Final = 20
 _GROWTH: Final = 20  # times as many calls as in the last chunk, at the most
 _PER_WORKER: Final = 4  # first chunks
 _IN_FLIGHT: Final = 2  # chunks for each slot: one runs, and one waits
+_LEAST_SHARE: Final = 10  # of a whole chunk is worth a process, though others would end sooner with less
 _REFILL: Final = 4  # a buffer is filled when a fourth of it is free
 _MOST_UNLOADED: Final = 8  # calls that could not even be loaded, before the function itself is taken to be the reason
 _POLL_SECONDS: Final = 0.02
@@ -416,7 +417,7 @@ class _Feeder:
             return self._chunksize
         slots = self._target.slots
         share = len(self._pending) if self._buffersize is None else self._buffersize / _IN_FLIGHT
-        return max(1, min(self._size, math.ceil(share / slots)))
+        return max(1, min(self._size, max(math.ceil(share / slots), self._size // _LEAST_SHARE)))
 
     def _learn(self, made: int, first: float, seconds: float) -> None:
         """Choose the size of the next chunks by the time of a call; the first of a process may load what it needs."""

@@ -1,22 +1,27 @@
 """What the calls of a chunk returned or raised: a file of records, each written as soon as its call has ended.
 
-So whatever ends the process, the results of the calls before are there. A record is whole and signed, or it is none:
-a signature of 16 bytes, the length of the content, its kind, the content. The signature (BLAKE2b with a key that is
-made for this job alone from the user's) covers also the position of the record, so that one of another job, or of
-another call, is not taken for it. A reader stops at the first that is not whole; nothing of it, and nothing behind it,
-is unpickled. The first record says which Python has written the file.
+So whatever ends the process, the results of the calls before are there: the file is mapped into its memory, and what is
+written there stays in the file. A record is whole and signed, or it is none: a signature of 16 bytes, the length of the
+content, its kind, the content. The signature (BLAKE2b with a key that is made for this job alone from the user's) covers
+also the position of the record, so that one of another job, or of another call, is not taken for it. What is not signed
+is not there, or not yet; it is not unpickled, and nothing behind it is. The first record says which Python has written
+the file. While it grows, there is room behind the last record, filled with zeros.
 
-The time of the last modification is when the last call ended, which is when the next began.
+The file begins with the time at which the present call began, on the clock of :func:`time.monotonic`, which all
+processes of a machine share. Whoever supervises the job reads it.
 """
 
 from __future__ import annotations
 
 import io
+import math
+import mmap
 import os
 import pickle
 import struct
 import traceback
 from hashlib import blake2b
+from hmac import compare_digest
 from typing import TYPE_CHECKING, Any, Final
 
 from jobcontainer.errors import CorruptFileError, IncompatibleFileError
@@ -30,13 +35,15 @@ from jobcontainer.storage.regular_file import open_regular, read_part, size_of
 from jobcontainer.storage.result import RemoteTraceback, stand_in
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from jobcontainer.storage.folder import JobFolder
 
 _HEAD: Final = struct.Struct("<16sQB")  # signature, length of the content, kind
 _POSITION: Final = struct.Struct("<QQB")  # what else is signed: number of the record, length, kind
+_CLOCK: Final = struct.Struct("<d")
 _SIGNATURE_SIZE: Final = 16
+_WINDOW, _LARGE_WINDOW = 2**16, 2**20  # bytes of the file that are made and mapped at once
 _COUNT: Final = struct.Struct("<I")  # of parts, where a content has several
 _AT_ONCE: Final = 4 * 2**20  # bytes that one read takes at the most, unless a single record is longer
 _FROM_CODE, _RAISED, _IN_PARTS, _RICH = 1, 2, 4, 8  # kinds: code by value, an exception, with buffers, none of these
@@ -55,12 +62,19 @@ class CallWriter:
     """
 
     def __init__(self, folder: JobFolder) -> None:
-        path, flags = folder.calls_file, os.O_WRONLY | os.O_APPEND
+        path = folder.calls_file
         path.unlink(missing_ok=True)
-        self._file = OwnDescriptor(open_regular(path, flags | os.O_CREAT), reopen=lambda: open_regular(path, flags))
-        self._signature = _signature_with(signing.sign(Purpose.CALL_RESULTS, folder.id.encode()))
-        self._number = 0
+        made = open_regular(path, os.O_RDWR | os.O_CREAT)
+        self._file = OwnDescriptor(made, reopen=lambda: open_regular(path, os.O_RDWR))
+        self._sign = _signature_with(signing.sign(Purpose.CALL_RESULTS, folder.id.encode()))
+        self._number, self._offset = 0, _CLOCK.size  # of the next record, in the file
+        self._start = self._end = 0  # of what is mapped of the file
+        self._map = self._first = self._mapped(_WINDOW)
         self._write(0, info.PYTHON.encode())
+
+    def next_call(self, now: float) -> None:
+        """Note when the next call begins, on the clock of :func:`time.monotonic`."""
+        self._first[: _CLOCK.size] = _CLOCK.pack(now)
 
     def returned(self, value: object) -> None:
         """Add what a call returned; where that can't be pickled, the error that says so.
@@ -91,15 +105,39 @@ class CallWriter:
             kind, content = _pickled((stand_in(error, text), text))
         self._write(kind | _RAISED, content)
 
+    def close(self) -> None:
+        """Cut off the room behind the last record, and let go of the file.
+
+        Raises:
+            OSError: user code has replaced the file.
+        """
+        os.ftruncate(self._file.ensured(), self._offset)
+        self._file.close()
+
     def _write(self, kind: int, content: bytes) -> None:
-        self._file.write(
-            _HEAD.pack(self._signature(self._number, kind, content), len(content), kind) + content,
-        )
+        end = self._offset + _HEAD.size + len(content)
+        if end > self._end:
+            self._map = self._mapped(end - self._offset)
+        position = _POSITION.pack(self._number, len(content), kind)
+        record = _HEAD.pack(self._sign(position + content), len(content), kind) + content
+        self._map[self._offset - self._start : end - self._start] = record
+        self._offset = end
         self._number += 1
 
-    def close(self) -> None:
-        """Let go of the file."""
-        self._file.close()
+    def _mapped(self, size: int) -> mmap.mmap:
+        """Make room for so many bytes, and more, behind the last record, and map it.
+
+        It is room on the disk: else a full disk would kill the process where it writes.
+        """
+        self._start = self._offset - self._offset % mmap.ALLOCATIONGRANULARITY
+        size = max(self._offset - self._start + size, _WINDOW if not self._start else _LARGE_WINDOW)
+        number = self._file.ensured()
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(number, self._start, size)
+        else:
+            os.ftruncate(number, self._start + size)
+        self._end = self._start + size
+        return mmap.mmap(number, size, offset=self._start)
 
 
 class CallReader:
@@ -107,15 +145,14 @@ class CallReader:
 
     Attributes:
         count: how many were read.
-        is_damaged: whether there is something that is no record of this job, so that no more will be read.
+        offset: behind the last of them.
     """
 
     def __init__(self, folder: JobFolder) -> None:
         self._path, self._id = folder.calls_file, folder.id
-        self._offset, self._number = 0, 0
-        self._signatures: list[Any] = []
+        self.offset, self._number = _CLOCK.size, 0
+        self._signatures: list[Callable[[bytes], bytes]] = []
         self._python = ""
-        self.is_damaged = False
 
     @property
     def count(self) -> int:
@@ -166,55 +203,60 @@ class CallReader:
 
     def _records(self) -> Iterator[tuple[int, bytes]]:
         """Yield kind and content of the next records, each checked."""
-        size = _AT_ONCE
-        while not self.is_damaged:
-            data, position = read_part(self._path, self._offset, size), 0
-            while (end := self._end_of(data, position)) <= len(data):
-                signature, _, kind = _HEAD.unpack_from(data, position)
-                content = data[position + _HEAD.size : end]
-                if not self._is_signed(kind, content, signature):
-                    self.is_damaged = True
+        size, head = _AT_ONCE, _HEAD.size
+        while True:
+            data, position, needed = read_part(self._path, self.offset, size), 0, head
+            while len(data) - position >= head:
+                signature, length, kind = _HEAD.unpack_from(data, position)
+                needed = head + length
+                content = data[position + head : position + needed]
+                if len(content) < length:
+                    break
+                if not self._is_signed(_POSITION.pack(self._number, length, kind) + content, signature):
                     return
-                self._offset += end - position
+                position += needed
+                self.offset += needed
                 self._number += 1
-                position = end
                 if self._number > 1:
                     yield kind, content
                 else:
                     self._python = content.decode()
             if position:
                 size = _AT_ONCE
-            elif end <= size or size_of(self._path) < self._offset + end:
+            elif needed <= size or size_of(self._path) < self.offset + needed:
                 return  # the next is not there, or not all of it
             else:
-                size = end
+                size = needed
 
-    @staticmethod
-    def _end_of(data: bytes, start: int) -> int:
-        """Return where the record that begins there ends, which may be behind the data."""
-        if len(data) < start + _HEAD.size:
-            return start + _HEAD.size
-        return int(start + _HEAD.size + _HEAD.unpack_from(data, start)[1])
-
-    def _is_signed(self, kind: int, content: bytes, signature: bytes) -> bool:
+    def _is_signed(self, data: bytes, signature: bytes) -> bool:
         if not self._signatures:
             keys = signing.derived_keys(Purpose.CALL_RESULTS, self._id.encode())
             self._signatures = [_signature_with(key) for key in keys]
         for sign in self._signatures:
-            if signing.is_same(sign(self._number, kind, content), signature):
-                self._signatures = [sign]  # the whole file is signed with one key
+            if compare_digest(sign(data), signature):
+                if len(self._signatures) > 1:
+                    self._signatures = [sign]  # the whole file is signed with one key
                 return True
         return False
 
 
-def _signature_with(key: bytes) -> Any:
-    """Return what signs records with a key."""
-    begun = blake2b(key=key, digest_size=_SIGNATURE_SIZE)
+def present_call_began(folder: JobFolder) -> float | None:
+    """Return when the present call of a job began, on the clock of :func:`time.monotonic`; None where none has.
 
-    def signature(number: int, kind: int, content: bytes) -> bytes:
-        this = begun.copy()
-        this.update(_POSITION.pack(number, len(content), kind))
-        this.update(content)
+    The job has written it: it may be any number.
+    """
+    data = read_part(folder.calls_file, 0, _CLOCK.size)
+    began = _CLOCK.unpack(data)[0] if len(data) == _CLOCK.size else 0.0
+    return began if 0.0 < began < math.inf else None
+
+
+def _signature_with(key: bytes) -> Callable[[bytes], bytes]:
+    """Return what signs records with a key."""
+    copy = blake2b(key=key, digest_size=_SIGNATURE_SIZE).copy
+
+    def signature(data: bytes) -> bytes:
+        this = copy()
+        this.update(data)
         return this.digest()
 
     return signature

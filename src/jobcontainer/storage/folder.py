@@ -137,11 +137,6 @@ class JobFolder:
         """Return whether another process asked for the job's end."""
         return os.path.lexists(self.cancel_file)  # raises nothing where the job has locked its folder
 
-    def last_call_ended(self) -> float | None:
-        """Return when the last call of a chunk ended, in seconds since the epoch; None where none has begun."""
-        found = status_of(self.calls_file)
-        return None if found is None else found.st_mtime
-
     def ask_for_no_more_calls(self) -> None:
         """Ask a job that makes several calls to end after the present one.
 

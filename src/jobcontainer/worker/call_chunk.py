@@ -6,6 +6,7 @@ call that ends the process costs no other its result, and whoever reads the file
 
 from __future__ import annotations
 
+import os
 import time
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
     from jobcontainer.storage.folder import JobFolder
 
+_PLAIN: Final = frozenset({int, float, bool, type(None), str, bytes})  # most results, of which none is awaited
 _LOOK_SECONDS: Final = 0.05  # between two looks whether no more calls are wanted
 
 
@@ -48,39 +50,49 @@ class CallChunk:
         return list(map(self._function, *self._columns))
 
     def run_into(
-        self, folder: JobFolder, awaited: Callable[[Any], Any], after_call: Callable[[], None], may_go_on: Callable[[], None]
+        self,
+        folder: JobFolder,
+        awaited: Callable[[Any], Any],
+        leave_if_forked: Callable[[], None],
+        may_go_on: Callable[[], None],
     ) -> Timing:
         """Make the calls, and write their results into a job's folder.
 
         Args:
             folder: the folder.
             awaited: returns the result of what a call returned, which may be a coroutine.
-            after_call: called after each call, and first of all; it does not return in a child that the call has forked.
+            leave_if_forked: does not return in a child that a call has forked.
             may_go_on: called when the result of a call is written; it raises where the job is to stop.
 
         Raises:
             OSError: a result can't be written.
         """
         results, function = CallWriter(folder), self._function
-        made, first = 0, 0.0
-        begun = looked = now = time.perf_counter()
+        clock, pid, made, first = time.monotonic, os.getpid, 0, 0.0
+        this, begun = pid(), clock()
+        looked = now = begun
+        results.next_call(now)
         for arguments in zip(*self._columns, strict=True):
             if now - looked > _LOOK_SECONDS:
                 if folder.is_asked_for_no_more_calls():
                     break
                 looked = now
             try:
-                value = awaited(function(*arguments))
-                after_call()
+                value = function(*arguments)
+                if pid() != this:
+                    leave_if_forked()
+                if type(value) not in _PLAIN:
+                    value = awaited(value)
             except (KeyboardInterrupt, SystemExit):  # it ends the process, as that of any job
                 raise
             except BaseException as error:  # noqa: BLE001 -- whatever else it raises is its result
-                after_call()
+                leave_if_forked()
                 _add_raised(results, error)
             else:
                 results.returned(value)
             made += 1
-            now = time.perf_counter()
+            now = clock()
+            results.next_call(now)
             first = first or now - begun
             may_go_on()
         results.close()

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 
 from jobcontainer.events import JobState, Outcome, Usage
 from jobcontainer.process import memory_text
+from jobcontainer.storage.call_results import present_call_began
 from jobcontainer.storage.ending import write_end
 from jobcontainer.storage.folder import JobFolder
 from jobcontainer.storage.regular_file import open_regular
@@ -142,15 +143,15 @@ class Supervisor:
                 self._kill()
 
     def _next_call_began(self) -> bool:
-        """Whether the timeout is for each of several calls, and begins anew with one; it does once for each."""
+        """Whether the timeout is for each of several calls, and one began so late that it may go on."""
         calls, timeout = self._order.options.get("calls"), self._order.options["timeout"]
-        last = self._folder.last_call_ended() if calls else None
-        if last is None:
+        began = present_call_began(self._folder) if calls else None
+        if began is None:
             return False
-        ran = max(0.0, time.time() - last)
-        before, most = self._timeout_at, self._begun + (calls + 1) * timeout
-        self._timeout_at = min(time.monotonic() - ran + timeout, most)
-        return self._timeout_at > max(before, time.monotonic())
+        now = time.monotonic()
+        most = self._begun + (calls + 1) * timeout  # whatever the job says
+        self._timeout_at = min(min(began, now) + timeout, most)
+        return self._timeout_at > now
 
     def _stop(self, why: JobState) -> None:
         """Ask it to stop; once, and not after it reported its end."""
