@@ -33,7 +33,7 @@ from jobcontainer.jobs.detached.client import DetachedJobs
 from jobcontainer.jobs.group import JobGroup
 from jobcontainer.jobs.submission import Repeated
 from jobcontainer.process import ChunkOptions
-from jobcontainer.storage.call_results import CallReader
+from jobcontainer.storage.call_results import CallReader, present_call_began
 from jobcontainer.worker.cpython_internals import in_background
 from jobcontainer.worker.interrupts import uninterrupted
 
@@ -52,12 +52,12 @@ R = TypeVar("R")
 _SECONDS: Final = 0.2  # that a chunk is to take
 _FIRST: Final = 200  # calls of a first chunk, at the most
 _FIRST_OF_UNKNOWN: Final = 20
-_GROWTH: Final = 20  # times as many calls as in the last chunk, at the most
+_GROWTH: Final = 50  # times as many calls as in the last chunk, at the most
 _PER_WORKER: Final = 4  # first chunks
 _IN_FLIGHT: Final = 2  # chunks for each slot: one runs, and one waits
 _LEAST_SHARE: Final = 10  # of a whole chunk is worth a process, though others would end sooner with less
 _REFILL: Final = 4  # a buffer is filled when a fourth of it is free
-_MOST_UNLOADED: Final = 8  # calls that could not even be loaded, before the function itself is taken to be the reason
+_MOST_UNLOADED: Final = 4  # calls that could not even be loaded, before the function itself is taken to be the reason
 _POLL_SECONDS: Final = 0.02
 
 
@@ -236,6 +236,7 @@ class _Feeder:
         self._again: deque[_Chunk] = deque()
         self._open: set[_Chunk] = set()
         self._has_loaded, self._unloaded = False, 0
+        self._not_loaded: BaseException | None = None  # why the function can't be
         self._is_stopped = self._is_held = self._is_over = False
         self._inbox: SimpleQueue[Callable[[], object]] = SimpleQueue()
         self._inbox.put(lambda: None)  # there are calls
@@ -329,6 +330,9 @@ class _Feeder:
 
     def _submit(self, chunk: _Chunk) -> None:
         """Write the job of a chunk and queue it; one that can't be pickled is halved, down to the call that can't."""
+        if self._not_loaded is not None:
+            chunk.settle(error=self._not_loaded, failed=chunk.size)
+            return
         options = ChunkOptions(**self._options.updated(retries=0).to_json(), calls=chunk.size)
         try:
             submission = self._repeated.submission(self._columns(chunk), options)
@@ -378,9 +382,10 @@ class _Feeder:
 
     def _settle_died(self, chunk: _Chunk, made: int, error: BaseException | None) -> None:
         """Have the calls behind the one that the process died in made by another process, and that one, if it may."""
-        job, rows, failed = chunk.job, chunk.rows, min(1, chunk.size - made)
-        tries, rest = (0 if made else chunk.tries) + 1, []
-        outcome = job.outcome if job is not None else None
+        job, rows = chunk.job, chunk.rows
+        assert job is not None, "only a process dies"  # noqa: S101 -- it was submitted
+        failed = int(made < chunk.size and present_call_began(job.folder) is not None)
+        tries, rest, outcome = (0 if made else chunk.tries) + 1, [], job.outcome
         if failed and tries <= self._options.retries and outcome is not None and outcome.state in RETRIED:
             failed = 0
             rest.append(_Chunk(rows[made : made + 1], tries))
@@ -397,13 +402,15 @@ class _Feeder:
 
         Where no call can be loaded, the function can't: it is not tried for each of a million calls.
         """
-        if chunk.size > 1 and (self._has_loaded or self._unloaded < _MOST_UNLOADED):
+        if chunk.size > 1 and self._not_loaded is None:
             middle = chunk.size // 2
             rest = [_Chunk(chunk.rows[:middle]), _Chunk(chunk.rows[middle:])]
             self._again.extendleft(reversed(rest))
             chunk.settle(rest=rest)
         else:
             self._unloaded += 1
+            if self._unloaded >= _MOST_UNLOADED and not self._has_loaded:
+                self._not_loaded = error
             chunk.settle(error=error, failed=chunk.size)
 
     def _first_size(self) -> int:

@@ -54,7 +54,7 @@ class CallChunk:
         folder: JobFolder,
         awaited: Callable[[Any], Any],
         leave_if_forked: Callable[[], None],
-        may_go_on: Callable[[], None],
+        is_stopped: Callable[[], bool],
     ) -> Timing:
         """Make the calls, and write their results into a job's folder.
 
@@ -62,7 +62,7 @@ class CallChunk:
             folder: the folder.
             awaited: returns the result of what a call returned, which may be a coroutine.
             leave_if_forked: does not return in a child that a call has forked.
-            may_go_on: called when the result of a call is written; it raises where the job is to stop.
+            is_stopped: whether the job was to stop, which a call can catch.
 
         Raises:
             OSError: a result can't be written.
@@ -94,7 +94,9 @@ class CallChunk:
             now = clock()
             results.next_call(now)
             first = first or now - begun
-            may_go_on()
+            if is_stopped():
+                results.next_call(0.0)  # there is none
+                break
         results.close()
         return Timing(made, first, now - begun)
 

@@ -139,14 +139,8 @@ def run_process(
 def _run(process: Any, folder: JobFolder, this: int) -> Any:
     """Run the process of a job; the results of a chunk of calls are written as they come."""
     if type(process) is CallChunk:
-        return process.run_into(folder, _awaited, partial(_leave_if_forked, this), _raise_if_stopped)
+        return process.run_into(folder, _awaited, partial(_leave_if_forked, this), lambda: _stopped)
     return _awaited(process.run())
-
-
-def _raise_if_stopped() -> None:
-    """Stop here, where a call has caught the interrupt that was to stop the job."""
-    if _stopped:
-        raise JobStopped
 
 
 def exit_process() -> NoReturn:
