@@ -9,7 +9,6 @@ import gc
 import itertools
 import os
 import pickle
-import random
 import signal
 import threading
 import time
@@ -29,7 +28,6 @@ from jobcontainer import (
     SerializationError,
 )
 from waiting import wait_for
-
 
 pytestmark = pytest.mark.usefixtures("as_notebook")
 
@@ -64,7 +62,7 @@ def ended(results):
             found.append(next(results))
         except StopIteration:
             return found
-        except (Exception, asyncio.CancelledError) as error:
+        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 -- each is what a call raised
             found.append(type(error))
 
 
@@ -85,9 +83,9 @@ def made(folder):
 
 def own_file():
     """Return the file into which this job's results go."""
-    for number in os.listdir("/proc/self/fd"):
+    for descriptor in Path("/proc/self/fd").iterdir():
         with contextlib.suppress(OSError):
-            path = Path("/proc/self/fd", number).readlink()
+            path = descriptor.readlink()
             if path.name == "calls":
                 return path
     raise FileNotFoundError("calls")
@@ -137,7 +135,7 @@ def test_an_exception_is_the_result_of_its_call(pool):
     assert ended(results) == [3, TypeError, 6]
 
 
-class Unreturnable(Exception):
+class UnreturnableError(Exception):
     def __init__(self, one, two):
         super().__init__(f"{one} and {two}")
 
@@ -149,7 +147,7 @@ def test_what_cannot_come_back_costs_its_call(shared):
         if number == 1:
             return threading.Lock()
         if number == 2:
-            raise Unreturnable("this", "that")
+            raise UnreturnableError("this", "that")
         if number == 3:
             raise asyncio.CancelledError
         return number
@@ -286,10 +284,9 @@ def test_a_job_cannot_prolong_itself_by_its_own_clock(shared):
     def call(number):
         if number:
             return number
-        files = [link for link in Path("/proc/self/fd").iterdir() if link.readlink().name == "calls"]
         until = time.monotonic() + 30
         while time.monotonic() < until:
-            with files[0].open("r+b") as file:
+            with own_file().open("r+b") as file:
                 file.write(b"\xff" * 8)
                 file.seek(0)
                 file.write(np.float64(time.monotonic() + 1000).tobytes())
@@ -323,7 +320,7 @@ def test_chaos(shared, tmp_path):
     def call(number):
         logged(tmp_path, number)
         if number % 97 == 5:
-            os.kill(os.getpid(), random.choice([signal.SIGKILL, signal.SIGSEGV, signal.SIGABRT]))
+            os.kill(os.getpid(), (signal.SIGKILL, signal.SIGSEGV, signal.SIGABRT)[number % 3])
         if number % 50 == 7:
             raise KeyError(number)
         time.sleep(0.001)
@@ -420,7 +417,6 @@ def test_breaking_off_cancels_what_has_not_begun(shared, tmp_path, how):
         return number
 
     results = shared.map(call, range(100), chunksize=10)
-    jobs = None
     if how == "with":
         with results:
             assert next(results) == 0
@@ -431,12 +427,16 @@ def test_breaking_off_cancels_what_has_not_begun(shared, tmp_path, how):
     if how == "close":
         results.close()
         results.close()
-    if how != "with" and how != "close":
+    if how not in {"with", "close"}:
         del results
         gc.collect()
     if jobs is not None:
         wait_for(lambda: all(job.state is not JobState.QUEUED for job in jobs))
-    wait_for(lambda: all((job.folder.path / "no-more-calls").exists() for job in JobStore(shared.store).jobs() if not job.done()))
+    wait_for(
+        lambda: all(
+            (job.folder.path / "no-more-calls").exists() for job in JobStore(shared.store).jobs() if not job.done()
+        )
+    )
     go.touch()
     wait_for(lambda: all(job.done() for job in JobStore(shared.store).jobs()))
     assert len(made(calls)) <= 4
@@ -476,7 +476,7 @@ def test_jobs_that_are_cancelled_cancel_their_calls(shared, gate):
     assert ended(results) == [concurrent.futures.CancelledError] * 6
 
 
-# --- what comes back ---------------------------------------------------------------------------------------------------
+# --- what comes back --------------------------------------------------------------------------------------------------
 
 
 class Point:

@@ -1,97 +1,37 @@
-"""Many calls of one function, in chunks: each chunk is one job, and a call that ends its process costs itself alone.
+"""The results of many calls of one function, in the order of the arguments, as they come.
 
-States of a call: *pending*, in no chunk yet; *in a chunk*, whose job is queued or runs; *over*. A chunk whose process
-died is over up to the call that it died in; the calls behind that one become a new chunk, in its place.
-
-Threads: a :class:`_Feeder` makes the chunks and submits them. It has no thread of its own: what happens to it (a chunk
-has ended, more calls come, the end is wanted) is put into its inbox, and whoever finds nobody else at work works the
-inbox off, in a thread that ends with that. So its state needs no lock, and the main thread, in which interrupts are
-raised, never holds one. Who reads the results (:func:`_results`, in the thread of the user) has the chunks from a
-queue, reads their files, and changes nothing of them. A scheduler that was shut down takes the chunks of a feeder that
-had calls left, and no others.
+The calls are made in chunks (:mod:`jobcontainer.jobs.call_feeder`). Who reads the results, in the thread of the user,
+has the chunks from a queue, reads the files of their jobs, and changes nothing of them.
 """
 
 from __future__ import annotations
 
-import _thread
 import itertools
 import math
 import time
 from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import CancelledError
-from contextlib import suppress
-from dataclasses import dataclass, field
-from functools import partial
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
-from jobcontainer.engines import RunsInCaller
-from jobcontainer.errors import CorruptFileError, SerializationError
-from jobcontainer.events import RETRIED, JobState
-from jobcontainer.jobs.detached.client import DetachedJobs
+from jobcontainer.errors import SerializationError
+from jobcontainer.jobs.call_feeder import Feeder, lost_result
 from jobcontainer.jobs.group import JobGroup
-from jobcontainer.jobs.submission import Repeated
-from jobcontainer.process import ChunkOptions
-from jobcontainer.storage.call_results import CallReader, present_call_began
-from jobcontainer.worker.cpython_internals import in_background
+from jobcontainer.storage.call_results import CallReader
 from jobcontainer.worker.interrupts import uninterrupted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
     from types import TracebackType
 
-    from jobcontainer.jobs.control import SchedulerControl
-    from jobcontainer.jobs.job import Job
-    from jobcontainer.jobs.scheduler import Scheduler
-    from jobcontainer.jobs.submission import Submission
+    from jobcontainer.jobs.call_feeder import Chunk, Target, Wishes
     from jobcontainer.process import JobOptions
 
 R = TypeVar("R")
 
-_SECONDS: Final = 0.2  # that a chunk is to take
-_FIRST: Final = 200  # calls of a first chunk, at the most
-_FIRST_OF_UNKNOWN: Final = 20
-_GROWTH: Final = 50  # times as many calls as in the last chunk, at the most
-_PER_WORKER: Final = 4  # first chunks
-_IN_FLIGHT: Final = 2  # chunks for each slot: one runs, and one waits
-_LEAST_SHARE: Final = 10  # of a whole chunk is worth a process, though others would end sooner with less
 _REFILL: Final = 4  # a buffer is filled when a fourth of it is free
-_MOST_UNLOADED: Final = 4  # calls that could not even be loaded, before the function itself is taken to be the reason
 _POLL_SECONDS: Final = 0.02
-
-
-@dataclass(eq=False)
-class _Chunk:
-    """Some calls, one after another, and what became of them."""
-
-    rows: list[Any]
-    tries: int = 0  # of its first call
-    job: Job[Any] | None = None
-    made: int = 0  # calls whose results its job has written
-    failed: int = 0  # calls behind those that have no result but ``error``
-    error: BaseException | None = None
-    rest: Sequence[_Chunk] = ()  # in which the calls behind those are made
-    is_settled: bool = False
-    _settling: Any = field(default_factory=_thread.allocate_lock)
-
-    def __post_init__(self) -> None:
-        self.size = len(self.rows)
-        self._settling.acquire()
-
-    def settle(
-        self, made: int = 0, error: BaseException | None = None, failed: int = 0, rest: Sequence[_Chunk] = ()
-    ) -> None:
-        """Note what became of the calls."""
-        self.made, self.error, self.failed, self.rest = made, error, failed, rest
-        self.rows = []
-        self.is_settled = True
-        self._settling.release()
-
-    def wait(self, timeout: float) -> None:
-        """Wait until it is settled, so many seconds at the most."""
-        if self._settling.acquire(timeout=timeout):
-            self._settling.release()
+_TOO_LATE: Final = "The next result is not there yet. The calls that have not begun are cancelled."
 
 
 class MapResults(Iterator[R], Generic[R]):
@@ -106,7 +46,7 @@ class MapResults(Iterator[R], Generic[R]):
         ...         print(result)
     """
 
-    def __init__(self, feeder: _Feeder, results: Iterator[tuple[R, BaseException | None]]) -> None:
+    def __init__(self, feeder: Feeder, results: Iterator[tuple[R, BaseException | None]]) -> None:
         self._feeder, self._results = feeder, results
         self.pool: object = None  # which is to live as long as the results
 
@@ -153,299 +93,35 @@ class MapResults(Iterator[R], Generic[R]):
 
 
 def map_calls(
-    repeated: Repeated,
+    function: Callable[..., Any],
     options: JobOptions,
     target: Target,
     iterables: Sequence[Iterable[Any]],
-    *,
-    timeout: float | None,
-    chunksize: int | None,
-    buffersize: int | None,
+    wishes: Wishes,
 ) -> MapResults[Any]:
     """Submit the first chunks of calls, and return the results of all; see :meth:`jobcontainer.JobPool.map`."""
-    until = math.inf if timeout is None else time.monotonic() + timeout
+    until = math.inf if wishes.timeout is None else time.monotonic() + wishes.timeout
+    repeated = target.repeated(function, len(iterables), options)
+    buffersize = wishes.buffersize
     calls = iter(iterables[0]) if len(iterables) == 1 else zip(*iterables, strict=False)
     rows = list(itertools.islice(calls, buffersize))
-    feeder = _Feeder(repeated, options, target, rows, chunksize=chunksize, buffersize=buffersize)
+    feeder = Feeder(repeated, options, target, rows, wishes)
     try:
         feeder.work() if target.in_caller else uninterrupted(feeder.work)
-        if feeder.failure is not None:
-            raise feeder.failure
     except BaseException:
         feeder.stop()
         raise
+    if feeder.failure is not None:
+        raise feeder.failure
     more = calls if buffersize is not None else iter(())
     return MapResults(feeder, _results(feeder, more, until, buffersize or 0))
 
 
-class Target:
-    """Where chunks go: to a scheduler of this process, or to the host of detached jobs."""
-
-    def __init__(self, sender: SchedulerControl | DetachedJobs, scheduler: Scheduler) -> None:
-        self._sender, self._scheduler = sender, scheduler
-        self.in_caller = isinstance(scheduler.engine, RunsInCaller)
-
-    @property
-    def slots(self) -> int:
-        """How many jobs run at the same time."""
-        return max(1, self._scheduler.engine.slots)
-
-    def repeated(self, function: Callable[..., Any], arguments: int, options: JobOptions) -> Repeated:
-        """Return what writes the folders of chunks of calls of a function."""
-        return Repeated(self._sender.submitter, function, arguments, options)
-
-    def submit(self, feeder: _Feeder, submission: Submission) -> Job[Any]:
-        """Queue the job of a folder; one that had calls left is not refused after a shutdown."""
-        if isinstance(self._sender, DetachedJobs):
-            return self._sender.submit([submission])[0]
-        return self._sender.submit([submission], feeder)[0]
-
-    def hold(self, feeder: _Feeder) -> None:
-        """Keep the scheduler open for a feeder that has calls left."""
-        if not isinstance(self._sender, DetachedJobs):
-            self._scheduler.hold(feeder)
-
-    def release(self, feeder: _Feeder) -> None:
-        """Keep it open no longer."""
-        self._scheduler.release(feeder)
-
-
-class _Feeder:
-    """Makes chunks of calls and submits them.
-
-    Attributes:
-        jobs: the jobs of all chunks so far.
-        chunks: those that begin where the one before ends, in order; None when there will be no more.
-        failure: why calls can't be submitted any more.
-    """
-
-    def __init__(
-        self,
-        repeated: Repeated,
-        options: JobOptions,
-        target: Target,
-        rows: Sequence[Any],
-        *,
-        chunksize: int | None,
-        buffersize: int | None,
-    ) -> None:
-        self._repeated, self._options, self._target = repeated, options, target
-        self._chunksize, self._buffersize = chunksize, buffersize
-        self._pending = deque(rows)
-        self._is_complete = buffersize is None or len(rows) < buffersize
-        self._again: deque[_Chunk] = deque()
-        self._open: set[_Chunk] = set()
-        self._has_loaded, self._unloaded = False, 0
-        self._not_loaded: BaseException | None = None  # why the function can't be
-        self._is_stopped = self._is_held = self._is_over = False
-        self._inbox: SimpleQueue[Callable[[], object]] = SimpleQueue()
-        self._inbox.put(lambda: None)  # there are calls
-        self._turn = _thread.allocate_lock()
-        self.jobs: list[Job[Any]] = []
-        self.chunks: SimpleQueue[_Chunk | None] = SimpleQueue()
-        self.failure: BaseException | None = None
-        self._size = self._first_size()
-
-    # --- from any thread --------------------------------------------------------------------------------------------
-
-    def stop(self) -> None:
-        """Cancel the calls that have not begun."""
-        self._tell(self._stop)
-
-    def add(self, rows: Sequence[Any], *, is_complete: bool) -> None:
-        """Take more calls; ``is_complete`` where they are the last."""
-        self._tell(partial(self._add, rows, is_complete=is_complete))
-
-    def work(self) -> None:
-        """Work the inbox off, unless somebody is at it, who will see what is in it."""
-        while not self._inbox.empty():
-            if not self._turn.acquire(blocking=False):
-                return
-            try:
-                self._work()
-            finally:
-                self._turn.release()
-
-    def _tell(self, message: Callable[[], object]) -> None:
-        self._inbox.put(message)
-        if self._target.in_caller or not in_background(self.work):
-            self.work()
-
-    # --- in one thread at a time ------------------------------------------------------------------------------------
-
-    def _work(self) -> None:
-        with suppress(Empty):
-            while True:
-                self._inbox.get_nowait()()
-        try:
-            self._hold_scheduler()
-            while self._has_calls() and len(self._open) < _IN_FLIGHT * self._target.slots:
-                chunk = self._again.popleft() if self._again else self._next_chunk()
-                self._submit(chunk)
-        except BaseException as error:  # noqa: BLE001 -- whoever reads the results gets it
-            self.failure = self.failure or error
-            self._stop()
-        if self._is_complete and not self._pending and not self._is_over:
-            self._is_over = True
-            self.chunks.put(None)
-        if self._is_held and not self._has_calls() and not self._open:
-            self._is_held = False
-            self._target.release(self)
-
-    def _hold_scheduler(self) -> None:
-        if not self._is_held and self._has_calls():
-            self._target.hold(self)
-            self._is_held = True
-
-    def _has_calls(self) -> bool:
-        return bool(self._again or self._pending)
-
-    def _add(self, rows: Sequence[Any], *, is_complete: bool) -> None:
-        if not self._is_stopped:
-            self._pending.extend(rows)
-            self._is_complete = is_complete
-
-    def _stop(self) -> None:
-        self._is_stopped = self._is_complete = True
-        if self._pending:
-            dropped = _Chunk(list(self._pending))
-            self._pending.clear()
-            self.chunks.put(dropped)
-            self._again.append(dropped)
-        while self._again:
-            chunk = self._again.popleft()
-            chunk.settle(error=self.failure or CancelledError("The call was cancelled."), failed=chunk.size)
-        jobs = [chunk.job for chunk in self._open if chunk.job is not None]
-        for job in jobs:
-            with suppress(OSError):  # it was deleted
-                job.folder.ask_for_no_more_calls()
-        for job in jobs:
-            if job.state is JobState.QUEUED:
-                job.cancel()
-
-    def _next_chunk(self) -> _Chunk:
-        chunk = _Chunk([self._pending.popleft() for _ in range(min(self._next_size(), len(self._pending)))])
-        self.chunks.put(chunk)
-        return chunk
-
-    def _submit(self, chunk: _Chunk) -> None:
-        """Write the job of a chunk and queue it; one that can't be pickled is halved, down to the call that can't."""
-        if self._not_loaded is not None:
-            chunk.settle(error=self._not_loaded, failed=chunk.size)
-            return
-        options = ChunkOptions(**self._options.updated(retries=0).to_json(), calls=chunk.size)
-        try:
-            submission = self._repeated.submission(self._columns(chunk), options)
-        except SerializationError as error:
-            self._settle_unloaded(chunk, error)
-            return
-        except BaseException:
-            self._again.appendleft(chunk)
-            raise
-        try:
-            job = self._target.submit(self, submission)
-        except BaseException:
-            self._again.appendleft(chunk)
-            raise
-        self._open.add(chunk)
-        self.jobs.append(job)
-        chunk.job = job
-        job.add_done_callback(lambda _: self._tell(partial(self._ended, chunk)))
-
-    def _columns(self, chunk: _Chunk) -> Sequence[Sequence[Any]]:
-        return (chunk.rows,) if self._repeated.arguments == 1 else tuple(map(list, zip(*chunk.rows, strict=True)))
-
-    def _ended(self, chunk: _Chunk) -> None:
-        self._open.discard(chunk)
-        job = chunk.job
-        assert job is not None, "only a chunk with a job ends"  # noqa: S101 -- it was submitted
-        reader = CallReader(job.folder)
-        if job.state is JobState.SUCCEEDED:
-            made, first, seconds = job.result()
-            self._has_loaded = True
-            self._learn(made, first, seconds)
-            lacking = CancelledError("The call was cancelled.") if self._is_stopped else _lost(job)
-            chunk.settle(made, lacking, chunk.size - made)
-            return
-        try:
-            error = job.exception()
-        except CancelledError as cancelled:
-            error = cancelled
-        made = reader.skip()
-        if self._is_stopped or job.state is JobState.CANCELLED:
-            chunk.settle(made, error, chunk.size - made)
-        elif not reader.has_begun() and job.state is not JobState.LOST:
-            self._settle_unloaded(chunk, error)
-        else:
-            self._has_loaded = True
-            self._settle_died(chunk, made, error)
-
-    def _settle_died(self, chunk: _Chunk, made: int, error: BaseException | None) -> None:
-        """Have the calls behind the one that the process died in made by another process, and that one, if it may."""
-        job, rows = chunk.job, chunk.rows
-        assert job is not None, "only a process dies"  # noqa: S101 -- it was submitted
-        failed = int(made < chunk.size and present_call_began(job.folder) is not None)
-        tries, rest, outcome = (0 if made else chunk.tries) + 1, [], job.outcome
-        if failed and tries <= self._options.retries and outcome is not None and outcome.state in RETRIED:
-            failed = 0
-            rest.append(_Chunk(rows[made : made + 1], tries))
-            made_or_failed = made + 1
-        else:
-            made_or_failed = made + failed
-        if rows[made_or_failed:]:
-            rest.append(_Chunk(rows[made_or_failed:]))
-        self._again.extendleft(reversed(rest))
-        chunk.settle(made, error, failed, rest)
-
-    def _settle_unloaded(self, chunk: _Chunk, error: BaseException | None) -> None:
-        """Halve a chunk that could not be written, or not be loaded, to find the call that is the reason.
-
-        Where no call can be loaded, the function can't: it is not tried for each of a million calls.
-        """
-        if chunk.size > 1 and self._not_loaded is None:
-            middle = chunk.size // 2
-            rest = [_Chunk(chunk.rows[:middle]), _Chunk(chunk.rows[middle:])]
-            self._again.extendleft(reversed(rest))
-            chunk.settle(rest=rest)
-        else:
-            self._unloaded += 1
-            if self._unloaded >= _MOST_UNLOADED and not self._has_loaded:
-                self._not_loaded = error
-            chunk.settle(error=error, failed=chunk.size)
-
-    def _first_size(self) -> int:
-        slots = self._target.slots
-        if self._buffersize is not None:
-            return min(_FIRST_OF_UNKNOWN, -(-self._buffersize // (_IN_FLIGHT * slots)))
-        return max(1, min(_FIRST, -(-len(self._pending) // (_PER_WORKER * slots))))
-
-    def _next_size(self) -> int:
-        if self._chunksize is not None:
-            return self._chunksize
-        slots = self._target.slots
-        share = len(self._pending) if self._buffersize is None else self._buffersize / _IN_FLIGHT
-        return max(1, min(self._size, max(math.ceil(share / slots), self._size // _LEAST_SHARE)))
-
-    def _learn(self, made: int, first: float, seconds: float) -> None:
-        """Choose the size of the next chunks by the time of a call; the first of a process may load what it needs."""
-        if made:
-            call = (seconds - first) / (made - 1) if made > 1 else seconds
-            wanted = max(1, int(min(_SECONDS / max(call, 1e-9), 1e9)))
-            self._size = wanted if wanted < self._size else max(self._size, min(wanted, _GROWTH * made))
-
-
-def _lost(job: Job[Any]) -> CorruptFileError:
-    return CorruptFileError(
-        f"The result of a call is lost: {job.folder.calls_file} was deleted or written over, by the job itself or by "
-        "somebody else. Make the call again."
-    )
-
-
 def _results(
-    feeder: _Feeder, more: Iterator[Any], until: float, buffersize: int
+    feeder: Feeder, more: Iterator[Any], until: float, buffersize: int
 ) -> Iterator[tuple[Any, BaseException | None]]:
     """Yield value and error of each call, in order; take more calls as results are handed out."""
-    waiting: deque[_Chunk] = deque()
+    waiting: deque[Chunk] = deque()
     outstanding, is_complete = buffersize, not buffersize
     try:
         while True:
@@ -467,33 +143,35 @@ def _results(
         feeder.stop()
 
 
-def _results_of(chunk: _Chunk, until: float) -> Iterator[tuple[Any, BaseException | None]]:
+def _results_of(chunk: Chunk, until: float) -> Iterator[tuple[Any, BaseException | None]]:
     """Yield what is known of a chunk's own calls, as it becomes known."""
-    reader: CallReader | None = None
-    while True:
-        is_settled = chunk.is_settled
-        if reader is None and chunk.job is not None:
-            reader = CallReader(chunk.job.folder)
-        if reader is not None:
+    while chunk.job is None and not chunk.is_settled:
+        _wait(chunk, until)
+    if chunk.job is not None:
+        reader, is_settled = CallReader(chunk.job.folder), False
+        while not is_settled:
+            is_settled = chunk.is_settled  # before the look, which then is the last
             yield from reader.read()
             if reader.count >= chunk.size:
                 return
-        if is_settled:
-            break
-        if (left := until - time.monotonic()) <= 0:
-            raise TimeoutError("The next result is not there yet; the calls that have not begun are cancelled.")
-        if chunk.job is not None:
-            chunk.job._refuse_to_wait_if_inherited()
-        chunk.wait(min(_POLL_SECONDS, left))
-    if reader is not None and chunk.job is not None:
+            if not is_settled:
+                chunk.job._refuse_to_wait_if_inherited()
+                _wait(chunk, until)
         for _ in range(chunk.made - reader.count):
-            yield None, _lost(chunk.job)
+            yield None, lost_result(chunk.job)
     for _ in range(chunk.failed):
         yield None, chunk.error
 
 
-def _get(chunks: SimpleQueue[_Chunk | None], until: float) -> _Chunk | None:
+def _wait(chunk: Chunk, until: float) -> None:
+    """Wait a moment for a chunk to be settled, or for more results of it."""
+    if (left := until - time.monotonic()) <= 0:
+        raise TimeoutError(_TOO_LATE)
+    chunk.wait(min(_POLL_SECONDS, left))
+
+
+def _get(chunks: SimpleQueue[Chunk | None], until: float) -> Chunk | None:
     try:
         return chunks.get(timeout=None if until == math.inf else max(0.0, until - time.monotonic()))
     except Empty:
-        raise TimeoutError("The next result is not there yet; the calls that have not begun are cancelled.") from None
+        raise TimeoutError(_TOO_LATE) from None

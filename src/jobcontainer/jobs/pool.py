@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 
 from jobcontainer.engines import engine_named
+from jobcontainer.jobs.call_feeder import Target, Wishes
 from jobcontainer.jobs.control import shared_control, start_scheduler
 from jobcontainer.jobs.detached.client import DetachedJobs
 from jobcontainer.jobs.group import JobGroup
-from jobcontainer.jobs.mapping import MapResults, Target, map_calls
+from jobcontainer.jobs.mapping import MapResults, map_calls
 from jobcontainer.jobs.submission import as_process, discard
 from jobcontainer.process import JobOptions
 from jobcontainer.storage.data import SharedData
@@ -180,15 +181,9 @@ class JobPool(Executor):
         """
         if not callable(fn):
             raise TypeError(f"{fn!r} is no function: there is nothing to call.")
-        for name, size in (("chunksize", chunksize), ("buffersize", buffersize)):
-            if size is not None and (isinstance(size, bool) or not isinstance(size, int) or size < 1):
-                raise ValueError(f"{name}={size!r}: it takes a whole number from 1 up, or None.")
+        wishes = Wishes(timeout, chunksize, buffersize)
         target = Target(self._sender(), self._control.scheduler)
-        options = self._for_jobs()
-        function = target.repeated(fn, len(iterables), options)
-        results = map_calls(
-            function, options, target, iterables, timeout=timeout, chunksize=chunksize, buffersize=buffersize
-        )
+        results = map_calls(fn, self._for_jobs(), target, iterables, wishes)
         results.pool = self._root
         return results
 

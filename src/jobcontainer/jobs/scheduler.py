@@ -128,9 +128,7 @@ class Scheduler(BoundToProcess):
             self._feeders.discard(feeder)
         self._close_if_done()
 
-    def submit(
-        self, jobs: Sequence[Job[Any]], submissions: Sequence[Submission], feeder: Feeder | None = None
-    ) -> None:
+    def submit(self, jobs: Sequence[Job[Any]], submissions: Sequence[Submission], feeder: Feeder | None = None) -> None:
         """Write and queue jobs, all of them or none. One that is cut off by an interrupt leaves none, or cancels them.
 
         Args:

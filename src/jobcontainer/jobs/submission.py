@@ -196,9 +196,7 @@ class Repeated:
         options: what is asked for the jobs.
     """
 
-    def __init__(
-        self, submitter: Submitter, function: Callable[..., Any], arguments: int, options: JobOptions
-    ) -> None:
+    def __init__(self, submitter: Submitter, function: Callable[..., Any], arguments: int, options: JobOptions) -> None:
         call = Call(function, (), {})
         self._submitter, self.arguments = submitter, arguments
         self._name, self._source = options.name or name_of(call), source_of(call)

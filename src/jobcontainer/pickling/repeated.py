@@ -46,7 +46,7 @@ class RepeatedPickler(Pickler):
         self.dump(shared)
         callee = _GLOBAL % (make.__module__.encode(), make.__qualname__.encode())
         self.beginning = _PROTO_5 + callee + self._file.getvalue()[:-_STOP_SIZE]
-        self._memo = self.memo.copy()
+        self._known = self.memo.copy()  # type: ignore[has-type]  # cloudpickle has no types
         self._shared_buffers = len(self.buffers)
         self._found = self.by_value, self.modules, self.unimported, self.files, self.classes
 
@@ -54,7 +54,7 @@ class RepeatedPickler(Pickler):
         """Return the rest of a stream; what the pickler has recorded is then of the whole stream."""
         self._file.seek(0)
         self._file.truncate()
-        self.memo = self._memo
+        self.memo = self._known
         del self.buffers[self._shared_buffers :]
         by_value, modules, unimported, files, classes = self._found
         self.by_value, self.modules, self.unimported = by_value, set(modules), set(unimported)

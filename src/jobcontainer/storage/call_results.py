@@ -2,13 +2,13 @@
 
 So whatever ends the process, the results of the calls before are there: the file is mapped into its memory, and what is
 written there stays in the file. A record is whole and signed, or it is none: a signature of 16 bytes, the length of the
-content, its kind, the content. The signature (BLAKE2b with a key that is made for this job alone from the user's) covers
-also the position of the record, so that one of another job, or of another call, is not taken for it. What is not signed
+content, its kind, the content. The signature (BLAKE2b with a key that is made for this job alone from the user's) is of
+the position of the record, too, so that one of another job, or of another call, is not taken for it. What is not signed
 is not there, or not yet; it is not unpickled, and nothing behind it is. The first record says which Python has written
 the file. While it grows, there is room behind the last record, filled with zeros.
 
 The file begins with the time at which the present call began, on the clock of :func:`time.monotonic`, which all
-processes of a machine share. Whoever supervises the job reads it.
+processes of a machine share; 0 where none is under way. Whoever supervises the job reads it.
 """
 
 from __future__ import annotations

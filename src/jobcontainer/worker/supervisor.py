@@ -144,14 +144,14 @@ class Supervisor:
 
     def _next_call_began(self) -> bool:
         """Whether the timeout is for each of several calls, and one began so late that it may go on."""
-        calls, timeout = self._order.options.get("calls"), self._order.options["timeout"]
+        calls, timeout = self._order.options.get("calls", 0), self._order.options["timeout"]
         began = present_call_began(self._folder) if calls else None
         if began is None:
             return False
-        now = time.monotonic()
-        most = self._begun + (calls + 1) * timeout  # whatever the job says
-        self._timeout_at = min(min(began, now) + timeout, most)
-        return self._timeout_at > now
+        now, seconds = time.monotonic(), float(timeout)
+        most = self._begun + (calls + 1) * seconds  # whatever the job says
+        self._timeout_at = min(min(began, now) + seconds, most)
+        return bool(self._timeout_at > now)
 
     def _stop(self, why: JobState) -> None:
         """Ask it to stop; once, and not after it reported its end."""
