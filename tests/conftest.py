@@ -31,6 +31,12 @@ SESSION = f"JOBCONTAINER_TEST_SESSION={secrets.token_hex(8)}"
 """In the environment of every process that a test starts, its grandchildren included."""
 
 
+def pytest_addoption(parser):
+    """What the searches of ``searches/`` take; pytest asks only this file for options."""
+    parser.addoption("--search-seconds", type=float, default=20.0, help="how long each search goes on")
+    parser.addoption("--search-seed", type=int, default=None, help="the number that a search printed, to run it again")
+
+
 def leftovers(before):
     """What is there now, and was not before."""
     return {kind: sorted(map(str, now - before[kind])) for kind, now in present().items() if now - before[kind]}
@@ -126,7 +132,7 @@ def end_shared_pools():
 @pytest.fixture(autouse=True)
 def _a_store_for_each_test(monkeypatch):
     """A session settles its store at its first use; each test is a session of its own."""
-    monkeypatch.setattr("jobcontainer.storage.folder._session_store", None)
+    monkeypatch.setattr("jobcontainer.storage.store_folder._session_store", None)
 
 
 def shares_something(request):

@@ -13,6 +13,9 @@ import weakref
 
 ATOMS = (int, float, complex, str, bytes, type(None), type(...), type(NotImplemented))
 SKIPPED = {"_abc_impl", "__slotnames__", "__weakref__", "__dict__"}
+OWN = {"__main__", "helper_of_classes"}
+"""The modules whose classes and functions are described, and not named."""
+
 IN_ANY_ORDER = (set, frozenset, weakref.WeakSet)
 
 
@@ -28,7 +31,7 @@ class Description:
 
     def of(self, obj):
         if type(obj) in ATOMS or type(obj) is bool:
-            return repr(obj)
+            return comparable(repr(obj))
         named = by_name(obj)
         if named is not None:
             return named
@@ -48,6 +51,7 @@ class Description:
         return self.of_object(obj)
 
     def of_class(self, cls):
+        signature = signature_of(cls)  # first, as pydantic makes it when it is asked for
         own = {
             name: value
             for name, value in vars(cls).items()
@@ -65,7 +69,7 @@ class Description:
             "flags": cls.__flags__ & ~(1 << 19),  # but whether attributes are cached
             "access": sorted({"__weakref__", "__dict__"} & set(vars(cls))),
             "hints": hints_of(cls),
-            "signature": signature_of(cls),
+            "signature": signature,
             "virtual": virtual_subclasses(cls),
             "fields": fields_of(cls),
             "members": members_of(cls),
@@ -80,7 +84,7 @@ class Description:
             "annotations": self.of(function.__annotations__ or None),
             "own": self.of(vars(function)),
             "closure": [self.of(cell) for cell in cells],
-            "hints": hints_of(function) if function.__module__ == "__main__" else None,
+            "hints": hints_of(function) if function.__module__ in OWN else None,
         }
 
     def of_object(self, obj):
@@ -126,7 +130,7 @@ def by_name(obj):
         return f"module {obj.__name__}"
     name = getattr(obj, "__qualname__", None) or getattr(obj, "__name__", None)
     module = sys.modules.get(getattr(obj, "__module__", None) or "")
-    if not isinstance(name, str) or module is None or module.__name__ == "__main__":
+    if not isinstance(name, str) or module is None or module.__name__ in OWN:
         return None
     found = module
     for part in name.split("."):
@@ -134,9 +138,16 @@ def by_name(obj):
     return f"{module.__name__}.{name}" if found is obj else None
 
 
+def comparable(text):
+    """A text without what differs from process to process."""
+    text = re.sub(r"0x[0-9a-f]+", "0x", text)
+    text = re.sub(r":\d{9,}", ":", text)  # pydantic names classes by their id()
+    return text.replace("typing.Annotated", "Annotated")  # the same once somebody has asked for its module
+
+
 def without_addresses(obj):
     try:
-        return re.sub(r"0x[0-9a-f]+", "0x", repr(obj))
+        return comparable(repr(obj))
     except Exception as error:  # noqa: BLE001 -- that is what it is
         return f"{type(error).__name__}: {error}"
 
@@ -158,7 +169,7 @@ def hints_of(obj):
 
 def signature_of(cls):
     try:
-        return str(inspect.signature(cls))
+        return comparable(str(inspect.signature(cls)))
     except (TypeError, ValueError) as error:
         return str(error)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import re
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import pytest
 
 from jobcontainer import JobPool, JobStore, Serializer
 from jobcontainer.cli import main
+from jobcontainer.jobfile.writer import FileWriter
 
 
 class Prints:
@@ -177,7 +179,7 @@ def test_a_long_list_shows_the_newest_jobs_and_how_many_more_there_are(tmp_path,
         assert main(["--store", str(tmp_path), "list", *flags]) == 0
         return capsys.readouterr().out
 
-    monkeypatch.setattr("jobcontainer.storage.folder._session_store", None)
+    monkeypatch.setattr("jobcontainer.storage.store_folder._session_store", None)
     text = listed()
     assert [job.id in text for job in jobs] == [False] * 3 + [True] * 2
     assert text.endswith("3 older jobs not shown: `jobcontainer list --all`\n")
@@ -200,6 +202,53 @@ def test_inspect_runs_nothing(shell, file):
     facts = json.loads(shell("inspect", file(Prints()), "--json").stdout)
     assert facts["class_name"].endswith("Prints")
     assert facts["kind"] == "process"
+
+
+HARMFUL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+NASTY = "red\x1b[31m\x1b]0;title\x07 back\b\b over\r \u202eturned\nstate: succeeded"
+
+
+class Nasty:
+    """Everything that it says acts on a terminal, where it is shown as it is."""
+
+    def __repr__(self):
+        return NASTY
+
+    def run(self):
+        print(NASTY)
+        return self
+
+
+class NastyError(Exception):
+    """An error of its own."""
+
+
+class FailsNastily:
+    def run(self):
+        raise NastyError(NASTY)
+
+
+def test_nothing_that_a_file_or_a_job_says_acts_on_the_terminal(shell, tmp_path):
+    """Names, results, messages, sources, headers: each field begins a line of its own, with its controls shown."""
+    with JobPool(engine="inline", store=tmp_path / ".jobcontainer", name=NASTY) as pool:
+        jobs = [pool.submit(Nasty()), pool.submit(FailsNastily())]
+        for job in jobs:
+            job.exception()
+    forged = tmp_path / "forged.job"
+    texts = dict.fromkeys(("kind", "class", "module", "python", "cloudpickle"), NASTY)
+    many = {f"{NASTY}{number}": (NASTY, NASTY) for number in range(20_000)}
+    fields = texts | {"created": 1.0, "by_value": True, "modules": [NASTY] * 20_000, "packages": many}
+    FileWriter(forged).finish(fields, b"", [], lambda _: bytes(32))
+    for arguments in (["list"], *(["show", job.id] for job in jobs), ["inspect", forged], ["show", NASTY]):
+        done = shell(*arguments)
+        said = done.stdout + done.stderr
+        assert "Traceback (most recent call last):\n  File" not in done.stderr
+        assert HARMFUL.findall(said) == []
+        assert r"\x1b[31m" in said
+        assert len(said) < 200_000
+        assert len([line for line in said.splitlines() if line.startswith("state: ")]) == (
+            arguments[1:] in [[job.id] for job in jobs]
+        )
 
 
 @pytest.mark.slow

@@ -12,7 +12,7 @@ import pytest
 from jobcontainer import JobPool
 from jobcontainer.jobs.submission import Submitter, write_records
 from jobcontainer.process import JobOptions
-from jobcontainer.storage.folder import StoreFolder
+from jobcontainer.storage.store_folder import StoreFolder
 from jobcontainer.worker.keeper_protocol import Order, RunJob
 
 _counters: list[Counter[str]] = []

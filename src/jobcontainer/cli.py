@@ -11,8 +11,6 @@ import dataclasses
 import json
 import os
 import sys
-import textwrap
-from concurrent.futures import CancelledError
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +21,13 @@ from jobcontainer.jobs.container import JobContainer, LogCopy, interrupt_cancels
 from jobcontainer.jobs.group import JobGroup
 from jobcontainer.jobs.option_flags import add_option_flags, add_prune_flags, options_given, prune
 from jobcontainer.jobs.store import JobStore
+from jobcontainer.views import units
+from jobcontainer.views.ansi import visible_text
+from jobcontainer.views.card import error_line, preview_problem
+from jobcontainer.views.escaping import shown, shown_line
+from jobcontainer.views.fields import LONGEST_FIELD, field_lines
 from jobcontainer.views.render import MOST_LISTED, Listing
+from jobcontainer.views.snapshot import preview_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -65,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:  # while it was not waiting for a job; what it started ends with it
         return EXIT_CODES[JobState.CANCELLED]
     except (JobContainerError, OSError, ValueError, KeyError) as error:
-        print(f"jobcontainer: {error.args[0] if isinstance(error, KeyError) else error}", file=sys.stderr)
+        _complain(str(error.args[0] if isinstance(error, KeyError) else error))
         return _UNABLE
     return code
 
@@ -87,17 +91,21 @@ def _follow(job: Job[Any]) -> int:
         watch([job], JobGroup([job]).wait, meanwhile=copy.step)
     copy.step()
     if job.state is not JobState.SUCCEEDED:
-        print(f"jobcontainer: {_end(job)}", file=sys.stderr)
+        _complain(_end(job))
     return EXIT_CODES[job.state]
 
 
 def _end(job: Job[Any]) -> str:
-    """Return how a job ended that did not succeed."""
-    try:
+    """Return how a job ended that did not succeed; an exception of its is not loaded."""
+    if job.state is JobState.CANCELLED:
+        return f"{job.id} was cancelled."
+    outcome = job.outcome
+    if outcome is not None and outcome.state is JobState.FAILED and outcome.error_type:
+        words = error_line(outcome)
+    else:
         error = job.exception()
-    except CancelledError as cancelled:
-        return str(cancelled)
-    return f"{type(error).__name__}: {error}\njobcontainer: `jobcontainer show {job.id}` says more."
+        words = f"{type(error).__name__}: {error}"
+    return f"{words}\njobcontainer: `jobcontainer show {job.id}` says more."
 
 
 def _list(given: argparse.Namespace) -> int:
@@ -109,13 +117,21 @@ def _list(given: argparse.Namespace) -> int:
         most = len(jobs) if given.all else MOST_LISTED
         print(Listing(jobs, most=most, how_to_see_all="`jobcontainer list --all`"))
         if advice := store.advice():
-            print(advice, file=sys.stderr)
+            print(shown(advice, LONGEST_FIELD), file=sys.stderr)
     return 0
 
 
 def _show(given: argparse.Namespace) -> int:
     job = JobStore().open(given.id)
-    facts = _facts(job) | {"source": job.source, "options": job.record.options, "tail": job.tail()}
+    preview = preview_of(job)
+    facts = _facts(job) | {
+        "result": "" if preview is None else preview.data.get("text/plain", ""),
+        "traceback": "" if preview is None else preview.traceback,
+        "problem": preview_problem(preview),
+        "source": job.source,
+        "options": job.record.options,
+        "tail": job.tail(),
+    }
     return _print(facts, as_json=given.json)
 
 
@@ -140,16 +156,21 @@ def _print(facts: dict[str, Any], *, as_json: bool) -> int:
     if as_json:
         print(json.dumps(facts, default=str))
         return 0
-    for name, value in facts.items():
-        text = "\n".join(value) if isinstance(value, list) else str(value)
-        print(f"{name}: {text}" if "\n" not in text else f"{name}:\n{textwrap.indent(text, '    ')}")
+    dated = {name: units.clock(facts[name]) for name in ("created", "submitted") if name in facts}
+    tail = {"tail": [visible_text(line) for line in facts["tail"]]} if "tail" in facts else {}
+    print("\n".join(field_lines(facts | dated | tail)))
     return 0
 
 
+def _complain(text: str) -> None:
+    print(f"jobcontainer: {shown(text, LONGEST_FIELD)}", file=sys.stderr)
+
+
 def _trust(given: argparse.Namespace) -> int:
-    signed = trust_file(given.file)
-    given_as = "" if signed == Path(given.file).absolute() else f" ({given.file} leads to it)"
-    print(f"{signed}{given_as} is signed by your key now: whatever is in it may run.")
+    signed, given_as = trust_file(given.file), ""
+    if signed != Path(given.file).absolute():
+        given_as = f" ({shown_line(given.file, LONGEST_FIELD)} leads to it)"
+    print(f"{shown_line(signed, LONGEST_FIELD)}{given_as} is signed by your key now: whatever is in it may run.")
     return 0
 
 

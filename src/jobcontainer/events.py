@@ -87,6 +87,7 @@ class Started:
         pid: the job's process.
         attempt: 1 for the first.
         host: the machine's name.
+        shared: bytes of memory that the process shares with its keeper; they do not count as the job's.
     """
 
     event: ClassVar[str] = "started"
@@ -94,6 +95,7 @@ class Started:
     pid: int
     attempt: int = 1
     host: str = ""
+    shared: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -254,7 +256,7 @@ def event_from_json(data: Mapping[str, Any]) -> Event | None:
 
     Example:
         >>> event_from_json(event_to_json(Started(at=1.0, pid=7)) | {"new": "in a later version"})
-        Started(at=1.0, pid=7, attempt=1, host='')
+        Started(at=1.0, pid=7, attempt=1, host='', shared=0)
         >>> event_from_json({"event": "started", "at": "noon", "pid": 7}) is None
         True
     """

@@ -36,9 +36,10 @@ from jobcontainer.jobfile.serializer import RepeatedFiles, Serializer, write_fil
 from jobcontainer.jobs.submission import Submitter
 from jobcontainer.process import Environment, JobOptions
 from jobcontainer.storage.call_results import CallReader
-from jobcontainer.storage.folder import StoreFolder
+from jobcontainer.storage.preview import read_preview
 from jobcontainer.storage.progress_file import read_bars
 from jobcontainer.storage.result import RemoteTraceback, read_result
+from jobcontainer.storage.store_folder import StoreFolder
 from jobcontainer.worker.call_chunk import CallChunk
 from waiting import is_running, wait_for
 
@@ -196,6 +197,111 @@ def test_what_run_raises_comes_back_as_the_same_exception(start):
     assert "in fail" in str(error.__cause__)
     assert "worker/run.py" not in str(error.__cause__)
     assert folder.tail(1) == ["KeyError: 'no good'"]
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize("error", [ValueError, SystemExit, KeyboardInterrupt, GeneratorExit, RecursionError])
+def test_a_result_whose_text_can_not_be_made_costs_its_text_alone(start, error):
+    """The job has succeeded and its result is kept; the preview beside it says which method raised what."""
+
+    def make():
+        class Mute:
+            def __repr__(self):
+                raise error
+
+        return Mute()
+
+    folder, future = start(make)
+    assert future.result(60).state is JobState.SUCCEEDED
+    assert type(read_result(folder.result_file)[0]).__name__ == "Mute"
+    assert read_preview(folder.preview_file).problem == f"Its __repr__() raised {error.__name__}."
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize("error", [ValueError, SystemExit, KeyboardInterrupt, GeneratorExit, RecursionError])
+def test_an_exception_whose_message_raises_is_a_failure_like_any_other(start, error):
+    """It names the type of the exception, and comes with its traceback."""
+
+    def fail():
+        class MuteError(Exception):
+            def __str__(self):
+                raise error
+
+        raise MuteError
+
+    folder, future = start(fail)
+    outcome = future.result(60)
+    assert outcome.state is JobState.FAILED
+    assert "MuteError" in outcome.error_type
+    assert f"its __str__() raised {error.__name__}" in outcome.error_message
+    assert type(read_result(folder.result_file)[1]).__name__ == "MuteError"
+    assert "in fail" in read_preview(folder.preview_file).traceback
+    assert "MuteError" in folder.tail(1)[0]
+
+
+@pytest.mark.slow
+@pytest.mark.not_promised(inline=SAME_PROCESS)
+@pytest.mark.parametrize("stubborn", [False, True], ids=["that can be interrupted", "that can not"])
+def test_a_text_that_takes_for_ever_is_given_up_after_some_seconds(start, stubborn):
+    """The result was written before; where nothing else helps, its process is ended, and the log shows where it was."""
+
+    def make():
+        class Endless:
+            def __repr__(self):
+                while True:
+                    try:
+                        time.sleep(1000)
+                    except BaseException:
+                        if not stubborn:
+                            raise
+
+        return Endless()
+
+    folder, future = start(make)
+    assert future.result(60).state is JobState.SUCCEEDED
+    assert type(read_result(folder.result_file)[0]).__name__ == "Endless"
+    problem = read_preview(folder.preview_file).problem
+    assert problem.startswith("To make its text ended the job's process" if stubborn else "Its __repr__() took longer")
+    assert ("in __repr__" in "\n".join(folder.tail(30))) is stubborn
+
+
+@pytest.mark.slow
+@pytest.mark.not_promised(inline=SAME_PROCESS)
+def test_a_message_that_takes_for_ever_is_given_up_after_some_seconds(start):
+    """The exception is kept, with its type and where it was raised."""
+
+    def fail():
+        class EndlessError(Exception):
+            def __str__(self):
+                return time.sleep(1000) or ""
+
+        raise EndlessError
+
+    folder, future = start(fail)
+    outcome = future.result(60)
+    assert outcome.state is JobState.FAILED
+    assert "its __str__() took longer than" in outcome.error_message
+    assert "in fail" in read_preview(folder.preview_file).traceback
+
+
+@pytest.mark.not_promised(inline=SAME_PROCESS)
+def test_a_cancel_while_a_result_has_its_text_made_comes_too_late(engine, start):
+    """It ends the text and not the result, which is there already."""
+
+    def make():
+        class Endless:
+            def __repr__(self):
+                print("begun")
+                time.sleep(1000)
+
+        return Endless()
+
+    folder, future = start(make, grace=30)
+    wait_for(lambda: folder.tail(1), 60)
+    engine.cancel(folder.id)
+    assert future.result(60).state is JobState.SUCCEEDED
+    assert type(read_result(folder.result_file)[0]).__name__ == "Endless"
+    assert read_preview(folder.preview_file).problem == "Its __repr__() was cut off, as the job was to end."
 
 
 def test_more_jobs_than_slots_all_end(start):

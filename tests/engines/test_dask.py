@@ -27,7 +27,7 @@ from jobcontainer.jobfile import signing
 from jobcontainer.jobfile.serializer import Serializer, packages_of
 from jobcontainer.pickling import cloudpickle_internals
 from jobcontainer.process import Environment, JobOptions
-from jobcontainer.storage.folder import StoreFolder
+from jobcontainer.storage.store_folder import StoreFolder
 from jobcontainer.worker.keeper_protocol import Order
 from waiting import wait_for
 

@@ -16,7 +16,7 @@ from jobcontainer.engines.local.engine import LokyEngine
 from jobcontainer.events import JobState, Started
 from jobcontainer.jobfile.serializer import Serializer
 from jobcontainer.process import Environment, JobOptions
-from jobcontainer.storage.folder import StoreFolder
+from jobcontainer.storage.store_folder import StoreFolder
 from jobcontainer.worker import process_tree, shared_memory
 from waiting import is_running, wait_for
 
@@ -141,7 +141,7 @@ NOTEBOOK = """
 import ctypes, os, signal, subprocess, sys, time
 from pathlib import Path
 from jobcontainer.engines.local.engine import LokyEngine
-from jobcontainer.storage.folder import StoreFolder
+from jobcontainer.storage.store_folder import StoreFolder
 from jobcontainer.jobfile.serializer import Serializer
 from jobcontainer.process import JobOptions, Environment
 from test_kill import Stays
@@ -232,7 +232,7 @@ def test_nothing_survives_the_notebook(tmp_path):
 STRAYS = """
 import os, subprocess, time
 from jobcontainer.engines.local.engine import LokyEngine
-from jobcontainer.storage.folder import StoreFolder
+from jobcontainer.storage.store_folder import StoreFolder
 from jobcontainer.jobfile.serializer import Serializer
 from jobcontainer.process import JobOptions, Environment
 

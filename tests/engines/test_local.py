@@ -21,15 +21,16 @@ from jobcontainer.engines.local.engine import LokyEngine
 from jobcontainer.events import JobState
 from jobcontainer.jobfile.serializer import Serializer
 from jobcontainer.process import Environment, JobOptions
-from jobcontainer.storage.folder import JobFolder, StoreFolder
+from jobcontainer.storage.folder import JobFolder
 from jobcontainer.storage.result import read_result
+from jobcontainer.storage.store_folder import StoreFolder
 from jobcontainer.worker import process_tree, subreaper
 from waiting import is_running, wait_for
 
 PRELUDE = """
 import os, signal, sys, time
 from jobcontainer.engines.local.engine import LokyEngine
-from jobcontainer.storage.folder import StoreFolder
+from jobcontainer.storage.store_folder import StoreFolder
 from jobcontainer.jobfile.serializer import Serializer
 from jobcontainer.process import JobOptions, Environment
 

@@ -15,7 +15,7 @@ from jobcontainer.engines.local.engine import LokyEngine
 from jobcontainer.events import JobState, Started
 from jobcontainer.jobfile.serializer import Serializer
 from jobcontainer.process import Environment, JobOptions
-from jobcontainer.storage.folder import StoreFolder
+from jobcontainer.storage.store_folder import StoreFolder
 from jobcontainer.worker import process_tree
 from waiting import is_running, wait_for
 

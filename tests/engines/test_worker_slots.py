@@ -13,7 +13,7 @@ from jobcontainer.engines.local import worker_slots
 from jobcontainer.engines.local.worker_slots import WorkerSlots
 from jobcontainer.events import JobState, Outcome
 from jobcontainer.process import JobOptions
-from jobcontainer.storage.folder import StoreFolder
+from jobcontainer.storage.store_folder import StoreFolder
 from jobcontainer.worker.keeper_protocol import Order
 
 NO_DESCRIPTORS = OSError(errno.EMFILE, "Too many open files")
@@ -51,7 +51,7 @@ class HandKeeper:
 
     def fail_to_start(self):
         self.was_made = False
-        self.listener.keeper_ended(self, "No keeper process could be started: OSError: Too many open files.")
+        self.listener.keeper_ended(self, "No keeper process could be started: OSError: Too many open files.", JobState.LOST)
 
     def end(self):
         pass

@@ -11,10 +11,11 @@ import cloudpickle
 import numpy as np
 import pytest
 
-from jobcontainer import IncompatibleFileError, Serializer
+from jobcontainer import CorruptFileError, IncompatibleFileError, Serializer
 from jobcontainer.jobfile import info
 from jobcontainer.jobfile.loading import load_in_job
 from jobcontainer.jobfile.serializer import write_file
+from jobcontainer.jobfile.writer import FileWriter
 from jobcontainer.pickling import cloudpickle_internals, package_versions
 from jobcontainer.pickling.package_versions import Distribution
 from jobcontainer.process import Call
@@ -188,3 +189,68 @@ def test_a_loaded_file_shows_which_distribution_a_package_is_from(monkeypatch):
     pillow = Distribution("pillow", importlib.import_module("PIL").__version__)
     package_versions.compare("process.job", {"PIL": pillow})
     assert package_versions.distributions_of(["PIL"]) == {"PIL": pillow}
+
+
+FIELDS = {
+    "kind": "process",
+    "class": "Train",
+    "module": "",
+    "created": 1.0,
+    "python": "3.12.0",
+    "cloudpickle": "3.1",
+    "by_value": False,
+    "modules": [],
+    "packages": {},
+}
+
+
+def forge(path, **fields):
+    """Write a file that says these things of itself, unsigned."""
+    FileWriter(path).finish(FIELDS | fields, b"", [], lambda _: bytes(32))
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        *({"created": value} for value in (10**400, float("inf"), float("nan"), -1, "1", None, [1])),
+        *({"kind": value} for value in (None, 5, ["process"], "x" * 10**6)),
+        *({"class": value} for value in (None, {}, "x" * 10**6)),
+        *({"modules": value} for value in (None, 5, [1], [["a"]])),
+        *({"packages": value} for value in (None, [1], {"a": 1}, {"a": ["b"]}, {"a": ["b", 1]}, {"a": ["b", None]})),
+    ],
+    ids=lambda fields: str(fields)[:40],
+)
+def test_a_header_with_nonsense_is_a_damaged_file(path, fields):
+    """Whatever stands where a name, a version or a time should."""
+    forge(path, **fields)
+    with pytest.raises(CorruptFileError, match="its header can't be read"):
+        Serializer.inspect(path)
+
+
+def test_a_header_that_names_many_packages_is_read_at_once(path):
+    """What is installed is listed once, and not searched for each name."""
+    forge(path, packages={f"package{number}": (f"package-{number}", "1.0") for number in range(20_000)})
+    begun = time.process_time()
+    assert len(Serializer.inspect(path).other_versions) == 20_000
+    assert time.process_time() - begun < 5
+
+
+def test_many_versions_are_compared_as_few_are(path):
+    """Whatever the spelling of their names."""
+    mine = {"numpy": ("NumPy", np.__version__), "pytest": ("PyTest", "0.1")}
+    forge(path, packages=mine | {f"package{number}": (f"package-{number}", "1.0") for number in range(100)})
+    changed = Serializer.inspect(path).other_versions
+    assert "NumPy" not in changed
+    assert changed["PyTest"] == ("0.1", pytest.__version__)
+    assert changed["package-7"] == ("1.0", None)
+
+
+def test_a_warning_names_a_few_of_many_versions(path, monkeypatch):
+    """And says how many others there are."""
+    many = {f"package{number}": Distribution(f"package-{number}", "1.0") for number in range(300)}
+    with monkeypatch.context() as patch:
+        patch.setattr(info.package_versions, "distributions_of", lambda _: many)
+        Serializer.serialize_to_file(np.arange(3), path)
+    with pytest.warns(UserWarning, match="and 290 more: ") as caught:
+        Serializer.deserialize_from_file(path)
+    assert len(str(caught[0].message)) < 1000

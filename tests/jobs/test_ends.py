@@ -19,6 +19,7 @@ from jobcontainer import JobPool, JobState, JobStore
 from jobcontainer.errors import JobLostError
 from jobcontainer.jobs import late_ends
 from jobcontainer.storage import folder as folder_module
+from jobcontainer.storage.store_folder import StoreFolder
 from waiting import wait_for
 
 FULL = OSError(errno.ENOSPC, "No space left on device")
@@ -106,7 +107,7 @@ def test_a_submission_on_a_full_disk_raises_a_sentence_and_leaves_nothing(pool, 
     assert raised.value.errno == errno.ENOSPC
     disk.is_full = False
     assert len(JobStore(pool.store).jobs()) == 0
-    assert not list(folder_module.StoreFolder(pool.store).folders())
+    assert not list(StoreFolder(pool.store).folders())
     assert pool.submit(Works()).result(20) == 1
 
 

@@ -23,10 +23,10 @@ from jobcontainer.jobs.detached import host as host_module
 from jobcontainer.jobs.detached.client import DetachedJobs
 from jobcontainer.jobs.detached.host import Host
 from jobcontainer.jobs.detached.protocol import Request, differences, message_line, peer_of, runtime
-from jobcontainer.jobs.submission import Submitter
+from jobcontainer.jobs.submission import Submitter, write_records
 from jobcontainer.process import Environment, JobOptions
-from jobcontainer.storage.folder import StoreFolder
 from jobcontainer.storage.owner import this_process
+from jobcontainer.storage.store_folder import StoreFolder
 from waiting import is_running, wait_for
 
 NOBODY = 65534
@@ -174,18 +174,15 @@ def test_no_request_ends_the_host(served, line):
     assert served.answers()
 
 
-def test_a_request_that_is_too_long_is_not_read_to_its_end(served, monkeypatch):
-    """What is held of it in memory is bounded."""
-    served.is_wanted = False
-    served.thread.join(20)
+@pytest.fixture
+def _short_requests(monkeypatch):
+    """Requests are of a thousand bytes at the most, before there is a host."""
     monkeypatch.setattr(host_module, "LARGEST_REQUEST", 1000)
-    served.is_wanted = True
-    served.listener = socket.socket(socket.AF_UNIX)
-    os.unlink("host.sock")  # noqa: PTH108 -- in the working directory
-    served.listener.bind("host.sock")
-    served.listener.listen(64)
-    served.thread = threading.Thread(target=served._run)
-    served.thread.start()
+
+
+@pytest.mark.usefixtures("_short_requests")
+def test_a_request_that_is_too_long_is_not_read_to_its_end(served):
+    """What is held of it in memory is bounded."""
     assert served.answer(b"x" * 10_000_000) is None
     assert served.answers()
 
@@ -225,9 +222,15 @@ def test_with_too_many_clients_the_oldest_is_cut_off(served):
         connection.close()
 
 
+def recorded(submission):
+    """The folder of a job that a client has written."""
+    write_records([submission])
+    return submission.folder
+
+
 def test_a_request_that_comes_twice_counts_once(served, store):
     """As where the answer was lost, or where a client names a job twice."""
-    folder = Submitter(store).of_process(Returns(1), JobOptions()).folder
+    folder = recorded(Submitter(store).of_process(Returns(1), JobOptions()))
     for _ in range(2):
         assert served.answer(request(jobs=[folder.id, folder.id]))["taken"]
     assert [submission.folder.id for submission in served.submitted] == [folder.id]
@@ -236,7 +239,7 @@ def test_a_request_that_comes_twice_counts_once(served, store):
 def test_jobs_of_an_earlier_host_are_refused(served, store):
     """They are its own, and end as lost."""
     owner = {"host": os.uname().nodename, "pid": 2**22 + 1, "started": 0.0}
-    folder = Submitter(store, owner=owner).of_process(Returns(1), JobOptions()).folder
+    folder = recorded(Submitter(store, owner=owner).of_process(Returns(1), JobOptions()))
     assert "submit them again" in served.answer(request(jobs=[folder.id]))["refused"]
     assert served.submitted == []
 
@@ -255,7 +258,7 @@ def test_jobs_of_an_earlier_host_are_refused(served, store):
 )
 def test_a_job_folder_that_is_none_is_refused(served, store, spoil):
     """Whatever a job or another user made of it."""
-    folder = Submitter(store).of_process(Returns(1), JobOptions()).folder
+    folder = recorded(Submitter(store).of_process(Returns(1), JobOptions()))
     spoil(folder)
     assert served.answer(request(jobs=[folder.id]))["refused"]
     assert served.submitted == []

@@ -20,10 +20,10 @@ import pytest
 from jobcontainer import JobPool, JobState, JobStore, cli
 from jobcontainer.events import Outcome, Started, event_to_json
 from jobcontainer.process import JobOptions
-from jobcontainer.storage.folder import StoreFolder
 from jobcontainer.storage.journal import Journal, JournalEntry
 from jobcontainer.storage.owner import host_name
 from jobcontainer.storage.record import JobRecord
+from jobcontainer.storage.store_folder import StoreFolder
 from waiting import wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]  # it takes a while to make so many folders
@@ -80,7 +80,7 @@ def listing(store):
 def test_a_store_of_a_hundred_thousand_jobs_lists_in_two_seconds(large, record_property, monkeypatch):
     """The newest hundred are shown, and how many more there are is told."""
     monkeypatch.setenv("JOBCONTAINER_HOME", str(large.path))
-    monkeypatch.setattr("jobcontainer.storage.folder._session_store", None)
+    monkeypatch.setattr("jobcontainer.storage.store_folder._session_store", None)
     text = listing(large)
     assert "99,900 older jobs not shown: `jobcontainer list --all`" in text
     assert len(text.splitlines()) == 1 + 100 + 1

@@ -15,9 +15,9 @@ from jobcontainer.jobs.job import Job
 from jobcontainer.jobs.scheduler import Scheduler
 from jobcontainer.jobs.submission import Submitter
 from jobcontainer.process import JobOptions
-from jobcontainer.storage.folder import StoreFolder
 from jobcontainer.storage.jsonl import read_lines
 from jobcontainer.storage.result import write_returned
+from jobcontainer.storage.store_folder import StoreFolder
 from waiting import wait_for
 
 

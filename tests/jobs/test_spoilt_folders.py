@@ -21,9 +21,9 @@ from hypothesis import strategies as st
 from jobcontainer import JobContainerError, JobPool, JobState, JobStore, cli, progress
 from jobcontainer.events import Outcome
 from jobcontainer.storage.ending import lost
-from jobcontainer.storage.folder import StoreFolder
 from jobcontainer.storage.owner import this_process
 from jobcontainer.storage.result import decided_state
+from jobcontainer.storage.store_folder import StoreFolder
 from jobcontainer.views.card import job_card
 from jobcontainer.views.snapshot import SnapshotReader, snapshot_of
 from waiting import wait_for
@@ -112,7 +112,7 @@ def look_everywhere(store, spoilt, without=()):
             good = jobs[-1]
             assert (good.state, good.log, good.result()) == (JobState.SUCCEEDED, "second\nsecond\n", "second")
     with contextlib.redirect_stdout(io.StringIO()) as text, pytest.MonkeyPatch.context() as patch:
-        patch.setattr("jobcontainer.storage.folder._session_store", None)
+        patch.setattr("jobcontainer.storage.store_folder._session_store", None)
         patch.setenv("JOBCONTAINER_HOME", "")
         assert cli.main(["--store", str(store.path), "list"]) == 0
     assert good.id in text.getvalue()

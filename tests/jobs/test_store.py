@@ -18,7 +18,7 @@ from jobcontainer import JobLostError, JobPool, JobState, JobStore
 from jobcontainer.events import Outcome, Started
 from jobcontainer.jobs.submission import Submitter, write_records
 from jobcontainer.process import JobOptions
-from jobcontainer.storage.folder import StoreFolder
+from jobcontainer.storage.store_folder import StoreFolder
 from waiting import is_running, wait_for
 
 

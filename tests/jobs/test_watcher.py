@@ -12,8 +12,8 @@ from jobcontainer.jobs import watcher
 from jobcontainer.jobs.submission import Submitter, write_records
 from jobcontainer.process import JobOptions
 from jobcontainer.storage import turns
-from jobcontainer.storage.folder import StoreFolder
 from jobcontainer.storage.owner import this_process
+from jobcontainer.storage.store_folder import StoreFolder
 from jobcontainer.storage.turns import TurnReader
 from waiting import wait_for
 

@@ -141,6 +141,36 @@ def test_a_failure_shows_message_own_line_and_folded_traceback(open_notebook):
     tab.shot("failed")
 
 
+MATHS = """\
+%%jobcontainer --name "cost $a$ of \\\\(b\\\\)"
+from pathlib import Path
+import time
+class Dear:
+    def run(self):
+        print("paid $5 and $6, $$x^2$$ \\\\[y\\\\]", flush=True)
+        while not Path("go").exists(): time.sleep(0.05)
+        raise ValueError("between $7 and $8\\x1b[31m \\u202eback")
+"""
+
+
+def test_dollars_in_a_card_are_no_formulas_and_controls_are_shown(open_notebook, lab):
+    """MathJax typesets other outputs of the notebook, and passes over live panel, final card, labels and lists."""
+    tab = open_notebook(MATHS, "from IPython.display import HTML\nHTML('<p>$x^2$</p>')", "%jobs")
+    tab.run(1)
+    panel(tab.cell(1)).get_by_text("paid $5 and $6, $$x^2$$").wait_for()
+    (lab.root / "go").touch()
+    card = final(tab.cell(1), "failed")
+    tab.run(2)
+    tab.run(3)
+    tab.cell(2).locator("mjx-container").first.wait_for()
+    tab.cell(3).get_by_text("cost $a$ of").first.wait_for()
+    assert tab.page.locator("mjx-container").count() == tab.cell(2).locator("mjx-container").count() == 1
+    assert card.locator(".jc-name").inner_text() == r"cost $a$ of \(b\)"
+    assert card.locator(".jc-error").inner_text() == r"ValueError: between $7 and $8\x1b[31m \u202eback"
+    (lab.root / "go").unlink()
+    tab.shot("dollars")
+
+
 def test_a_thousand_jobs_are_one_panel(open_notebook):
     """It shows one total, a few rows, and failures by error; Cancel all ends every job."""
     tab = open_notebook(

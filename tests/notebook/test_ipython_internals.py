@@ -9,7 +9,6 @@ from types import SimpleNamespace
 import pytest
 from IPython.core.compilerop import CachingCompiler
 from IPython.core.displayhook import DisplayHook
-from IPython.core.formatters import DisplayFormatter
 from IPython.core.inputtransformer2 import TransformerManager
 from IPython.core.interactiveshell import ExecutionResult
 from IPython.core.magic import MagicsManager
@@ -88,18 +87,6 @@ def test_the_call_of_a_cell_magic_is_awaited_where_its_cell_awaits(line, awaited
     changed = ipython_internals.await_cell_magic(shell, "jobcontainer", lines)
     assert changed == ([f"await {lines[0]}", *lines[1:]] if awaited else lines)
     assert ipython_internals.await_cell_magic(shell, "time", lines) == lines
-
-
-def test_a_formatter_that_fails_shows_nothing(capsys):
-    """A traceback would be shown under whichever cell runs at the moment; the value of other forms is returned."""
-    formatters = DisplayFormatter().formatters
-    assert ipython_internals.call_formatter(formatters["text/plain"], Broken()) is None
-    assert ipython_internals.call_formatter(formatters["text/plain"], [1, 2]) == "[1, 2]"
-    assert (
-        ipython_internals.call_formatter(formatters["text/html"], SimpleNamespace(_repr_html_=lambda: "<b>")) == "<b>"
-    )
-    assert "".join(capsys.readouterr()) == ""
-    assert ipython_internals.call_formatter(Undecorated(), 5) == 5
 
 
 def test_a_comm_without_the_hook_is_left_alone():

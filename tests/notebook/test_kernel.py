@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -228,16 +229,76 @@ def test_the_results_of_a_group_show_an_error_in_one_line(kernel):
 
 
 def test_the_card_is_complete_though_the_result_can_not_be_loaded_here(kernel):
-    """The job succeeded; where its result can't be loaded in the notebook, the reason is shown instead."""
+    """The job made the text of its result, so that the notebook need not load it."""
     cell = kernel.run(
         "%%jobcontainer\nclass Fussy:\n    def run(self):\n        return Only()\n"
         "class Only:\n    def __reduce__(self):\n        return check, ()\n"
+        "    def __repr__(self): return 'only there'\n"
         "def check():\n    import os\n"
         "    if 'JOBCONTAINER_SLOT' not in os.environ: raise LookupError('not in a notebook')\n"
     )
     shown = kernel.ended(cell["id"], "succeeded")
-    kernel.until(lambda: "can't be loaded here: LookupError: not in a notebook" in kernel.text(cell["id"]))
+    kernel.until(lambda: "only there" in kernel.text(cell["id"]))
     assert "Fussy" in shown
+
+
+def test_a_large_result_costs_the_kernel_nothing_until_it_is_asked_for(kernel):
+    """Its card shows the first entries and its size; result() loads it."""
+    kernel.run("import psutil; before = psutil.Process().memory_info().rss")
+    cell = kernel.run("%%jobcontainer\nclass Big:\n    def run(self): return {n: str(n) for n in range(2_000_000)}\n")
+    shown = kernel.ended(cell["id"], "succeeded")
+    assert re.search(r" · result \d\d\.\d MB · ", shown)
+    kernel.until(lambda: "(2,000,000 in all)" in kernel.text(cell["id"]))
+    assert kernel.value("psutil.Process().memory_info().rss - before") < 40_000_000
+    assert kernel.value("len(_job.result())") == 2_000_000
+    assert kernel.value("psutil.Process().memory_info().rss - before") > 100_000_000
+
+
+UNSHOWABLE = """\
+import time
+class Raises:
+    def __repr__(self): raise SystemExit(3)
+class Hangs:
+    def __repr__(self):
+        while True: time.sleep(1)
+class Half:
+    def __repr__(self): return "half \\ud83d"
+    def _repr_html_(self): return "html \\ud83d"
+class Shown:
+    def run(self):
+        display({"text/plain": "shown \\ud83d"}, raw=True)
+        return "sound"
+class Mute(Exception):
+    def __str__(self): raise SystemExit
+class Fails:
+    def run(self): raise Mute
+class Makes:
+    def __init__(self, kind): self.kind = kind
+    def run(self): return self.kind()
+"""
+
+
+@pytest.mark.parametrize("together", [False, True], ids=["each of a cell", "as a group"])
+def test_no_result_and_no_error_stops_a_card(kernel, together):
+    """Each hostile one says on its own card what failed; the others, earlier and later ones, show what they have."""
+    processes = ["Makes(Raises)", "Makes(Hangs)", "Makes(Half)", "Shown()", "Fails()"]
+    kernel.run(UNSHOWABLE)
+    cells = [f"[{', '.join(processes)}]"] if together else processes
+    ids = [kernel.run(f"%%jobcontainer\n{cell}")["id"] for cell in cells]
+    last = kernel.run("%%jobcontainer\nclass Sound:\n    def run(self): return 'unharmed'")["id"]
+    kernel.until(lambda: "unharmed" in kernel.text(last))
+    if together:
+        results = "<Raises object>, <Hangs object>, half \\ud83d, 'sound', <Mute: (its message can't be had"
+        kernel.until(lambda: results in kernel.text(ids[0]).replace(",\n ", ", "), seconds=60)
+        assert "shown \\ud83d" in kernel.text(ids[0])
+        return
+    raises, hangs, half, shown, fails = ids
+    assert "Its __repr__() raised SystemExit: 3. job.result() loads it." in kernel.ended(raises, "succeeded")
+    kernel.until(lambda: "Its __repr__() took longer than" in kernel.text(hangs), seconds=60)
+    kernel.until(lambda: "half \\ud83d" in kernel.text(half))
+    assert [data["text/html"] for data in kernel.outputs(half)][-1] == "html \\ud83d"
+    kernel.until(lambda: "shown \\ud83d" in kernel.text(shown))
+    assert "Mute: (its message can't be had: its __str__() raised SystemExit)" in kernel.ended(fails, "failed")
 
 
 def test_an_older_kernel_does_the_same(start_kernel, older_ipykernel):

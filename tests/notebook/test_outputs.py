@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 
@@ -9,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from jobcontainer.notebook import cards
 from jobcontainer.notebook.cards import INTERVAL, Refresher
-from jobcontainer.notebook.cell_outputs import MimeBundle, OutputList
+from jobcontainer.notebook.cell_outputs import MimeBundle, OutputList, sound_bundle
 
 
 class Cell:
@@ -69,8 +71,8 @@ def test_only_what_changed_is_sent():
 class CountingCard:
     """A card that counts how often it was refreshed."""
 
-    def __init__(self, *, polled=False, fails=False):
-        self.needs_polling, self.fails = polled, fails
+    def __init__(self, *, polled=False, fails=None, until=10**9):
+        self.needs_polling, self.fails, self.until, self.failed_by = polled, fails, until, None
         self.count, self.refreshed, self.closed = 0, threading.Semaphore(0), threading.Event()
         self.threads = set()
 
@@ -78,9 +80,12 @@ class CountingCard:
         self.count += 1
         self.threads.add(threading.current_thread().name)
         self.refreshed.release()
-        if self.fails:
-            raise RuntimeError("a bug")
+        if self.fails and self.count < self.until:
+            raise self.fails("a bug")
         return True
+
+    def fail(self, error):
+        self.failed_by = error
 
     def close(self):
         self.closed.set()
@@ -130,17 +135,44 @@ def test_refreshes_keep_their_distance(refresher):
     assert time.monotonic() - begun >= 3 * INTERVAL * 0.9
 
 
-@pytest.mark.slow
-def test_a_card_that_fails_is_closed_and_the_others_go_on(refresher, caplog):
-    """The failure is logged, once."""
-    broken, sound = CountingCard(polled=True, fails=True), CountingCard(polled=True)
+@pytest.mark.parametrize("error", [RuntimeError, SystemExit, KeyboardInterrupt, GeneratorExit, RecursionError])
+def test_a_card_that_fails_says_so_and_the_others_go_on(refresher, caplog, monkeypatch, error):
+    """It is tried again for a while, logged once, and closed, whatever it raises."""
+    monkeypatch.setattr(cards, "INTERVAL", 0.01)
+    broken, sound = CountingCard(polled=True, fails=error), CountingCard(polled=True)
     refresher.add(broken)
-    assert broken.closed.wait(5)
     refresher.add(sound)
-    for _ in range(3):
-        assert sound.refreshed.acquire(timeout=5)
-    assert broken.count == 1
+    assert broken.closed.wait(20)
+    assert broken.count == cards.MOST_FAILURES
+    assert isinstance(broken.failed_by, error)
     assert caplog.text.count("could not be refreshed") == 1
+    seen = sound.count
+    for _ in range(seen + 3):
+        assert sound.refreshed.acquire(timeout=5)
+    assert sound.count > seen
+
+
+def test_a_card_that_failed_for_a_moment_goes_on(refresher, caplog, monkeypatch):
+    """As when descriptors or memory were short."""
+    monkeypatch.setattr(cards, "INTERVAL", 0.01)
+    card = CountingCard(polled=True, fails=OSError, until=5)
+    refresher.add(card)
+    for _ in range(10):
+        assert card.refreshed.acquire(timeout=5)
+    assert not card.closed.is_set()
+    assert caplog.text.count("could not be refreshed") == 1
+
+
+@given(
+    st.recursive(
+        st.text(st.characters(exclude_categories=())) | st.floats() | st.none(),
+        lambda part: st.lists(part) | st.dictionaries(st.text(), part),
+    )
+)
+def test_whatever_a_job_shows_can_be_sent(shown):
+    """A message of Jupyter is UTF-8 and has no number that JSON lacks; what is no bundle shows nothing."""
+    for bundle in (sound_bundle({"text/plain": shown}, {"a": shown}), sound_bundle(shown, shown)):
+        json.dumps([bundle.data, bundle.metadata], ensure_ascii=False, allow_nan=False).encode("utf-8")
 
 
 def test_closing_closes_every_card_and_ends_the_thread(refresher):

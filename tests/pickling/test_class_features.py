@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import importlib
 import sys
+import textwrap
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from class_cells import CELLS, REFUSED
-from describing import differences
+from describing import differences, without_addresses
 from jobcontainer import SerializationError, Serializer
 
 ASKS = """
@@ -22,9 +24,37 @@ class Asks:
 """
 
 
+ASKS_OF_HELPER = """
+from describing import describe
+class Asks:
+    def __init__(self, helper, subjects): self.helper, self.subjects = helper, subjects
+    def run(self):
+        check = vars(self.helper).get("check")
+        return describe(*(vars(self.helper)[name] for name in self.subjects)), check and check()
+"""
+
+
 @pytest.fixture
 def path(tmp_path):
     return tmp_path / "process.job"
+
+
+@pytest.fixture
+def helper(tmp_path, monkeypatch):
+    """Import a cell's source as a module beside the notebook."""
+    folder = tmp_path / "notebook"
+    folder.mkdir()
+    monkeypatch.syspath_prepend(folder)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+
+    def write(source):
+        (folder / "helper_of_classes.py").write_text(textwrap.dedent(source))
+        importlib.invalidate_caches()
+        gc.collect()  # pydantic uses what it made for a class of the same kind, as long as that lives
+        return importlib.import_module("helper_of_classes")
+
+    yield write
+    sys.modules.pop("helper_of_classes", None)
 
 
 @pytest.mark.parametrize("name", CELLS)
@@ -37,6 +67,19 @@ def test_a_class_is_the_same_in_a_job(cell, path, run_in_job, name):
     here, answer_here = namespace["Asks"]().run()
     there, answer_there = run_in_job(path)
     assert answer_there == answer_here
+    assert list(differences(here, there)) == []
+
+
+@pytest.mark.parametrize("name", CELLS)
+def test_a_class_of_a_helper_module_is_the_same_in_a_job(cell, helper, path, run_in_job, name):
+    """As its import makes it there, from the source that came with the process."""
+    subjects, source = CELLS[name]
+    process = cell(ASKS_OF_HELPER)["Asks"](helper(source), subjects.split())
+    Serializer.serialize_to_file(process, path)
+    here, answer_here = process.run()
+    there, answer_there = run_in_job(path)
+    # A type parameter, as in ``class Box[T]``, has no name in its module by which a result could find it.
+    assert without_addresses(answer_there) == without_addresses(answer_here)
     assert list(differences(here, there)) == []
 
 
@@ -219,6 +262,35 @@ def test_results_are_of_the_notebook_s_own_classes(cell, path, run_in_job):
     assert there[5] is here[5]
     assert there[6] is dataclasses.MISSING
     assert there[0].perm is here[0].perm
+
+
+def test_a_data_class_that_joblib_has_copied_is_whole_in_a_job(cell, path, run_in_job):
+    """Its workers send classes by cloudpickle, which leaves marks in the notebook's own class that are none."""
+    cell(
+        """
+        import cloudpickle, dataclasses
+        @dataclasses.dataclass
+        class Cfg:
+            path: str
+            tags: list = dataclasses.field(default_factory=list)
+        """
+    )
+    namespace = cell("again = cloudpickle.loads(cloudpickle.dumps(Cfg)); field = dataclasses.fields(Cfg)[0]")
+    assert namespace["again"] is namespace["Cfg"]
+    assert namespace["field"].default is not dataclasses.MISSING
+    _, there = in_job(
+        cell,
+        path,
+        run_in_job,
+        """
+        class Asks:
+            def run(self):
+                Sub = dataclasses.make_dataclass("Sub", [("more", int, 3)], bases=(Cfg,))
+                missing = [field.default is dataclasses.MISSING for field in dataclasses.fields(Sub)]
+                return missing, str(Sub("a")), Cfg("b")
+        """,
+    )
+    assert there == ([True, True, False], "Sub(path='a', tags=[], more=3)", namespace["Cfg"]("b"))
 
 
 def test_a_member_that_is_gone_is_missed_by_its_name(cell, path):

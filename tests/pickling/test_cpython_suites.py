@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import sys
 import unittest
 from importlib.util import find_spec
 from pathlib import Path
@@ -41,3 +43,34 @@ def test_they_pass_in_a_job(cell, tmp_path, run_in_job, name):
     assert count > 100
     assert count_in_job == count
     assert {test.removeprefix("__main__.") for test in set(failed_in_job) - set(failed)} <= LOOKED_UP_BY_TEXT[name]
+
+
+IN_A_HELPER = """
+import importlib, io, unittest
+class Runs:
+    def __init__(self, module): self.module = module
+    def run(self):
+        suite = unittest.defaultTestLoader.loadTestsFromModule(self.module)
+        found = unittest.TextTestRunner(io.StringIO()).run(suite)
+        failed = [test for test, _ in found.failures + found.errors] + found.unexpectedSuccesses
+        return found.testsRun, sorted({getattr(test, "test_case", test).id() for test in failed})
+"""
+
+
+@pytest.mark.parametrize("name", LOOKED_UP_BY_TEXT)
+def test_they_pass_in_a_helper_module(cell, tmp_path, run_in_job, monkeypatch, name):
+    """All of them: a module beside the notebook is imported in the job, and so has every name."""
+    folder = tmp_path / "notebook"
+    folder.mkdir()
+    monkeypatch.syspath_prepend(folder)
+    helper = f"{name.rpartition('.')[2]}_of_a_helper"
+    (folder / f"{helper}.py").write_text(Path(find_spec(name).origin).read_text())
+    module = importlib.import_module(helper)
+    try:
+        process = cell(IN_A_HELPER)["Runs"](module)
+        Serializer.serialize_to_file(process, tmp_path / "process.job")
+        here = process.run()
+        assert here[0] > 100
+        assert run_in_job(tmp_path / "process.job") == here
+    finally:
+        del sys.modules[helper]

@@ -120,6 +120,92 @@ def test_a_pickle_of_the_notebook_opens_in_a_job(in_job, tmp_path):
     assert found == (True, names["Model"]([3]))
 
 
+FILES = {
+    "plain": """
+def save(thing, file):
+    with open(file, "wb") as opened:
+        pickle.dump(thing, opened, protocol=PROTOCOL)
+def read(file):
+    with open(file, "rb") as opened:
+        return pickle.load(opened)
+""",
+    "python": """
+def save(thing, file):
+    with open(file, "wb") as opened:
+        pickle._Pickler(opened, PROTOCOL).dump(thing)
+def read(file):
+    with open(file, "rb") as opened:
+        return pickle._Unpickler(opened).load()
+""",
+    "torch": """
+import zipfile
+STORAGES = {}
+def save(thing, file):  # as torch.save does: a zip archive, storages beside a stream that names classes
+    class Pickler(pickle.Pickler):
+        def persistent_id(self, obj):
+            if not isinstance(obj, bytes): return None
+            STORAGES[str(len(STORAGES))] = obj
+            return "storage", str(len(STORAGES) - 1)
+    stream = io.BytesIO()
+    Pickler(stream, protocol=2).dump(thing)
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("archive/data.pkl", stream.getvalue())
+        for key, data in STORAGES.items():
+            archive.writestr(f"archive/data/{key}", data)
+def read(file):
+    with zipfile.ZipFile(file) as archive:
+        class Unpickler(pickle.Unpickler):
+            def find_class(self, module, name): return super().find_class(module, name)
+            def persistent_load(self, known): return archive.read(f"archive/data/{known[1]}")
+        return Unpickler(io.BytesIO(archive.read("archive/data.pkl"))).load()
+""",
+    "joblib": """
+def save(thing, file):
+    import joblib
+    joblib.dump(thing, file, compress=3)
+def read(file):
+    import joblib
+    return joblib.load(file)
+""",
+    "shelve": """
+import shelve
+def save(thing, file):
+    with shelve.open(file, writeback=True) as shelf:
+        shelf["things"] = []
+        shelf["things"].append(thing)
+def read(file):
+    with shelve.open(file) as shelf:
+        return shelf["things"][0]
+""",
+}
+
+
+@pytest.mark.parametrize("source", FILES.values(), ids=FILES)
+def test_a_file_goes_from_a_job_to_the_notebook_and_back(cell, pool, tmp_path, source):
+    """Written in a job, read and written by the notebook, read by another job; all of the classes that each has."""
+    cell(CELL + "import io\n" + source)
+    names = cell(
+        """
+        PROTOCOL = 2
+        class Saves:
+            def __init__(self, file): self.file = file
+            def run(self): save([Model([b"weights", 2]), Color.RED, Point(1, 2), double, Model.Config()], self.file)
+        class Reads(Saves):
+            def run(self):
+                model, color, point, function, config = read(self.file)
+                same = type(model) is Model, color is Color.RED, type(point) is Point, function is double
+                return *same, type(config) is Model.Config, function(2) == Model([4]), model, point
+        """
+    )
+    first, second = str(tmp_path / "first"), str(tmp_path / "second")
+    pool.submit(names["Saves"](first)).result(60)
+    here = names["Reads"](first).run()
+    assert here == (*[True] * 6, names["Model"]([b"weights", 2]), (1, 2))
+    names["Saves"](second).run()
+    assert pool.submit(names["Reads"](second)).result(60) == here
+    assert pool.submit(names["Reads"](first)).result(60) == here
+
+
 # --- names ----------------------------------------------------------------------------------------------------------
 
 
@@ -246,6 +332,126 @@ def test_workers_take_and_return_what_the_notebook_defined(in_job, method):
         "queue": (names["Model"]([7, 7]), 0),
         "result": names["Model"]([2]),
     }
+
+
+JOBLIB = """
+import joblib, numpy as np
+def mean(model, array): return Model([float(array.mean()), model.weights, os.getpid()]), Color.RED
+def fail(model): raise Wrong(model)
+class Wrong(Exception): pass
+def work():
+    with joblib.Parallel(2, backend=BACKEND, max_nbytes=1000) as parallel:
+        made = parallel(joblib.delayed(mean)(Model(number), np.full(10_000, number)) for number in range(20))
+        made += parallel(joblib.delayed(mean)(model=Model(number), array=np.ones(3)) for number in range(2))
+        bound = parallel(joblib.delayed(Model([2]).predict)(number) for number in range(3))
+    try:
+        joblib.Parallel(2, backend=BACKEND)(joblib.delayed(fail)(Model([1])) for _ in range(2))
+    except Wrong as error:
+        wrong = type(error) is Wrong and error.args == (Model([1]),)
+    pids = {model.weights.pop() for model, _ in made}
+    return made, bound, wrong, all(color is Color.RED for _, color in made), pids == {os.getpid()}
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["multiprocessing", "loky", "threading"])
+def test_joblib_in_a_job_gets_its_workers(in_job, backend):
+    """Functions, classes and methods of the notebook, arrays that joblib maps, exceptions of the notebook's own."""
+    (made, *found, without_workers), names = in_job(JOBLIB, BACKEND=backend)
+    model = names["Model"]
+    means = [(float(number), number) for number in range(20)] + [(1.0, 0), (1.0, 1)]
+    assert made == [(model(list(pair)), names["Color"].RED) for pair in means]
+    assert found == [[[0], [2], [4]], True, True]
+    assert without_workers is (backend == "threading")
+
+
+KINDS = """
+import concurrent.futures, functools, multiprocessing, multiprocessing.managers, multiprocessing.pool, operator, typing
+
+class Worker(multiprocessing.get_context(METHOD).Process):
+    def __init__(self, model, queue):
+        super().__init__()
+        self.model, self.queue = model, queue
+    def run(self): self.queue.put((self.model, os.getpid()))
+
+class Shelf:
+    def __init__(self): self.models = []
+    def put(self, model): self.models.append(model)
+    def get(self): return self.models
+class Manager(multiprocessing.managers.BaseManager): pass
+Manager.register("Shelf", Shelf)
+
+class Handler:
+    factor = 3
+    def __call__(self, x): return Model([x * self.factor])
+    def method(self, x): return Model([x + self.factor])
+    @classmethod
+    def make(cls, x): return cls.factor, Model([x])
+    @staticmethod
+    def static(x): return Color(x)
+
+T = typing.TypeVar("T")
+UserId = typing.NewType("UserId", int)
+@functools.singledispatch
+def kind(x): return "other"
+@kind.register
+def _(x: Model): return "model"
+def same(thing): return thing
+def add(x, y, *, z=0): return Point(x + y, z)
+def numbers(count): return [Model([number]) for number in range(count)]
+def fork_again(_):
+    with concurrent.futures.ThreadPoolExecutor(1) as threads:
+        return threads.submit(double, 4).result()
+
+def work():
+    context = multiprocessing.get_context(METHOD)
+    found = {}
+    queue = context.Queue()
+    worker = Worker(Model([1]), queue)
+    worker.start()
+    model, pid = queue.get(timeout=50)
+    worker.join()
+    found["subclass"] = model == Model([1]) and pid == worker.pid
+    with Manager(ctx=context) as manager:
+        shelf = manager.Shelf()
+        shelf.put(Model([2]))
+        found["manager"] = shelf.get() == [Model([2])] and type(shelf.get()[0]) is Model
+    with context.Manager() as manager:
+        shared = manager.dict(model=Model([5]))
+        shared["color"] = Color.RED
+        found["dict"] = shared.copy() == {"model": Model([5]), "color": Color.RED}
+    with context.Pool(2, maxtasksperchild=2) as pool:
+        handler = Handler()
+        found["calls"] = pool.map(handler, [1, 2]) == [Model([3]), Model([6])]
+        found["methods"] = pool.map(handler.method, [1]) == [Model([4])]
+        found["class"] = pool.map(Handler.make, [1]) == [(3, Model([1]))]
+        found["static"] = pool.map(Handler.static, [1]) == [Color.RED]
+        found["partial"] = pool.starmap(functools.partial(add, z=Color.RED), [(1, 2)]) == [Point(3, Color.RED)]
+        found["unordered"] = sorted(one.weights for one in pool.imap_unordered(double, [1, 2])) == [[2], [4]]
+        found["lists"] = pool.apply_async(numbers, (3,)).get(50) == numbers(3)
+        found["nested"] = pool.map(fork_again, [1]) == [double(4)]
+        found["cached"] = pool.map(cached, [1, 1]) == [2, 2]
+        found["dispatch"] = pool.map(kind, [Model([1]), 1]) == ["model", "other"]
+        found["names"] = all(map(operator.is_, pool.map(same, names := [T, UserId, cached, kind]), names))
+    here, there = context.Pipe()
+    process = context.Process(target=there.send, args=([Model, Color.RED, Model.Config],))
+    process.start()
+    found["pipe"] = here.recv() == [Model, Color.RED, Model.Config]
+    process.join()
+    once = {} if METHOD == "fork" else {"max_tasks_per_child": 1}
+    with concurrent.futures.ProcessPoolExecutor(1, context, **once) as pool:
+        found["futures"] = [pool.submit(double, n).result(50) for n in range(2)] == [double(0), double(1)]
+    with multiprocessing.pool.ThreadPool(1) as threads:
+        found["threads"] = threads.map(double, [1]) == [double(1)]
+    return {name for name, fine in found.items() if not fine}, len(found)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+def test_workers_of_every_kind_know_what_the_notebook_defined(in_job, method):
+    """Subclasses of Process, managers and their proxies, callables, methods, pipes, workers that are replaced."""
+    assert in_job(f"METHOD = {method!r}\n{KINDS}")[0] == (set(), 17)
 
 
 SCRIPT = """

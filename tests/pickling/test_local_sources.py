@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib
 import importlib.resources
 import importlib.util
@@ -12,9 +13,12 @@ import py_compile
 import sys
 import textwrap
 import threading
+import time
 import traceback
 import types
+import warnings
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import cloudpickle
@@ -22,10 +26,10 @@ import numpy as np
 import pytest
 
 import jobcontainer
-from jobcontainer import IncompatibleFileError, SerializationError, Serializer
+from jobcontainer import IncompatibleFileError, JobState, SerializationError, Serializer
 from jobcontainer.jobfile import signing
 from jobcontainer.jobfile.serializer import write_file
-from jobcontainer.pickling import module_origin
+from jobcontainer.pickling import module_origin, source_importer
 from jobcontainer.pickling.module_origin import is_local, lies_beside, travels
 
 pytestmark = pytest.mark.usefixtures("as_notebook")
@@ -430,6 +434,37 @@ def test_a_queued_job_runs_the_source_as_it_was_at_submit(beside, path, run_in_j
     assert run_in_job(path, path=[file.parent]) == ("old",) * 3
 
 
+def test_a_job_that_waits_for_a_slot_runs_the_source_as_at_submit(beside, pool, tmp_path):
+    """What is edited, added or deleted while it is queued is of no matter to it, nor to its second attempt."""
+    file = beside("helper_queued", "import part_queued\ndef version(): return 'old', part_queued.VERSION")
+    part = beside("part_queued", "VERSION = 'old'")
+    import helper_queued  # noqa: PLC0415 -- written just now
+
+    gate, tried = tmp_path / "gate", tmp_path / "tried"
+
+    def hold():
+        while not gate.exists():
+            time.sleep(0.01)
+
+    def work():
+        if not tried.exists():
+            tried.touch()
+            file.write_text("def version(): return 'written by the first attempt'")
+            os._exit(1)
+        return helper_queued.version()
+
+    before = pool.submit(hold)
+    jobs = [pool.submit(helper_queued.version), pool.with_options(retries=1).submit(work)]
+    assert {job.state for job in jobs} == {JobState.QUEUED}
+    file.write_text("def version(): return 'new'")
+    part.unlink()
+    later = pool.submit(importlib.reload(helper_queued).version)
+    gate.touch()
+    before.result(60)
+    assert [job.result(60) for job in jobs] == [("old", "old")] * 2
+    assert later.result(60) == "new"
+
+
 def test_no_bytecode_is_written_or_believed(beside, in_job):
     """A stale ``.pyc`` of the same size and time would be another program."""
     file = beside("helper_m", "VALUE = 1\n")
@@ -442,6 +477,60 @@ def test_no_bytecode_is_written_or_believed(beside, in_job):
     before = sorted(file.parent.rglob("*.pyc"))
     assert in_job(lambda: helper_m.VALUE) == 2
     assert sorted(file.parent.rglob("*.pyc")) == before
+
+
+WARNS = "NUMBER = 1\ndef same(): return NUMBER is 1"  # as the compiler says
+
+
+@pytest.mark.parametrize("compiled_by", ["this Python", "another"])
+def test_a_job_compiles_only_what_another_python_has_compiled(beside, in_job, monkeypatch, compiled_by):
+    """The code of a module goes with its source, at its top or in a package, with its lines."""
+    beside("helper_warns", WARNS + "\nfrom package_warns import part\n")
+    beside("package_warns/__init__", WARNS)
+    beside("package_warns/part", "\n\ndef fail():\n    raise ValueError")
+    if compiled_by == "another":
+        monkeypatch.setattr(source_importer, "_CODE_OF", b"another")
+
+    def work():
+        with warnings.catch_warnings(record=True) as warned:
+            warnings.simplefilter("always")
+            import helper_warns  # noqa: PLC0415 -- inside the job
+        try:
+            helper_warns.part.fail()
+        except ValueError as error:
+            return [str(one.message)[:4] for one in warned], traceback.extract_tb(error.__traceback__)[-1][1:]
+
+    warned, place = in_job(work)
+    assert warned == ([] if compiled_by == "this Python" else ['"is"'] * 2)
+    assert place[0] == 4
+    assert place[-1] == "raise ValueError"
+
+
+def test_what_the_compiler_warns_of_is_no_matter_of_the_submission(beside, in_job, path):
+    """The import has told it; where warnings are errors too, and from several threads, which keep their filters."""
+    beside("helper_warns_too", WARNS + "\nimport helper_that_is_needed")
+    beside("helper_that_is_needed", "")
+    beside("helper_with_escape", "PATTERN = '\\d'")
+    with warnings.catch_warnings(action="ignore"):
+        import helper_warns_too  # noqa: PLC0415 -- written just now
+        import helper_with_escape  # noqa: PLC0415
+    before = list(warnings.filters)
+    with warnings.catch_warnings(action="error"), ThreadPoolExecutor(4) as threads:
+        files = [path.with_name(f"{number}.job") for number in range(8)]
+        list(threads.map(functools.partial(Serializer.serialize_to_file, Calls(helper_warns_too.same)), files))
+        assert in_job(lambda: (helper_warns_too.same(), helper_with_escape.PATTERN)) == (True, "\\d")
+    assert "helper_that_is_needed" in named_in(files[-1])
+    assert warnings.filters == before
+
+
+def test_code_is_compiled_for_the_interpreter_of_the_job(beside, pool):
+    """One that leaves assertions out leaves those of helper modules out."""
+    beside("helper_asserts", "def check():\n    assert False\n    return __debug__")
+    import helper_asserts  # noqa: PLC0415 -- written just now
+
+    optimized = pool.with_options(env={"PYTHONOPTIMIZE": "1"})
+    assert optimized.submit(helper_asserts.check).result(60) is False
+    assert isinstance(pool.submit(helper_asserts.check).exception(60), AssertionError)
 
 
 def test_encodings_and_empty_files(beside, in_job):
@@ -808,6 +897,28 @@ def test_packages_that_helpers_import_are_named(beside, path):
     assert named_in(path) == ("helper_gg", "package_gg", "package_gg.part")
     write_file(helper_gg.f, path, kind="result")
     assert set(Serializer.inspect(path).packages) == set()
+
+
+def test_a_module_of_no_distribution_has_no_version_to_compare(path, run_in_job, tmp_path, monkeypatch):
+    """One that was copied into site-packages, or the standard library's own tests: no job warns of it."""
+    folder = tmp_path / "site-packages"
+    folder.mkdir()
+    (folder / "copied_there.py").write_text("def f(): return 1")
+    monkeypatch.syspath_prepend(folder)
+    import copied_there  # noqa: PLC0415 -- written just now
+
+    def work():
+        from test import support  # noqa: PLC0415 -- inside the job
+
+        return copied_there.f(), support.__name__
+
+    try:
+        Serializer.serialize_to_file(Calls(work), path)
+        assert Serializer.inspect(path).other_versions == {}
+        assert Serializer.deserialize_from_file(path).run() == (1, "test.support")
+        assert run_in_job(path, path=[folder]) == (1, "test.support")
+    finally:
+        del sys.modules["copied_there"]
 
 
 def test_what_is_installed_to_be_edited_does_not_travel_either(tmp_path, monkeypatch):

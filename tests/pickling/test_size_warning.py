@@ -13,7 +13,7 @@ from jobcontainer.jobs.submission import Submitter
 from jobcontainer.pickling import size_warning
 from jobcontainer.pickling.size_warning import largest_parts
 from jobcontainer.process import JobOptions
-from jobcontainer.storage.folder import StoreFolder
+from jobcontainer.storage.store_folder import StoreFolder
 
 
 @pytest.fixture

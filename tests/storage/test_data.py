@@ -33,19 +33,25 @@ from jobcontainer.jobfile.blobs import BLOB_FROM, blobs_beside
 from jobcontainer.jobfile.loading import check_file, load_file
 from jobcontainer.jobfile.reader import blobs_of
 from jobcontainer.jobfile.serializer import trust_file, write_file
-from jobcontainer.jobs.submission import Submitter
+from jobcontainer.jobs.submission import Submitter, write_records
 from jobcontainer.process import JobOptions
 from jobcontainer.storage.data import SharedData
-from jobcontainer.storage.folder import StoreFolder
+from jobcontainer.storage.store_folder import StoreFolder
 
 SIZE = BLOB_FROM
 LARGER = 9 * 2**20 + 1  # several pieces, one of them a single byte
 
 
+def recorded(submission):
+    """The folder of a job, once it is one."""
+    write_records([submission])
+    return submission.folder
+
+
 @pytest.fixture(autouse=True)
 def _forgetful(monkeypatch):
     """Each test starts in a process that knows no blob, and has a key."""
-    signing.sign(b"")
+    signing.sign(signing.Purpose.JOB_FILE, b"")
     monkeypatch.setattr(blobs, "_known", {})
 
 
@@ -60,7 +66,7 @@ def store(tmp_path):
 def submit(store):
     """Write the folder of a process that holds something."""
     submitter = Submitter(store)
-    return lambda held, **options: submitter.of_process(Holds(held), JobOptions(**options)).folder
+    return lambda held, **options: recorded(submitter.of_process(Holds(held), JobOptions(**options)))
 
 
 @pytest.fixture
@@ -482,7 +488,7 @@ def test_a_kill_at_any_instant_loses_and_leaves_nothing(store, submit, size):
 
         def act(number=number):
             at_operation(number, kill)
-            submitter.of_process(Holds([array(size=size), bytes(array(7))]), JobOptions())
+            recorded(submitter.of_process(Holds([array(size=size), bytes(array(7))]), JobOptions()))
 
         if not in_child(act):
             break
@@ -623,7 +629,7 @@ class Store(RuleBasedStateMachine):
     @rule(target=folders, content=contents, twice=st.booleans())
     def submit(self, content, twice):
         held = [array(content), *([bytes(array(content)), array(0)] if twice else [])]
-        folder = Submitter(self.store).of_process(Holds(held), JobOptions()).folder
+        folder = recorded(Submitter(self.store).of_process(Holds(held), JobOptions()))
         self.held[folder] = held
         return folder
 
@@ -635,7 +641,7 @@ class Store(RuleBasedStateMachine):
 
     @rule(target=folders, folder=folders)
     def run_again(self, folder):
-        again = Submitter(self.store).of_job(folder).folder
+        again = recorded(Submitter(self.store).of_job(folder))
         self.held[again] = self.held[folder]
         return again
 
@@ -665,7 +671,7 @@ class Store(RuleBasedStateMachine):
     def be_killed(self, content, number):
         def act():
             at_operation(number, kill)
-            Submitter(self.store).of_process(Holds(array(content)), JobOptions())
+            recorded(Submitter(self.store).of_process(Holds(array(content)), JobOptions()))
 
         before = {folder.id for folder in self.store.folders()}
         in_child(act)

@@ -11,7 +11,8 @@ import pytest
 from jobcontainer import CorruptFileError
 from jobcontainer.events import Outcome, Started, event_from_json, event_to_json
 from jobcontainer.storage import folder as folder_module
-from jobcontainer.storage.folder import JobFolder, JobRecord, StoreFolder
+from jobcontainer.storage.folder import JobFolder, JobRecord
+from jobcontainer.storage.store_folder import StoreFolder
 
 
 @pytest.fixture

@@ -11,9 +11,10 @@ import pytest
 from jobcontainer import CorruptFileError, JobPool, JobState, JobStore
 from jobcontainer.events import Outcome
 from jobcontainer.jobfile.atomic import write_whole
-from jobcontainer.storage.folder import JobFolder, StoreFolder
+from jobcontainer.storage.folder import JobFolder
 from jobcontainer.storage.journal import Journal, JournalEntry
 from jobcontainer.storage.jsonl import append_lines, read_lines
+from jobcontainer.storage.store_folder import StoreFolder
 
 
 class Nothing:

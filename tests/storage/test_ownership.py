@@ -13,10 +13,11 @@ import pytest
 from jobcontainer import JobContainerError, JobPool, JobState, JobStore, Serializer, UntrustedFileError
 from jobcontainer.cli import main
 from jobcontainer.jobs.control import StoreControl
-from jobcontainer.jobs.submission import Submitter
+from jobcontainer.jobs.submission import Submitter, write_records
 from jobcontainer.process import JobOptions
 from jobcontainer.storage import ownership
-from jobcontainer.storage.folder import JobFolder, StoreFolder
+from jobcontainer.storage.folder import JobFolder
+from jobcontainer.storage.store_folder import StoreFolder
 
 NOBODY = 65534
 
@@ -50,7 +51,7 @@ def foreign(tmp_path, give_away):
     with JobPool(engine="inline", store=tmp_path / "store") as pool:
         pool.submit(Returns(1))
     gone = {"host": os.uname().nodename, "pid": 2**22 + 1, "started": 0.0}
-    Submitter(StoreFolder(tmp_path / "store"), owner=gone).of_process(Returns(2), JobOptions())
+    write_records([Submitter(StoreFolder(tmp_path / "store"), owner=gone).of_process(Returns(2), JobOptions())])
     give_away(*[tmp_path / "store", *(tmp_path / "store").rglob("*")])
     return tmp_path / "store"
 
@@ -176,7 +177,7 @@ def test_the_store_of_a_colleague_can_be_read_and_is_left_as_it_is(foreign):
 @pytest.mark.parametrize("change", ["cancel", "rerun", "prune"])
 def test_the_store_of_a_colleague_can_not_be_changed(foreign, change, monkeypatch):
     """Though its files may permit it."""
-    monkeypatch.setattr("jobcontainer.storage.record.is_alive", lambda _: True)
+    monkeypatch.setattr("jobcontainer.jobs.watcher.is_alive", lambda _: True)
     monkeypatch.setattr("jobcontainer.jobs.watcher.is_alive", lambda _: True)  # so that there is one to cancel
     before = content(foreign)
     store = JobStore(foreign)
@@ -204,7 +205,7 @@ def test_results_in_the_store_of_a_colleague_are_foreign_files(foreign, key_file
 
 def test_the_shell_lists_the_store_of_a_colleague_and_says_whose_it_is(foreign, capsys, monkeypatch):
     """``list`` prints the jobs, and on standard error a sentence; what would change it ends with 2."""
-    monkeypatch.delenv("JOBCONTAINER_HOME", raising=False)
+    monkeypatch.setenv("JOBCONTAINER_HOME", "")  # which the shell sets, and which is put back
     assert main(["--store", str(foreign), "list"]) == 0
     printed = capsys.readouterr()
     assert "Returns" in printed.out

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import time
 from dataclasses import replace
@@ -13,6 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jobcontainer.events import Bar, JobState, Outcome, Usage
+from jobcontainer.notebook.card import card_model
+from jobcontainer.storage.preview import Preview
 from jobcontainer.views.card import MOST_BARS, Card, job_card, own_line
 from jobcontainer.views.render import card_html, card_text
 from jobcontainer.views.snapshot import JobSnapshot
@@ -57,7 +60,7 @@ class Elements(HTMLParser):
             self.text += data
 
 
-@pytest.mark.parametrize("field", ["name", "bars", "log", "error", "traceback", "notes", "log_file"])
+@pytest.mark.parametrize("field", ["name", "bars", "log", "error", "traceback", "preview", "notes", "log_file"])
 def test_nothing_a_job_says_becomes_markup(field):
     """A script in a name, a label, a log line, a message, a traceback, a note or a path is shown as the text it is."""
     outcome = Outcome(state=JobState.FAILED, at=NOW, error_type=SCRIPT, error_message=SCRIPT)
@@ -66,7 +69,8 @@ def test_nothing_a_job_says_becomes_markup(field):
         "bars": {"bars": (Bar(label=SCRIPT, done=1, total=2, message=SCRIPT),)},
         "log": {"log": (f"\x1b[31m{SCRIPT}\x1b[0m", SCRIPT)},
         "error": {"outcome": outcome, "state": JobState.FAILED},
-        "traceback": {"outcome": outcome, "state": JobState.FAILED, "traceback": SCRIPT},
+        "traceback": {"outcome": outcome, "state": JobState.FAILED, "preview": Preview(traceback=SCRIPT)},
+        "preview": {"state": JobState.SUCCEEDED, "preview": Preview(problem=SCRIPT)},
         "notes": {"outcome": replace(outcome, state=JobState.CANCELLED, reason=SCRIPT), "state": JobState.CANCELLED},
         "log_file": {"log": ("a",), "log_file": Path(SCRIPT)},
     }[field]
@@ -76,15 +80,62 @@ def test_nothing_a_job_says_becomes_markup(field):
     assert 'alert("x")' in parsed.text
 
 
-@given(st.text(), st.text(), st.text())
-def test_any_text_gives_html_of_known_elements_only(name, line, message):
-    """Whatever the texts are, the elements on the page are the card's own, and they are balanced."""
-    outcome = Outcome(state=JobState.FAILED, at=NOW, error_type="E", error_message=message)
-    told = JobSnapshot(id="1", name=name, state=JobState.FAILED, outcome=outcome, log=(line,), traceback=message)
-    html = card_html(job_card(told, NOW), NOW)
+ANY_TEXT = st.text(st.characters(exclude_categories=())) | st.sampled_from(
+    (
+        *(
+            "\x1b[2J\x1b]0;title\x07",
+            "100%\r  0%",
+            "spam\b\b\b\b",
+            "gro\u202eabc\u2066",
+            "half \ud83d of one",
+            "two\nlines",
+        ),
+        *(SCRIPT, "$x^2$ \\\\(y\\\\)", "\u2028\x85\x0c", "x" * 300_000, "\x9b31m" * 50_000, "\U000e0041\ufeff"),
+    )
+)
+ANY_NUMBER = st.floats() | st.integers() | st.sampled_from((10**400, -1, None, "text", [], {}, True, 1e300))
+ANY_BAR = st.builds(
+    Bar,
+    **dict.fromkeys(("label", "message"), ANY_TEXT),
+    **dict.fromkeys(("done", "total", "initial", "started", "updated", "level"), ANY_NUMBER),
+)
+ANY_OUTCOME = st.builds(
+    Outcome,
+    state=st.sampled_from([state for state in JobState if state.ended]),
+    **dict.fromkeys(("reason", "error_type", "error_message"), ANY_TEXT),
+    **dict.fromkeys(("at", "attempt", "exit_code"), ANY_NUMBER),
+    usage=st.builds(Usage, wall=ANY_NUMBER, cpu=ANY_NUMBER, peak_memory=ANY_NUMBER),
+)
+ANY_SNAPSHOT = st.builds(
+    JobSnapshot,
+    id=ANY_TEXT,
+    name=ANY_TEXT | ANY_NUMBER,
+    state=st.sampled_from(list(JobState)),
+    started=ANY_NUMBER,
+    attempts=ANY_NUMBER,
+    options=st.dictionaries(st.sampled_from(["memory", "timeout", "retries"]), ANY_NUMBER | ANY_TEXT),
+    bars=st.lists(ANY_BAR, max_size=9).map(tuple),
+    log=st.lists(ANY_TEXT, max_size=3).map(tuple),
+    log_file=st.none() | ANY_TEXT.map(lambda text: Path(text.replace("\0", ""))),
+    outcome=st.none() | ANY_OUTCOME,
+    preview=st.none() | st.builds(Preview, size=ANY_NUMBER, traceback=ANY_TEXT, problem=ANY_TEXT),
+)
+HARMFUL = re.compile("[^\n\u200c\u200d\x20-\x7e\xa0-\U0010ffff]|[\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
+
+
+@given(ANY_SNAPSHOT)
+def test_whatever_a_snapshot_holds_its_card_is_sound(told):
+    """Any text and any number in any field gives bounded, escaped UTF-8, and nothing that acts on a terminal."""
+    card = job_card(told, NOW)
+    html = card_html(card, NOW, "card")
+    assert len(html.encode("utf-8")) < 1_000_000
     known = {"div", "style", "span", "b", "progress", "details", "summary"}
-    assert set(Elements(html).tags) <= known
+    parsed = Elements(html)
+    assert set(parsed.tags) <= known
     assert all(html.count(f"<{tag}") == html.count(f"</{tag}>") for tag in known - {"b"})
+    for shown in (parsed.text.replace("\t", ""), card_text(card).replace("\t", "")):
+        assert HARMFUL.findall(shown) == []
+    json.dumps(card_model(card), allow_nan=False, ensure_ascii=False).encode("utf-8")
 
 
 @pytest.mark.parametrize("state", JobState)
@@ -138,7 +189,10 @@ def test_a_failure_shows_type_message_and_the_users_own_line_first():
     """The line of the notebook that failed stands open, the whole traceback is folded."""
     told = ended(JobState.FAILED, error_type="builtins.ValueError", error_message="bad row")
     card = job_card(
-        JobSnapshot(**{name: getattr(told, name) for name in told.__slots__} | {"traceback": TRACEBACK}), NOW
+        JobSnapshot(
+            **{name: getattr(told, name) for name in told.__slots__} | {"preview": Preview(traceback=TRACEBACK)}
+        ),
+        NOW,
     )
     assert card.error == "ValueError: bad row"
     assert card.where == 'notebook, line 7, in run\n    if row == 37: raise ValueError("bad row")'
@@ -225,9 +279,10 @@ def test_the_log_says_which_part_of_it_is_shown():
 def test_a_message_of_any_length_makes_a_small_card():
     """Megabytes in a name, a message and a traceback are cut, each with a note."""
     huge = "x" * 5_000_000
+    told = Preview(traceback=huge)
     outcome = Outcome(state=JobState.FAILED, at=NOW, error_type="E", error_message=huge)
     card = job_card(
-        JobSnapshot(id="1", name=huge, state=JobState.FAILED, outcome=outcome, traceback=huge, log=(huge,)), NOW
+        JobSnapshot(id="1", name=huge, state=JobState.FAILED, outcome=outcome, preview=told, log=(huge,)), NOW
     )
     html = card_html(card, NOW)
     assert len(html) < 40_000

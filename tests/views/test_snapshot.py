@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import sys
 from types import SimpleNamespace
@@ -12,8 +13,8 @@ import pytest
 from jobcontainer.events import Bar, Display, JobState, Outcome, Progress, Started
 from jobcontainer.jobs.job import Job
 from jobcontainer.storage.folder import JobFolder, JobRecord
+from jobcontainer.storage.preview import Preview, write_preview
 from jobcontainer.storage.progress_file import ProgressFile
-from jobcontainer.storage.result import write_raised
 from jobcontainer.views.snapshot import LOG_LINES, SnapshotReader
 from jobcontainer.worker import process_tree
 
@@ -90,6 +91,15 @@ def test_a_running_job_of_this_machine_tells_its_memory(job):
         assert (SnapshotReader(job).look().memory > 1_000_000) is seen
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc")
+def test_memory_that_a_job_shares_with_its_keeper_is_not_counted_as_its_own(job):
+    """The card says of a running job what its limit is compared with, and what its peak will be."""
+    job._dispatched(1)
+    for shared in (0, 10**12):
+        job.folder.append_event(Started(at=2.0, pid=os.getpid(), host=socket.gethostname(), shared=shared))
+        assert (SnapshotReader(job).look().memory == 0) is bool(shared)
+
+
 def test_an_ended_job_is_read_once(job, monkeypatch):
     """Its second look touches no file."""
     start(job)
@@ -133,6 +143,22 @@ def test_outputs_are_updated_cleared_and_counted(job):
     assert reader.more_outputs == 0
 
 
+def test_a_job_that_fills_its_events_shows_what_is_read_of_them_and_that_there_is_more(job, monkeypatch):
+    """A look takes no longer for it, and the last bars are shown."""
+    monkeypatch.setattr("jobcontainer.storage.jsonl.AT_ONCE", 1000)
+    monkeypatch.setattr("jobcontainer.storage.event_reader.EventReader.__init__.__defaults__", (5000,))
+    monkeypatch.setattr("jobcontainer.storage.event_reader._END", 2000)
+    reader = SnapshotReader(job, most_outputs=1000)
+    start(job)
+    for number in range(300):
+        show(job, str(number))
+    job.folder.append_event(Progress(at=2.0, bars=(Bar(label="epochs"),)))
+    job._settle(Outcome(state=JobState.SUCCEEDED, at=3.0))
+    assert [bar.label for bar in reader.look().bars] == ["epochs"]
+    assert len(texts(reader)) < 100
+    assert reader.more_outputs >= 1
+
+
 def test_a_new_attempt_begins_with_no_outputs_and_no_bars(job):
     """What a failed attempt showed is not shown as the next one's."""
     reader = SnapshotReader(job, most_outputs=2)
@@ -153,20 +179,25 @@ def test_the_last_progress_is_told_of_a_job_whose_record_is_gone(job):
 
 
 def test_a_failure_comes_with_its_traceback(job):
-    """The one that was printed in the job."""
+    """The one that was printed in the job, which put it beside the result file."""
     start(job)
-    with pytest.raises(ValueError, match="bad row") as caught:
-        int("bad row")
-    write_raised(job.folder.result_file, caught.value)
+    write_preview(job.folder.preview_file, Preview(traceback="Traceback: bad row"))
     job._settle(Outcome(state=JobState.FAILED, at=3.0, error_type="ValueError", error_message="bad row"))
-    seen = SnapshotReader(job).look()
-    assert 'int("bad row")' in seen.traceback
-    assert seen.traceback.startswith("Traceback")
+    assert SnapshotReader(job).look().preview.traceback == "Traceback: bad row"
 
 
-def test_a_damaged_result_file_is_told_in_place_of_the_traceback(job):
-    """A card is painted of any job."""
+@pytest.mark.parametrize("state", [JobState.SUCCEEDED, JobState.FAILED])
+def test_no_look_loads_what_a_job_left(job, monkeypatch, state):
+    """Code in it would run in the notebook, unasked."""
     start(job)
-    job.folder.result_file.write_bytes(b"not a job file")
-    job._settle(Outcome(state=JobState.FAILED, at=3.0, error_type="ValueError", error_message="bad row"))
-    assert str(job.folder.result_file) in SnapshotReader(job).look().traceback
+    job.folder.result_file.write_bytes(b"whatever it is")
+    monkeypatch.setattr("jobcontainer.jobs.job.read_result", None)
+    job._settle(Outcome(state=state, at=3.0))
+    assert SnapshotReader(job).look().preview is None
+
+
+def test_a_job_whose_folder_was_deleted_can_be_looked_at(job):
+    """Its card says what the notebook knows."""
+    start(job)
+    shutil.rmtree(job.folder.path)
+    assert SnapshotReader(job).look().name == "Train"

@@ -16,9 +16,9 @@ from jobcontainer.engines.local.engine import LokyEngine
 from jobcontainer.events import JobState
 from jobcontainer.jobfile.serializer import Serializer
 from jobcontainer.process import Environment, JobOptions
-from jobcontainer.storage.folder import StoreFolder
 from jobcontainer.storage.own_descriptor import OwnDescriptor
 from jobcontainer.storage.regular_file import open_regular
+from jobcontainer.storage.store_folder import StoreFolder
 
 MANY = 3000
 

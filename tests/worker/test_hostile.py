@@ -12,8 +12,8 @@ from jobcontainer.engines.local.engine import LokyEngine
 from jobcontainer.events import JobState
 from jobcontainer.jobfile.serializer import Serializer
 from jobcontainer.process import Environment, JobOptions
-from jobcontainer.storage.folder import StoreFolder
 from jobcontainer.storage.result import read_result
+from jobcontainer.storage.store_folder import StoreFolder
 from jobcontainer.worker import process_tree
 from waiting import wait_for
 

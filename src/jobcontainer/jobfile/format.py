@@ -13,7 +13,8 @@ where zero bytes are named::
     24      8     size of the file
     32      32    signature: HMAC-SHA256 over "job file", a zero byte, bytes 0 to 31 and the header
     64      ...   stream: one pickle, protocol 5
-            ...   sources: JSON object, file name -> text, of the code that travels in the stream; may have size 0
+            ...   sources: JSON object, file name -> text, of the code that travels; may have size 0. Under an empty
+                  name the compiled code of the modules among them, in base64
             ...   each out-of-band buffer of the stream in turn, after zeros up to a multiple of 4096
             ...   header: JSON object, the last thing in the file
 

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 PYTHON: Final = platform.python_version()
 
 _UNNAMED_MODULES: Final = MAIN | {"builtins"}
+_LONGEST_TEXT: Final = 2000  # of a name or version
+_LATEST: Final = 1e12  # seconds since the epoch
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,7 +94,7 @@ def local_modules_in(file: FileReader, header: Header) -> list[LocalModule]:
     """
     try:
         return [
-            LocalModule(str(name), str(module_file), None if path is None else list(map(str, path)))
+            LocalModule(_text(name), _text(module_file), None if path is None else list(map(_text, path)))
             for name, module_file, path in header.fields.get("local_modules", ())
         ]
     except (TypeError, ValueError) as error:
@@ -104,33 +106,37 @@ def packages_in(file: FileReader, header: Header) -> dict[str, Distribution]:
     fields = header.fields
     try:
         packages = {
-            str(top): Distribution(str(name), str(version)) for top, (name, version) in fields["packages"].items()
+            _text(top): Distribution(_text(name), _text(version)) for top, (name, version) in fields["packages"].items()
         }
         if fields["by_value"]:
-            packages["cloudpickle"] = Distribution("cloudpickle", str(fields["cloudpickle"]))
+            packages["cloudpickle"] = Distribution("cloudpickle", _text(fields["cloudpickle"]))
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise file.corrupt("its header can't be read") from error
     return packages
 
 
 def read_info(file: FileReader) -> FileInfo:
-    """Return what a job file says of itself."""
+    """Return what a job file says of itself.
+
+    Raises:
+        CorruptFileError: a field is missing, or is not of the type and size that it should be.
+    """
     header = file.header()
     fields = header.fields
     signed = signing.is_signed(signing.Purpose.JOB_FILE, file.signed, file.signature)
     packages, local_modules = packages_in(file, header), local_modules_in(file, header)
     try:
         return FileInfo(
-            kind=str(fields["kind"]),
-            class_name=".".join(filter(None, (str(fields["module"]), str(fields["class"])))),
-            source=definition_in(file.sources(header), str(fields["class"]), _file_of(fields, local_modules))
+            kind=_text(fields["kind"]),
+            class_name=".".join(filter(None, (_text(fields["module"]), _text(fields["class"])))),
+            source=definition_in(file.sources(header), _text(fields["class"]), _file_of(fields, local_modules))
             if signed
             else "",
-            created=float(fields["created"]),
-            python=str(fields["python"]),
-            cloudpickle=str(fields["cloudpickle"]),
+            created=_moment(fields["created"]),
+            python=_text(fields["python"]),
+            cloudpickle=_text(fields["cloudpickle"]),
             by_value=bool(fields["by_value"]),
-            modules=tuple(map(str, fields["modules"])),
+            modules=tuple(map(_text, fields["modules"])),
             packages=packages,
             local_modules=tuple(module.name for module in local_modules),
             size=file.status.st_size,
@@ -144,3 +150,15 @@ def read_info(file: FileReader) -> FileInfo:
 
 def _file_of(fields: Mapping[str, Any], local_modules: Sequence[LocalModule]) -> str:
     return next((module.file for module in local_modules if module.name == fields["module"]), "")
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str) or len(value) > _LONGEST_TEXT:
+        raise TypeError(f"not a short text: {type(value).__name__}")
+    return value
+
+
+def _moment(value: object) -> float:
+    if not isinstance(value, int | float) or not 0 <= value < _LATEST:
+        raise ValueError(f"not a time: {type(value).__name__}")
+    return float(value)

@@ -106,10 +106,10 @@ def _load(
         _check_python(file, header)
         stream, sources, buffers = checked_content(file, header, identity, signed=not trusted)
         packages, modules = info.packages_in(file, header), info.local_modules_in(file, header)
-    texts, main = source_code.texts_in(sources), None
+    (texts, compiled), main = source_code.sources_in(sources), None
     source_code.remember(texts, own_process=own_process)
     if own_process:
-        source_importer.install(modules, texts)
+        source_importer.install(modules, texts, compiled)
         main = job_main.prepare(header.fields.get("main", {}))
     try:
         obj = load(stream, buffers, anew=own_process, main=main)
@@ -138,7 +138,8 @@ def import_sources(file_path: str | os.PathLike[str]) -> None:
         _check_signature(file, by_former_keys=True)
         header = file.header()
         _check_kind(file, str(header.fields.get("kind")), _PROCESSES)
-        source_importer.install(info.local_modules_in(file, header), source_code.texts_in(file.sources(header)))
+        texts, compiled = source_code.sources_in(file.sources(header))
+        source_importer.install(info.local_modules_in(file, header), texts, compiled)
 
 
 def check_file(

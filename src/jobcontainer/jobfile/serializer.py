@@ -29,6 +29,7 @@ from jobcontainer.pickling.pickler import Pickler
 from jobcontainer.pickling.repeated import RepeatedPickler
 from jobcontainer.pickling.size_warning import warn_if_large
 from jobcontainer.pickling.source_code import carried_sources
+from jobcontainer.pickling.source_importer import packed_together
 
 if TYPE_CHECKING:
     import os
@@ -269,7 +270,8 @@ def _write(obj: object, writer: FileWriter, kind: Kind) -> FileIdentity | Except
 def _finish(writer: FileWriter, pickler: Pickler, obj: object, kind: Kind) -> FileIdentity:
     """Write what comes after the stream, and return the identity of the file."""
     beside = _sources(pickler, kind)
-    sources = carried_sources(pickler.files, pickler.classes, beside.texts)
+    compiled = packed_together(beside.code) if kind == "process" else b""
+    sources = carried_sources(pickler.files, pickler.classes, beside.texts, compiled)
     fields = info.header_fields(
         obj,
         kind,
@@ -288,4 +290,4 @@ def _sources(pickler: Pickler, kind: Kind) -> Sources:
     A result is opened where its classes are; so it names its modules and has no sources of them.
     """
     modules = local_modules(pickler.modules | pickler.unimported)
-    return with_imports(modules) if kind in {"process", "object"} else Sources(modules, {}, set())
+    return with_imports(modules) if kind in {"process", "object"} else Sources(modules, {}, {}, set())

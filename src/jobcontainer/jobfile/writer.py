@@ -75,8 +75,8 @@ class FileWriter:
             self._replaces = True
         self._temporary = temporary_beside(self._path)
         self._maker = os.getpid()
-        descriptor = os.open(self._temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        self._file = io.BufferedWriter(io.FileIO(descriptor, "w"), _HELD)
+        # Not by a number of a descriptor, which an interrupt might leave open.
+        self._file = io.BufferedWriter(io.FileIO(self._temporary, "x", opener=_open_own), _HELD)
         self._file.seek(STREAM_OFFSET)
         self._stream_size = 0
         self._digest = Digest()
@@ -181,6 +181,10 @@ class FileWriter:
 
 
 _unfinished: weakref.WeakSet[FileWriter] = weakref.WeakSet()
+
+
+def _open_own(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
 
 
 def _let_go() -> None:

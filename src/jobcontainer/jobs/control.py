@@ -20,8 +20,9 @@ from jobcontainer.jobs.scheduler import Scheduler, schedulers_here
 from jobcontainer.jobs.stored_jobs import StoredJobs
 from jobcontainer.jobs.submission import Submitter, discard
 from jobcontainer.jobs.watcher import Watcher
-from jobcontainer.storage.folder import JobFolder, StoreFolder
+from jobcontainer.storage.folder import JobFolder
 from jobcontainer.storage.journal import Journal, entry_from_folder
+from jobcontainer.storage.store_folder import StoreFolder
 from jobcontainer.worker.cpython_internals import in_background
 from jobcontainer.worker.forked_child import renew_in_forked_child
 from jobcontainer.worker.interrupts import uninterrupted

@@ -36,6 +36,7 @@ from jobcontainer.storage.ending import error_of
 from jobcontainer.storage.event_reader import EventReader
 from jobcontainer.storage.progress_file import read_bars
 from jobcontainer.storage.result import read_result
+from jobcontainer.views.escaping import shown_line
 from jobcontainer.views.render import job_html
 from jobcontainer.worker.cpython_internals import complete_future
 from jobcontainer.worker.forked_child import BoundToProcess
@@ -260,7 +261,7 @@ class Job(BoundToProcess, Future[R], Generic[R]):
 
     def __repr__(self) -> str:
         """Show the id and the state."""
-        return f"<Job {self.id} {self.state.words}>"
+        return f"<Job {shown_line(self.id)} {self.state.words}>"
 
     def _repr_html_(self) -> str:
         """Show a card of the job as it is now; with the extension loaded, a notebook shows a live one."""

@@ -14,8 +14,8 @@ import _thread
 import time
 from typing import TYPE_CHECKING, Final
 
-from jobcontainer.storage.folder import StoreFolder
 from jobcontainer.storage.journal import Journal
+from jobcontainer.storage.store_folder import StoreFolder
 from jobcontainer.worker.cpython_internals import in_background
 from jobcontainer.worker.forked_child import renew_in_forked_child
 

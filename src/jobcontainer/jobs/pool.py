@@ -18,7 +18,7 @@ from jobcontainer.jobs.mapping import MapResults, map_calls
 from jobcontainer.jobs.submission import as_process, discard
 from jobcontainer.process import JobOptions
 from jobcontainer.storage.data import SharedData
-from jobcontainer.storage.folder import store_folder
+from jobcontainer.storage.store_folder import store_folder
 from jobcontainer.worker.cpython_internals import in_background
 
 if TYPE_CHECKING:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -12,8 +11,8 @@ from jobcontainer.jobs.control import StoreControl
 from jobcontainer.jobs.group import JobGroup
 from jobcontainer.process import memory_text
 from jobcontainer.storage.data import SharedData
-from jobcontainer.storage.folder import store_folder
 from jobcontainer.storage.journal import Journal
+from jobcontainer.storage.store_folder import store_folder
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -27,6 +26,7 @@ LARGE = 5_000_000_000
 
 _NAMES_IN_ERRORS = 5
 _SAMPLE = 1000  # jobs
+_CUT_OFF_SECONDS = 24 * 3600.0  # after which nobody writes a job any more
 
 
 class JobStore:
@@ -126,13 +126,19 @@ class JobStore:
             and (wanted is None or job.state in wanted)
             and (larger_than is None or job.folder.size() > larger_than)
         ]
-        for folder in gone:
-            shutil.rmtree(folder.path, ignore_errors=True)
+        ids = [folder.id for folder in gone if folder.delete()]
+        self._delete_cut_off()
         SharedData(self._folder).remove_unused()
-        ids = [folder.id for folder in gone if not os.path.lexists(folder)]
         if ids:
             Journal(self._folder).shrink()
         return ids
+
+    def _delete_cut_off(self) -> None:
+        """Delete what submissions have left that were cut off before there was a job."""
+        for folder in self._folder.folders():
+            is_no_job = folder.record_stamp() is None and folder.events_stamp() is None
+            if is_no_job and time.time() - folder.modified() > _CUT_OFF_SECONDS:
+                folder.delete()
 
     def size(self) -> int:
         """Return the bytes that the store takes on disk; what jobs share counts once."""

@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 
     from jobcontainer.jobfile.identity import FileIdentity
     from jobcontainer.process import Process
-    from jobcontainer.storage.folder import JobFolder, StoreFolder
+    from jobcontainer.storage.folder import JobFolder
+    from jobcontainer.storage.store_folder import StoreFolder
 
 _NO_DESCRIPTORS = {errno.EMFILE, errno.ENFILE}
 _NOT_WRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}

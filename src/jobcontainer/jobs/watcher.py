@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING, Any
 from jobcontainer.errors import CorruptFileError
 from jobcontainer.events import Outcome, Started
 from jobcontainer.storage.ending import lost, may_be_retried, write_end
-from jobcontainer.storage.folder import StoreFolder
 from jobcontainer.storage.owner import is_alive
+from jobcontainer.storage.store_folder import StoreFolder
 from jobcontainer.storage.turns import TurnReader
 
 if TYPE_CHECKING:

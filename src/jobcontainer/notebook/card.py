@@ -21,8 +21,10 @@ from collections import deque
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
-from jobcontainer.notebook.cell_outputs import MimeBundle, OutputList, value_bundle
+from jobcontainer.notebook.cell_outputs import MimeBundle, OutputList
 from jobcontainer.notebook.panel import LivePanel, can_be_live
+from jobcontainer.views.card import LONGEST_MESSAGE
+from jobcontainer.views.escaping import shown_line
 from jobcontainer.views.render import card_html, card_text
 
 if TYPE_CHECKING:
@@ -45,7 +47,6 @@ class CellCard:
     """Everything that jobcontainer shows under one cell.
 
     Args:
-        shell: the kernel's shell, whose formatters show the result.
         area: the outputs of the cell.
         source: the content of the card.
         wake: has the card refreshed soon.
@@ -59,7 +60,6 @@ class CellCard:
 
     def __init__(
         self,
-        shell: Any,
         area: OutputArea,
         source: CardSource,
         *,
@@ -70,7 +70,7 @@ class CellCard:
         self.source, self.headless = source, area.headless
         self.closed = threading.Event()
         self._id = uuid.uuid4().hex
-        self._shell, self._wake, self._on_rerun, self._earlier = shell, wake, on_rerun, earlier
+        self._wake, self._on_rerun, self._earlier = wake, on_rerun, earlier
         self._requests: deque[str] = deque()
         self._pages = 0
         live = not source.ended and not area.headless and can_be_live()
@@ -109,6 +109,12 @@ class CellCard:
         if self._snapshot_is_due(card):
             self._update_static(card)
         return True
+
+    def fail(self, error: BaseException) -> None:
+        """Show why the card can't be shown any more; its jobs go on."""
+        problem = shown_line(f"{type(error).__name__}: {error}", LONGEST_MESSAGE)
+        text = f"This card can not be refreshed: {problem}. Its jobs go on; %jobs lists them."
+        self._outputs.show([MimeBundle({"text/plain": text})])
 
     def close(self) -> None:
         """Stop: what the card shows stays, and is not updated any more."""
@@ -164,19 +170,12 @@ class CellCard:
         self._repair_page()
 
     def _finish(self, card: Card, outputs: list[MimeBundle]) -> None:
-        result = self._result()
+        result = self.source.result()
         self._outputs.show([*outputs, result] if result is not None else outputs)
         if self._panel is not None:
             self._panel.hide(card.actions, card.state)
         self._update_static(card)
         self.closed.set()
-
-    def _result(self) -> MimeBundle | None:
-        try:
-            return value_bundle(self._shell, self.source.result())
-        except Exception as error:  # noqa: BLE001 -- the file was deleted, or a class in it raises when it is loaded
-            text = f"The result can't be loaded here: {type(error).__name__}: {error}"
-            return MimeBundle({"text/plain": f"{text}\njob.result() raises this error."})
 
     def _repair_page(self) -> None:
         """Send all outputs through the panel, for a page that was not there when they were shown."""
@@ -206,6 +205,10 @@ class TerminalCard:
             sys.stdout.write(f"{card_text(self.source.card(time.time()))}\n")
             self.closed.set()
         return not self.closed.is_set()
+
+    def fail(self, error: BaseException) -> None:
+        """Write why the end can't be shown."""
+        sys.stdout.write(f"The end of a job can not be shown: {shown_line(f'{type(error).__name__}: {error}')}\n")
 
     def close(self) -> None:
         """Show nothing more."""

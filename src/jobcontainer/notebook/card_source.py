@@ -1,7 +1,7 @@
 """Where a card gets its content: from one job, or from a group of jobs.
 
 Both read as little as possible: a job through its reader; a group by counting changes of state, and through the
-readers of its running jobs.
+readers of its running jobs. No result is loaded: its job has made a preview of it.
 
 Threads: ``_add_change`` is called by whichever thread changes a job's state; everything else belongs to the refresher.
 """
@@ -14,22 +14,26 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from jobcontainer.events import JobState
 from jobcontainer.jobs.group import JobGroup
-from jobcontainer.notebook.cell_outputs import MOST_OUTPUTS, MimeBundle
+from jobcontainer.notebook.cell_outputs import MOST_OUTPUTS, MimeBundle, sound_bundle
 from jobcontainer.views import units
 from jobcontainer.views.card import Card, job_card
+from jobcontainer.views.escaping import shown_line
 from jobcontainer.views.group_card import GroupSummary
-from jobcontainer.views.snapshot import SnapshotReader
+from jobcontainer.views.render import NO_MATH
+from jobcontainer.views.snapshot import SnapshotReader, preview_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from jobcontainer.jobs.job import Job
+    from jobcontainer.storage.preview import Preview
     from jobcontainer.views.snapshot import JobView
 
 MOST_RESULTS = 50
 """The largest group whose results are shown; reading those of a larger one would take long."""
 
-_LONGEST_ERROR = 100
+_LONGEST_RESULT, _LONGEST_ERROR = 200, 100
+_WIDTH = 78
 
 
 class JobSource:
@@ -62,9 +66,10 @@ class JobSource:
         """Return its outputs, and a note where there are too many."""
         return _bundles(self._reader) + _more_outputs(self._reader.more_outputs)
 
-    def result(self) -> object:
-        """Return what ``run()`` returned."""
-        return self.handle.result() if self.handle.state is JobState.SUCCEEDED else None
+    def result(self) -> MimeBundle | None:
+        """Return what ``run()`` returned, as an output; None where it is None."""
+        preview = self._reader.look().preview if self.handle.state is JobState.SUCCEEDED else None
+        return sound_bundle(preview.data, preview.metadata) if preview is not None and preview.data else None
 
     def cancel(self) -> None:
         """Cancel the job."""
@@ -125,15 +130,16 @@ class GroupSource:
             notes.append(_note(f"{units.count(self._unread, 'more job')} may have outputs: job.outputs."))
         return shown + notes
 
-    def result(self) -> object:
-        """Return the results, with errors in their places; None for a large group, or where every result is None."""
-        if len(self.handle) > MOST_RESULTS or not any(job.state is JobState.SUCCEEDED for job in self.handle):
+    def result(self) -> MimeBundle | None:
+        """Return the results as a list, with errors in their places; None for a large group, or where all are None."""
+        if len(self.handle) > MOST_RESULTS:
             return None
-        results = self.handle.results(on_error="return")
-        if all(result is None for result in results):
+        previews = [preview_of(job) if job.state is JobState.SUCCEEDED else None for job in self.handle]
+        if not any(previews):
             return None
-        pairs = zip(self.handle, results, strict=True)
-        return [value if job.state is JobState.SUCCEEDED else _ErrorLine(value) for job, value in pairs]
+        lines = [_result_line(job, preview) for job, preview in zip(self.handle, previews, strict=True)]
+        between = ", " if sum(map(len, lines)) + 2 * len(lines) <= _WIDTH else ",\n "
+        return MimeBundle({"text/plain": f"[{between.join(lines)}]"})
 
     def cancel(self) -> None:
         """Cancel every job."""
@@ -180,20 +186,24 @@ class GroupSource:
 CardSource: TypeAlias = JobSource | GroupSource
 
 
-class _ErrorLine:
-    """An error among results, shown as one line; the card says more."""
+def _result_line(job: Job[Any], preview: Preview | None) -> str:
+    """Return one line of a job's result or error; the card says more."""
+    if preview is not None:
+        return _first_line(preview.data.get("text/plain", preview.problem), _LONGEST_RESULT)
+    if job.state is JobState.SUCCEEDED or job.outcome is None:
+        return "None"
+    kind = job.outcome.error_type if job.state is JobState.FAILED else ""
+    message = job.outcome.error_message if kind else job.outcome.reason
+    return f"<{shown_line(kind or job.state.words)}: {_first_line(message, _LONGEST_ERROR)}>"
 
-    def __init__(self, error: object) -> None:
-        self._error = error
 
-    def __repr__(self) -> str:
-        first, *more = str(self._error).splitlines() or [""]
-        cut = first[:_LONGEST_ERROR] + ("…" if more or len(first) > _LONGEST_ERROR else "")
-        return f"<{type(self._error).__name__}: {cut}>"
+def _first_line(text: object, longest: int) -> str:
+    first, *more = (text if isinstance(text, str) else "").splitlines() or [""]
+    return shown_line(first[:longest]) + ("…" if more or len(first) > longest else "")
 
 
 def _bundles(reader: SnapshotReader) -> list[MimeBundle]:
-    return [MimeBundle(display.data, display.metadata) for display in reader.outputs()]
+    return [sound_bundle(display.data, display.metadata) for display in reader.outputs()]
 
 
 def _more_outputs(count: int) -> list[MimeBundle]:
@@ -201,4 +211,4 @@ def _more_outputs(count: int) -> list[MimeBundle]:
 
 
 def _note(text: str) -> MimeBundle:
-    return MimeBundle({"text/plain": text, "text/html": f"<div><b>{escape(text)}</b></div>"})
+    return MimeBundle({"text/plain": text, "text/html": f'<div class="{NO_MATH}"><b>{escape(text)}</b></div>'})

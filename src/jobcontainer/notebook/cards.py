@@ -3,13 +3,15 @@
 A job's state changes in some other thread (the pool's, or the one that handles the page's messages), which only wakes
 the refresher. It visits every card, each of which sends what changed, and sleeps again: at most four visits a second,
 and none while nothing wakes it and no card needs polling (no job runs). Once a card is added, this thread alone uses
-the card, its panel and its outputs, so these need no locks.
+the card, its panel and its outputs, so these need no locks. A card that fails, whatever it raises, is tried again for a
+while, as descriptors or memory may be short for a moment; then it says why, and is closed. The others go on.
 
 The thread starts with the first card and ends with :meth:`Refresher.close`; it is a daemon and delays no exit.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 from typing import TYPE_CHECKING, Any
@@ -29,6 +31,9 @@ if TYPE_CHECKING:
 INTERVAL = 0.25
 """Seconds between two refreshes."""
 
+MOST_FAILURES = 40
+"""How often a card may fail, one refresh after the other, before it is closed: for ten seconds."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -37,6 +42,7 @@ class Refresher:
 
     def __init__(self) -> None:
         self._cards: list[CellCard | TerminalCard] = []
+        self._failures: dict[CellCard | TerminalCard, int] = {}  # in a row
         self._lock = threading.Lock()
         self._wake = threading.Event()
         self._closing = threading.Event()
@@ -72,7 +78,7 @@ class Refresher:
             polling = self._refresh_cards()
             self._closing.wait(INTERVAL)  # the pause between two refreshes, however often wake() is called
         for card in self._cards:
-            card.close()
+            _close(card)
 
     def _refresh_cards(self) -> bool:
         """Refresh every card; return whether one of them needs polling."""
@@ -81,16 +87,33 @@ class Refresher:
         polling = False
         for card in cards:
             try:
-                keep = card.refresh()
-                polling = polling or card.needs_polling
-            except Exception:  # noqa: BLE001 -- one bad card must not stop the others
-                _log.exception("A card could not be refreshed; its job goes on.")
-                card.close()
-                keep = False
+                keep, polled = card.refresh(), card.needs_polling
+                self._failures.pop(card, None)
+            except BaseException as error:  # noqa: BLE001 -- whatever one card does must not stop the others
+                keep = polled = self._may_fail_again(card, error)
+            polling = polling or polled
             if not keep:
                 with self._lock:
                     self._cards.remove(card)
         return polling
+
+    def _may_fail_again(self, card: CellCard | TerminalCard, error: BaseException) -> bool:
+        """Note that a card failed; the first time it is logged, and after the last the card says so and is closed."""
+        count = self._failures[card] = self._failures.get(card, 0) + 1
+        if count == 1:
+            _log.error("A card could not be refreshed; its job goes on.", exc_info=error)
+        if count < MOST_FAILURES:
+            return True
+        del self._failures[card]
+        with contextlib.suppress(BaseException):
+            card.fail(error)
+        _close(card)
+        return False
+
+
+def _close(card: CellCard | TerminalCard) -> None:
+    with contextlib.suppress(BaseException):
+        card.close()
 
 
 class CardRegistry:
@@ -114,7 +137,7 @@ class CardRegistry:
         if in_kernel(self._shell):
             area = OutputArea(self._shell)
             earlier = self._close_earlier(area)
-            card = CellCard(self._shell, area, source, wake=wake, on_rerun=on_rerun, earlier=earlier)
+            card = CellCard(area, source, wake=wake, on_rerun=on_rerun, earlier=earlier)
             if area.cell_id:
                 self._cards.setdefault(area.cell_id, (area.request_id, []))[1].append(card)
         else:

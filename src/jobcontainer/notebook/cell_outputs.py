@@ -1,13 +1,13 @@
-"""The outputs of one cell: added and updated at any time, from any thread; kept equal to a list; made of values."""
+"""The outputs of one cell: added and updated at any time, from any thread, and kept equal to a list."""
 
 from __future__ import annotations
 
-import base64
 import uuid
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from jobcontainer.notebook.ipython_internals import CellRequest, call_formatter
+from jobcontainer.notebook.ipython_internals import CellRequest
+from jobcontainer.views.escaping import encodable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -79,34 +79,16 @@ class OutputList:
         self.shown = list(wanted)
 
 
-def value_bundle(shell: Any, value: object) -> MimeBundle | None:
-    """Format a value as IPython's ``Out[]`` would; return None for None.
-
-    A value that displays itself (``_ipython_display_``) would do so under whichever cell runs at the moment, so that
-    method is not called.
+def sound_bundle(data: object, metadata: object = None) -> MimeBundle:
+    r"""Return an output made of what a job wrote; nothing of it can keep a message from being sent.
 
     Args:
-        shell: IPython's shell, whose formatters the user may have changed.
-        value: what a job returned.
+        data: MIME type to content, or anything else, of which nothing is shown.
+        metadata: MIME type to metadata, or anything else.
+
+    Example:
+        >>> sound_bundle({"text/plain": "half a character: \ud83d"}).data
+        {'text/plain': 'half a character: \\ud83d'}
     """
-    if value is None:
-        return None
-    formatters = shell.display_formatter
-    data, metadata = _content_and_metadata(call_formatter(formatters.mimebundle_formatter, value))
-    data, metadata = dict(data or {}), dict(metadata or {})
-    for mime_type in formatters.active_types:
-        if mime_type not in data:
-            content, about = _content_and_metadata(call_formatter(formatters.formatters[mime_type], value))
-            if content is not None:
-                data[mime_type] = content
-                metadata |= {mime_type: about} if about else {}
-    data.setdefault("text/plain", object.__repr__(value))
-    return MimeBundle({mime_type: _as_text(content) for mime_type, content in data.items()}, metadata)
-
-
-def _content_and_metadata(formatted: Any) -> tuple[Any, Any]:
-    return formatted if isinstance(formatted, tuple) else (formatted, None)
-
-
-def _as_text(content: Any) -> Any:
-    return base64.b64encode(content).decode() if isinstance(content, bytes) else content
+    sound: Any = [encodable(part) if isinstance(part, dict) else {} for part in (data, metadata)]
+    return MimeBundle(*sound)

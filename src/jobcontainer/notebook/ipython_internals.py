@@ -111,19 +111,6 @@ def await_cell_magic(shell: Any, name: str, lines: list[str]) -> list[str]:
     return lines
 
 
-def call_formatter(formatter: Any, value: object) -> Any:
-    """Return what a formatter makes of a value; None where it raises.
-
-    Relies on the decorator of a formatter's ``__call__``, which shows a traceback under the cell that runs at the
-    moment: the undecorated function is called. Without a decorator, the formatter is called as usual.
-    """
-    call = type(formatter).__call__
-    try:
-        return getattr(call, "__wrapped__", call)(formatter, value)
-    except Exception:  # noqa: BLE001 -- a method of the user's class; the other forms are shown
-        return None
-
-
 def receive_while_busy(widget: Any) -> None:
     """Let the page's messages to a widget be handled while a cell runs.
 

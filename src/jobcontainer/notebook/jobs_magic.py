@@ -13,8 +13,9 @@ from jobcontainer.jobs.container import LogCopy
 from jobcontainer.jobs.group import JobGroup
 from jobcontainer.jobs.option_flags import prune
 from jobcontainer.notebook.arguments import JOB_ACTIONS, ArgumentsError, jobs_parser, submit_parser
+from jobcontainer.views.escaping import escaped
 from jobcontainer.views.render import MOST_LISTED, Listing
-from jobcontainer.views.snapshot import traceback_text
+from jobcontainer.views.snapshot import preview_of
 
 if TYPE_CHECKING:
     import argparse
@@ -84,7 +85,8 @@ def unsuccessful(jobs: Job[Any] | JobGroup[Any]) -> Iterator[tuple[BaseException
         except CancelledError as cancelled:
             error = cancelled
         if error is not None:
-            yield error, traceback_text(job) if job.state is JobState.FAILED else ""
+            preview = preview_of(job)
+            yield error, escaped(preview.traceback) if preview is not None else ""
 
 
 def completions(line: str, store: Callable[[], JobStore]) -> list[str]:

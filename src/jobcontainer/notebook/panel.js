@@ -273,7 +273,7 @@ function initialize({ model }) {
 function render({ model, el }) {
   const requested = new Set();
   const root = document.createElement("div");
-  root.className = "jobcontainer jc-panel";
+  root.className = "jobcontainer jc-panel tex2jax_ignore mathjax_ignore"; // MathJax passes over it
   root.setAttribute("role", "group");
   el.append(root);
   let card = {};

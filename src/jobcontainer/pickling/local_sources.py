@@ -10,9 +10,11 @@ from __future__ import annotations
 import functools
 import importlib.util
 import sys
+import threading
+import warnings
 from importlib.machinery import PathFinder
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from jobcontainer.errors import SerializationError
 from jobcontainer.pickling import source_importer
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from jobcontainer.pickling.source_importer import LocalModule
+
+_compiling: Final = threading.Lock()  # filters of warnings are the process's
 
 
 def local_modules(names: Iterable[str]) -> list[LocalModule]:
@@ -51,11 +55,13 @@ class Sources(NamedTuple):
     Attributes:
         modules: by name.
         texts: the source of each by its file.
+        code: the compiled code of each, packed, by its file.
         imports: the names of other modules that they import, as far as those are imported here.
     """
 
     modules: list[LocalModule]
     texts: dict[str, str]
+    code: dict[str, bytes]
     imports: set[str]
 
 
@@ -67,6 +73,7 @@ def with_imports(modules: Iterable[LocalModule]) -> Sources:
     """
     found: dict[str, LocalModule] = {}
     texts: dict[str, str] = {}
+    code: dict[str, bytes] = {}
     imports: set[str] = set()
     waiting = list(modules)
     while waiting:
@@ -79,10 +86,12 @@ def with_imports(modules: Iterable[LocalModule]) -> Sources:
         found[module.name] = module
         if module.file:
             texts[module.file] = text
-            names = set(_imported_by(module, text))
+            compiled = _compiled(module, text)
+            code[module.file] = compiled.code
+            names = set(compiled.imported())
             imports |= names & sys.modules.keys()
             waiting += local_modules(names)
-    return Sources([found[name] for name in sorted(found)], texts, imports - found.keys())
+    return Sources([found[name] for name in sorted(found)], texts, code, imports - found.keys())
 
 
 def _with_packages(name: str) -> list[str]:
@@ -151,19 +160,37 @@ def _source_of_loader(module: LocalModule) -> str | None:
     return text if isinstance(text, str) else None
 
 
-def _imported_by(module: LocalModule, text: str) -> Iterator[str]:
+class _Compiled(NamedTuple):
+    """What the source of a module is compiled to.
+
+    Attributes:
+        code: packed; empty if it can't be compiled: the import will say so.
+        names: what it imports.
+        package: all modules of which it may import by names that it makes up; empty for none.
+    """
+
+    code: bytes = b""
+    names: tuple[str, ...] = ()
+    package: str = ""
+
+    def imported(self) -> Iterator[str]:
+        """Yield the names of what it imports."""
+        yield from self.names
+        if self.package:
+            yield from (name for name in list(sys.modules) if name.startswith(f"{self.package}."))
+
+
+def _compiled(module: LocalModule, text: str) -> _Compiled:
     package = module.name if module.path is not None else module.name.rpartition(".")[0]
-    names, by_text = _imports_of(text, package)
-    yield from names
-    if by_text and package:
-        yield from (name for name in list(sys.modules) if name.startswith(f"{package}."))
+    return _compile(module.file, text, package)
 
 
 @functools.lru_cache(maxsize=1024)
-def _imports_of(text: str, package: str) -> tuple[tuple[str, ...], bool]:
-    """Return what a module imports, and whether it may import more by names that it makes up."""
+def _compile(file: str, text: str, package: str) -> _Compiled:
     try:
-        code: types.CodeType = compile(text, "<module>", "exec", dont_inherit=True)
-    except (SyntaxError, ValueError, RecursionError):  # import will say so
-        return (), False
-    return tuple(dict.fromkeys(imported_in(code, package))), imports_by_text(code)
+        with _compiling, warnings.catch_warnings(action="ignore"):  # its import has warned, or will
+            code: types.CodeType = compile(text, file, "exec", dont_inherit=True)
+    except (SyntaxError, ValueError, RecursionError):
+        return _Compiled()
+    names = tuple(dict.fromkeys(imported_in(code, package)))
+    return _Compiled(source_importer.packed(code), names, package if imports_by_text(code) else "")

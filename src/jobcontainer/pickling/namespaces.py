@@ -66,8 +66,8 @@ def namespace_of(function: types.FunctionType) -> Namespace | None:
     return Namespace(module.__name__)
 
 
-def global_of(obj: type | types.FunctionType) -> dict[str, Any]:
-    """Return the global of the notebook by which a class or function is found, with its name; empty if there is none.
+def global_of(obj: Any) -> dict[str, Any]:
+    """Return the global of the notebook by which a class, function or the like is found, with its name; empty for none.
 
     Example:
         >>> global_of(global_of)
@@ -75,7 +75,7 @@ def global_of(obj: type | types.FunctionType) -> dict[str, Any]:
     """
     if obj.__module__ != "__main__":
         return {}
-    top, *rest = obj.__qualname__.split(".")
+    top, *rest = getattr(obj, "__qualname__", obj.__name__).split(".")
     found = whole = vars(sys.modules["__main__"]).get(top)
     for name in rest:
         found = getattr(found, "__dict__", {}).get(name)

@@ -6,6 +6,7 @@ import contextlib
 import re
 import sys
 from importlib import metadata
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -19,6 +20,9 @@ _NEVER_NAMED: Final = sys.stdlib_module_names | {__name__.partition(".")[0]}
 
 _found: dict[str, Distribution] = {}  # by top-level package
 _compared: set[Distribution] = set()
+
+_SEARCHED_SINGLY: Final = 20  # distributions; for more, all that are installed are listed once
+_NAMED: Final = 10  # in a warning
 
 
 class Distribution(NamedTuple):
@@ -56,8 +60,10 @@ def distributions_of(modules: Iterable[str]) -> dict[str, Distribution]:
 def other_versions(packages: Mapping[str, Distribution]) -> dict[str, tuple[str, str | None]]:
     """Return the distributions of which this environment has another version: then, and here (None for none)."""
     changed: dict[str, tuple[str, str | None]] = {}
-    for top, (name, version) in packages.items():
-        if _version_in_memory(top) != version and (here := _version_of(name)) != version:
+    unlike = [given for top, given in packages.items() if given.version and _version_in_memory(top) != given.version]
+    version_here = _version_of if len(unlike) <= _SEARCHED_SINGLY else _versions_of_all().get
+    for name, version in unlike:
+        if (here := version_here(_canonical_name(name))) != version:
             changed[name] = version, here
     return changed
 
@@ -73,8 +79,10 @@ def compare(path: str, packages: Mapping[str, Distribution]) -> None:
         changed = other_versions(new)
         _found.update({top: distribution for top, distribution in new.items() if distribution.name not in changed})
         if changed:
-            listed = ", ".join(f"{name} {then} (here {here or 'none'})" for name, (then, here) in changed.items())
-            warn(f"{path} was written with {listed}: what it holds may not work as it did.")
+            first = islice(changed.items(), _NAMED)
+            listed = ", ".join(f"{name} {then} (here {here or 'none'})" for name, (then, here) in first)
+            more = f" and {len(changed) - _NAMED:,} more" if len(changed) > _NAMED else ""
+            warn(f"{path} was written with {listed}{more}: what it holds may not work as it did.")
 
 
 def _version_in_memory(top: str) -> str | None:
@@ -86,8 +94,13 @@ def _version_in_memory(top: str) -> str | None:
 def _version_of(name: str) -> str | None:
     try:
         return metadata.version(name)
-    except metadata.PackageNotFoundError:
+    except (metadata.PackageNotFoundError, ValueError):  # the latter for an empty name
         return None
+
+
+def _versions_of_all() -> dict[str, str]:
+    """Return the version of every installed distribution: a search for each of many names would take minutes."""
+    return {_canonical_name(found.name): found.version for found in reversed(list(metadata.distributions()))}
 
 
 def _search(top: str) -> Distribution:
@@ -107,4 +120,8 @@ def _search(top: str) -> Distribution:
 
 
 def _canonical(distribution: metadata.Distribution) -> Distribution:
-    return Distribution(re.sub(r"[-_.]+", "-", distribution.name).lower(), distribution.version)
+    return Distribution(_canonical_name(distribution.name), distribution.version)
+
+
+def _canonical_name(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()

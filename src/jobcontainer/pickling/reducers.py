@@ -7,6 +7,7 @@ name of its file.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import gc
 import sys
@@ -19,7 +20,7 @@ from jobcontainer.pickling import cloudpickle_internals
 from jobcontainer.pickling.cpython_internals import SENTINELS, made_function
 from jobcontainer.pickling.definitions import Definition, code_and_data
 from jobcontainer.pickling.module_origin import travels
-from jobcontainer.pickling.unpickler import loading
+from jobcontainer.pickling.unpickler import loading, module_global
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -212,8 +213,9 @@ def _weak_dictionary(dictionary: Any) -> Any:
     return type(dictionary), (dict(dictionary),)
 
 
-def _sentinel(value: object) -> str:
-    return SENTINELS[type(value)]
+def _sentinel(value: object) -> tuple[Any, ...]:
+    """Reduce a mark to that of its module; in classes that cloudpickle, and so joblib, has loaded there are copies."""
+    return module_global, (dataclasses.__name__, SENTINELS[type(value)])
 
 
 def _read_only_view(view: Any) -> Any:

@@ -10,6 +10,7 @@ The code of its methods has the file's name; a class without methods is searched
 from __future__ import annotations
 
 import ast
+import base64
 import functools
 import inspect
 import json
@@ -32,6 +33,8 @@ _DEFINED: Final = (
     types.MethodType,
     type(functools.lru_cache(len)),
 )
+
+_COMPILED: Final = ""  # no file has this name
 
 _carried: set[str] = set()
 
@@ -76,7 +79,7 @@ def definition_in(sources: bytes | bytearray, qualified_name: str, file: str = "
         qualified_name: its ``__qualname__``.
         file: where it is, if that is known.
     """
-    texts = texts_in(sources)
+    texts, _ = sources_in(sources)
     for text in [texts[file]] if file in texts else texts.values():
         for name, first, last in reversed(_definitions(text)):
             if name == qualified_name:
@@ -84,22 +87,26 @@ def definition_in(sources: bytes | bytearray, qualified_name: str, file: str = "
     return ""
 
 
-def texts_in(sources: bytes | bytearray) -> dict[str, str]:
-    """Return the sources of a file, by the names of the files that they are from.
+def sources_in(sources: bytes | bytearray) -> tuple[dict[str, str], bytes]:
+    """Return the sources of a file, by the names of the files that they are from, and the code of modules among them.
 
     Args:
         sources: what :func:`carried_sources` returned.
     """
-    return dict(json.loads(sources)) if sources else {}
+    texts: dict[str, str] = dict(json.loads(sources)) if sources else {}
+    return texts, base64.b64decode(texts.pop(_COMPILED, ""))
 
 
-def carried_sources(files: Iterable[str], classes: Iterable[type], modules: Mapping[str, str]) -> bytes:
+def carried_sources(
+    files: Iterable[str], classes: Iterable[type], modules: Mapping[str, str], compiled: bytes = b""
+) -> bytes:
     """Return the part of a job file that holds the sources of the code in it.
 
     Args:
         files: the files that functions in the stream are from.
         classes: the classes in the stream; those without any function of their own are searched for.
         modules: the sources of modules that go with it, by file.
+        compiled: the code of these modules.
     """
     texts: dict[str, str] = {}
     for name in files:
@@ -111,6 +118,8 @@ def carried_sources(files: Iterable[str], classes: Iterable[type], modules: Mapp
             if place is not None:
                 texts[place.file] = "".join(linecache.getlines(place.file))
     known = {name: text for name, text in {**texts, **modules}.items() if text}
+    if compiled:
+        known[_COMPILED] = base64.b64encode(compiled).decode()
     return json.dumps(known, separators=(",", ":")).encode() if known else b""
 
 

@@ -1,14 +1,17 @@
 """Imports modules in a job from the sources that came with its process: a finder of its own, in that process only.
 
 A module has its own name, and its own ``__file__`` and ``__path__``, as the notebook's has: what lies beside it on disk
-is found there, data files and modules that did not travel. No bytecode is read or written.
+is found there, data files and modules that did not travel. No bytecode is read from disk or written there: the code
+that was compiled when the process file was written is in that file, for interpreters of the same kind.
 """
 
 from __future__ import annotations
 
 import importlib.util
+import marshal
 import sys
 import threading
+import zlib
 from importlib.machinery import ModuleSpec, SourceFileLoader
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -17,6 +20,31 @@ from jobcontainer.pickling.module_origin import is_local
 if TYPE_CHECKING:
     import types
     from collections.abc import Iterable, Mapping, Sequence
+
+
+_CODE_OF: Final = importlib.util.MAGIC_NUMBER + bytes([sys.flags.optimize])
+"""Which interpreters can run code that was compiled by this one."""
+
+
+def packed(code: types.CodeType) -> bytes:
+    """Return compiled code as data."""
+    return zlib.compress(marshal.dumps(code), 1)
+
+
+def packed_together(code: Mapping[str, bytes]) -> bytes:
+    """Return the compiled code of modules as one piece of data, for :func:`install`.
+
+    Args:
+        code: what :func:`packed` returned, by the file of the module.
+    """
+    return _CODE_OF + marshal.dumps(dict(code)) if code else b""
+
+
+def _taken_apart(compiled: bytes) -> dict[str, bytes]:
+    """Return the code of modules by file; none if another kind of interpreter has compiled it."""
+    if not compiled.startswith(_CODE_OF):
+        return {}
+    return dict(marshal.loads(memoryview(compiled)[len(_CODE_OF) :]))  # noqa: S302 -- the caller has checked it
 
 
 class LocalModule(NamedTuple):
@@ -54,12 +82,13 @@ class SourceLoader(SourceFileLoader):
         name: the module's full name.
         path: its file.
         text: its source.
+        code: what that was compiled to, packed; empty if that is not known.
     """
 
-    def __init__(self, name: str, path: str, text: str) -> None:
-        """Keep the text."""
+    def __init__(self, name: str, path: str, text: str, code: bytes) -> None:
+        """Keep the text and the code."""
         super().__init__(name, path)
-        self._text = text
+        self._text, self._code = text, code
 
     def exec_module(self, module: types.ModuleType) -> None:
         """Run the module's code, and remember that it runs."""
@@ -74,7 +103,10 @@ class SourceLoader(SourceFileLoader):
         return self._text
 
     def get_code(self, _fullname: str) -> types.CodeType:
-        """Compile the text."""
+        """Return the code that came with the text, or compile the text."""
+        if self._code:
+            code: types.CodeType = marshal.loads(zlib.decompress(self._code))  # noqa: S302 -- it is from a file that was checked
+            return code
         return compile(self._text, self.path, "exec", dont_inherit=True)
 
     def get_data(self, path: str) -> bytes:
@@ -88,10 +120,14 @@ class SourceFinder:
     Args:
         modules: the modules.
         sources: their sources, by file.
+        code: what these were compiled to, packed, by file, as far as it is known.
     """
 
-    def __init__(self, modules: Iterable[LocalModule], sources: Mapping[str, str]) -> None:
+    def __init__(
+        self, modules: Iterable[LocalModule], sources: Mapping[str, str], code: Mapping[str, bytes] | None = None
+    ) -> None:
         """Keep the modules by name."""
+        self._code = code or {}
         self._modules = {module.name: module for module in modules}
         self._sources = {module.file: sources.get(module.file, "") for module in self._modules.values() if module.file}
 
@@ -106,7 +142,7 @@ class SourceFinder:
             spec = ModuleSpec(fullname, None, is_package=True)
             spec.submodule_search_locations = module.path
             return spec
-        loader = SourceLoader(fullname, module.file, self._sources[module.file])
+        loader = SourceLoader(fullname, module.file, self._sources[module.file], self._code.get(module.file, b""))
         return importlib.util.spec_from_file_location(
             fullname, module.file, loader=loader, submodule_search_locations=module.path
         )
@@ -131,15 +167,16 @@ class SourceFinder:
 _installed = SourceFinder((), {})
 
 
-def install(modules: Iterable[LocalModule], sources: Mapping[str, str]) -> None:
+def install(modules: Iterable[LocalModule], sources: Mapping[str, str], compiled: bytes) -> None:
     """Let ``import`` find modules in their sources, and no longer in those of an earlier job of this process.
 
     Args:
         modules: the modules.
         sources: their sources, by file; others may be among them.
+        compiled: their code, as :func:`packed_together` returned it where the sources were read, or empty.
     """
     global _installed  # noqa: PLW0603 -- of the process
-    finder = SourceFinder(modules, sources)
+    finder = SourceFinder(modules, sources, _taken_apart(compiled))
     if finder.has_same_as(_installed):
         return
     _installed.forget_imported()

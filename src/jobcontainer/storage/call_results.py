@@ -85,24 +85,29 @@ class CallWriter:
         try:
             kind, content = _pickled(value)
         except Exception as error:  # noqa: BLE001 -- a user's own pickling may raise anything
-            self.raised(explained(value, error, is_result=True))
+            refusal = explained(value, error, is_result=True)
+            self.raised(refusal, str(refusal), "".join(traceback.format_exception(refusal)))
         else:
             self._write(kind, content)
 
-    def raised(self, error: BaseException) -> None:
+    def raised(self, error: BaseException, message: str, text: str) -> None:
         """Add what a call raised, or its type, message and traceback where it can't be carried.
+
+        Args:
+            error: the exception.
+            message: its message; its own ``__str__`` is not called.
+            text: its traceback as text.
 
         Raises:
             OSError: it can't be written.
         """
-        text = "".join(traceback.format_exception(error))
         try:
             kind, content = _pickled((error, text))
             carried = type(_loaded(kind, content)[0]) is type(error)
         except Exception:  # noqa: BLE001 -- an exception's own pickling may raise anything
             carried = False
         if not carried:
-            kind, content = _pickled((stand_in(error, text), text))
+            kind, content = _pickled((stand_in(error, message, text), text))
         self._write(kind | _RAISED, content)
 
     def close(self) -> None:

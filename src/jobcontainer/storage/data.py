@@ -36,7 +36,7 @@ from jobcontainer.jobfile.reader import blobs_of
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from jobcontainer.storage.folder import StoreFolder
+    from jobcontainer.storage.store_folder import StoreFolder
 
 _ATTEMPTS: Final = 5  # each fails only if a prune, or a deletion by hand, comes in between
 _HOUR: Final = 3600.0

@@ -1,4 +1,4 @@
-"""JobFolder and StoreFolder: the only module that knows the names of a job's files.
+"""JobFolder: the only module that knows the names of a job's files.
 
 The folder is the only channel between a job and whoever looks at it. The job's side writes; the handle, the card, the
 command line and a restarted kernel read the same files. What is written once appears whole or not at all (a temporary
@@ -13,6 +13,7 @@ import contextlib
 import errno
 import json
 import os
+import shutil
 import stat
 from dataclasses import asdict
 from pathlib import Path
@@ -22,27 +23,23 @@ from jobcontainer.errors import CorruptFileError
 from jobcontainer.events import event_from_json, event_to_json
 from jobcontainer.jobfile.atomic import write_whole
 from jobcontainer.jobfile.reader import remove_stale_blobs
-from jobcontainer.process import working_directory
 from jobcontainer.storage.jsonl import append_lines, read_lines
-from jobcontainer.storage.ownership import why_foreign, why_foreign_folder
-from jobcontainer.storage.record import JobRecord, new_job_id
+from jobcontainer.storage.ownership import why_foreign
+from jobcontainer.storage.record import JobRecord
 from jobcontainer.storage.regular_file import read_part, size_of, status_of
 from jobcontainer.storage.turns import TurnReader, starts_from
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from jobcontainer.events import Event, Outcome, Started
 
 _LONGEST_RECORD: Final = 16 * 2**20  # bytes
 _TAIL: Final = 64 * 2**10  # bytes of the end of a log that are read for its last lines, at least
 _LINE: Final = 2**10  # and for each of them
 _CONTINUATION: Final = bytes(range(0x80, 0xC0))  # of a character in UTF-8, all but its first byte
-_RECORD: Final = "job.json"
+RECORD_NAME: Final = "job.json"
 _EVENTS: Final = "events.jsonl"
 _CANCEL: Final = "cancel"
 _NO_MORE_CALLS: Final = "no-more-calls"
-_DATA: Final = "data"
 
 
 class JobFolder:
@@ -87,9 +84,14 @@ class JobFolder:
         return self.path / "calls"
 
     @property
+    def preview_file(self) -> Path:
+        """What cards show of the result or exception without loading it."""
+        return self.path / "preview.json"
+
+    @property
     def record_file(self) -> Path:
         """The facts of the job, written once."""
-        return self.path / _RECORD
+        return self.path / RECORD_NAME
 
     @property
     def log_file(self) -> Path:
@@ -158,9 +160,9 @@ class JobFolder:
     def size(self) -> int:
         """Return the bytes that the folder takes on disk, as ``du`` counts them.
 
-        Large data counts in full, although other jobs may share it; see :meth:`StoreFolder.size`.
+        Large data counts in full, although other jobs may share it; the size of the store counts it once.
         """
-        return _size_on_disk(self.path)
+        return size_on_disk(self.path)
 
     def modified(self) -> float:
         """Return when a file was last added or removed, in seconds since the epoch; 0 where there is no folder."""
@@ -177,6 +179,13 @@ class JobFolder:
             OSError: the store can't be written to.
         """
         self.path.mkdir(0o700)
+
+    def delete(self) -> bool:
+        """Delete the folder, and return whether it is gone; the record goes first, so that a part is no job."""
+        with contextlib.suppress(OSError):
+            self.record_file.unlink(missing_ok=True)
+        shutil.rmtree(self.path, ignore_errors=True)
+        return not os.path.lexists(self.path)
 
     def write_record(self, record: JobRecord) -> None:
         """Write ``job.json``, whole or not at all."""
@@ -216,7 +225,7 @@ class JobFolder:
 
     def record_stamp(self) -> str | None:
         """Return what changes whenever ``job.json`` does; None where there is no such file."""
-        return _stamp(f"{self.path}{os.sep}{_RECORD}")
+        return _stamp(f"{self.path}{os.sep}{RECORD_NAME}")
 
     def events_stamp(self) -> str | None:
         """Return what changes whenever an event is added; None where there is none yet."""
@@ -267,185 +276,13 @@ class JobFolder:
         return kept[-lines:]
 
 
-class StoreFolder:
-    """The folder that holds the job folders, and their journal."""
-
-    __slots__ = ("path",)
-
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = Path(path).absolute()
-
-    @property
-    def data_folder(self) -> Path:
-        """Where large data is, once for each content; see :mod:`jobcontainer.storage.data`."""
-        return self.path / _DATA
-
-    @property
-    def journal_file(self) -> Path:
-        """The index: a line for each job submitted and each that ended."""
-        return self.path / "journal.jsonl"
-
-    @property
-    def cancel_file(self) -> Path:
-        """Touched whenever a process asks for the end of another's job, so that one look finds all requests."""
-        return self.path / _CANCEL
-
-    @property
-    def host_lock_file(self) -> Path:
-        """Locked by the host of the detached jobs."""
-        return self.path / "host.lock"
-
-    @property
-    def host_socket_file(self) -> Path:
-        """Where the host takes requests."""
-        return self.path / "host.sock"
-
-    @property
-    def host_log_file(self) -> Path:
-        """What the host has to complain of."""
-        return self.path / "host.log"
-
-    def create(self) -> None:
-        """Make the folder for its owner alone, kept out of version control, if it is not there.
-
-        Raises:
-            NotADirectoryError: the path is a file.
-            PermissionError: it can't be written to, or another user can change it.
-        """
-        if self.path.exists() and not self.path.is_dir():
-            raise NotADirectoryError(
-                f"The job store {self.path} is a file. Give another path, or set JOBCONTAINER_HOME."
-            )
-        try:
-            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
-            why = self.why_foreign()
-            ignore = self.path / ".gitignore"
-            if not why and not ignore.exists():
-                write_whole(ignore, b"*\n")
-        except OSError as error:
-            raise type(error)(
-                error.errno,
-                f"The job store {self.path} can't be written to ({error.strerror}). "
-                "Give another path, or set JOBCONTAINER_HOME.",
-            ) from error
-        if why:
-            raise PermissionError(why)
-
-    def why_foreign(self) -> str:
-        """Return, in a sentence, why the store is not this user's own and what to do; empty where it is.
-
-        A store that is not may be read: its jobs, logs and outputs are data, and a result is loaded only if it is
-        signed with a key of this user's.
-
-        Raises:
-            OSError: there is no such folder.
-        """
-        what = why_foreign_folder(self.path)
-        if not what:
-            return ""
-        own = "" if what.startswith("belongs") else f"chmod go-w {self.path} if they have put nothing there, or "
-        return (
-            f"The job store {self.path} {what}: its jobs can be looked at, but nothing is written to it or run from "
-            f"it. To submit, cancel or prune jobs, {own}set JOBCONTAINER_HOME to a folder of your own."
-        )
-
-    def check_own(self) -> None:
-        """Raise unless the store is this user's own.
-
-        Raises:
-            PermissionError: it is not; the message says what to do.
-            FileNotFoundError: there is no such folder.
-        """
-        if why := self.why_foreign():
-            raise PermissionError(why)
-
-    def is_own(self) -> bool:
-        """Return whether the store is there, and is this user's own."""
-        with contextlib.suppress(OSError):
-            return not self.why_foreign()
-        return False
-
-    def new_job(self, name: str) -> JobFolder:
-        """Make the folder of a new job.
-
-        Raises:
-            PermissionError: the store is not this user's own; the message says what to do.
-            FileNotFoundError: there is no store.
-        """
-        self.check_own()
-        folder = self.job(new_job_id(name))
-        folder.create()
-        return folder
-
-    def job(self, job_id: str) -> JobFolder:
-        """Name the folder of a job; nothing is read or made."""
-        return JobFolder(f"{self.path}{os.sep}{job_id}")
-
-    def job_folders(self) -> Iterator[JobFolder]:
-        """Go through the folders of jobs, oldest first."""
-        return map(self.job, self.job_ids())
-
-    def job_ids(self, prefix: str = "") -> list[str]:
-        """Return the ids of the jobs whose ids begin so, oldest first: of the folders that have a record.
-
-        A folder whose name can't be printed is nobody's job.
-        """
-        try:
-            store = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        except (FileNotFoundError, NotADirectoryError):
-            return []
-        try:
-            with os.scandir(store) as entries:
-                names = [
-                    entry.name
-                    for entry in entries
-                    if entry.name.startswith(prefix)
-                    and entry.name.isprintable()
-                    and entry.is_dir(follow_symlinks=False)
-                ]
-            names.sort()
-            # By a path that begins at the store: of a hundred thousand names, whole paths would take twice as long.
-            return [name for name in names if status_of(f"{name}{os.sep}{_RECORD}", dir_fd=store) is not None]
-        finally:
-            os.close(store)
-
-    def size(self) -> int:
-        """Return the bytes that the store takes on disk, as ``du`` counts them: what jobs share counts once."""
-        return _size_on_disk(self.path)
-
-
-def store_folder(store: str | os.PathLike[str] | None) -> StoreFolder:
-    """Name the store: the one given, else the session's own.
-
-    That is ``JOBCONTAINER_HOME``, or else ``.jobcontainer`` in the working directory, as they are when it is first
-    asked for: a later ``cd`` moves no store.
-
-    Raises:
-        FileNotFoundError: the working directory was deleted.
-    """
-    global _session_store  # noqa: PLW0603 -- the process has one
-    if store is not None:
-        return _store_at(store)
-    if _session_store is None:
-        _session_store = _store_at(os.environ.get("JOBCONTAINER_HOME") or ".jobcontainer")
-    return _session_store
-
-
-def _store_at(path: str | os.PathLike[str]) -> StoreFolder:
-    expanded = Path(path).expanduser()
-    return StoreFolder(expanded if expanded.is_absolute() else Path(working_directory(), expanded))
-
-
-_session_store: StoreFolder | None = None
-
-
 def _stamp(path: str) -> str | None:
     """Return size and modification time of a regular file; None for anything else."""
     found = status_of(path)
     return None if found is None else f"{found.st_size}:{found.st_mtime_ns}"
 
 
-def _size_on_disk(folder: Path) -> int:
+def size_on_disk(folder: Path) -> int:
     """Return the bytes of a folder and all that is in it; files of several names count once."""
     found: dict[tuple[int, int], int] = {}
     waiting = [os.fspath(folder)]

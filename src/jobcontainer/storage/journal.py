@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Sequence
     from pathlib import Path
 
-    from jobcontainer.storage.folder import JobFolder, StoreFolder
+    from jobcontainer.storage.folder import JobFolder
+    from jobcontainer.storage.store_folder import StoreFolder
 
 _RECORD: Final = "record"
 _EVENTS: Final = "events"

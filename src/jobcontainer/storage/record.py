@@ -73,6 +73,16 @@ def new_job_id(name: str) -> str:
     return f"{stamp}-{word}-{secrets.token_hex(3)}"
 
 
+def is_job_id(name: str) -> bool:
+    """Return whether a name is one that :func:`new_job_id` makes.
+
+    Example:
+        >>> is_job_id(new_job_id("Train")), is_job_id("data")
+        (True, False)
+    """
+    return re.fullmatch(r"\d{8}-\d{6}\.\d{6}-\w+-[0-9a-f]{6}", name, flags=re.ASCII) is not None
+
+
 def _encodable(text: str) -> str:
     """Return a text with question marks for what no UTF-8 can hold, so that it can be printed."""
     return text.encode("utf-8", "replace").decode()

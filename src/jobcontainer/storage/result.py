@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jobcontainer.errors import CorruptFileError, JobFailedError, JobFileError
 from jobcontainer.events import JobState
 from jobcontainer.jobfile.loading import load_result
-from jobcontainer.jobfile.reader import FileReader
+from jobcontainer.jobfile.reader import FileReader, blobs_of
 from jobcontainer.jobfile.serializer import Serializer, write_file
 from jobcontainer.storage.data import SharedData
-from jobcontainer.storage.folder import StoreFolder
+from jobcontainer.storage.regular_file import size_of
+from jobcontainer.storage.store_folder import StoreFolder
 
 if TYPE_CHECKING:
     import os
@@ -44,16 +44,21 @@ def write_returned(path: Path, value: object) -> FileIdentity:
     return write_file(value, path, kind="result", blobs=_data_of(path))
 
 
-def write_raised(path: Path, error: BaseException) -> None:
+def write_raised(path: Path, error: BaseException, message: str, text: str) -> None:
     """Put what ``run()`` raised into the result file, or its type, message and traceback where it can't be carried.
 
     An exception whose constructor takes other arguments than its ``args`` goes into a file and never comes out again.
     So what was written is read back here, where the failure can still be reported.
 
+    Args:
+        path: the result file.
+        error: the exception.
+        message: its message; its own ``__str__`` is not called.
+        text: its traceback as text.
+
     Raises:
         OSError: the file can't be written.
     """
-    text = "".join(traceback.format_exception(error))
     try:
         write_file((error, text), path, kind="error", blobs=_data_of(path))
         copy, _ = Serializer.deserialize_from_file(path)
@@ -63,7 +68,7 @@ def write_raised(path: Path, error: BaseException) -> None:
     except Exception:  # noqa: BLE001 -- an exception's own pickling may raise anything
         carried = False
     if not carried:
-        write_file((stand_in(error, text), text), path, kind="error")
+        write_file((stand_in(error, message, text), text), path, kind="error")
 
 
 def read_result(path: str | os.PathLike[str], identity: FileIdentity | None = None) -> tuple[Any, BaseException | None]:
@@ -90,6 +95,11 @@ def read_result(path: str | os.PathLike[str], identity: FileIdentity | None = No
             error.__cause__ = RemoteTraceback(text)
             return None, error
     raise CorruptFileError(f"{path} is damaged: it should hold an exception, and holds none.")
+
+
+def size_with_data(path: Path) -> int:
+    """Return the bytes of a result file and of the large data that it refers to; 0 where there is no such file."""
+    return size_of(path) + sum(blob.size for blob in blobs_of(path).values())
 
 
 def decided_state(path: str | os.PathLike[str]) -> JobState | None:
@@ -128,11 +138,11 @@ def qualified_name(kind: type) -> str:
     )
 
 
-def stand_in(error: BaseException, text: str) -> JobFailedError:
-    """Return what is raised in the place of an exception that can't be carried; ``text`` is its traceback."""
+def stand_in(error: BaseException, message: str, text: str) -> JobFailedError:
+    """Return what is raised in the place of an exception that can't be carried, with its message and traceback."""
     name = qualified_name(type(error))
     return JobFailedError(
-        f"{name}: {error}\nThe exception itself can't leave the job's process; its traceback is in the log.",
+        f"{name}: {message}\nThe exception itself can't leave the job's process; its traceback is in the log.",
         error_type=name,
         traceback_text=text,
     )

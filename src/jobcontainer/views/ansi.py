@@ -1,14 +1,17 @@
 r"""What a job printed, as a terminal would show it: colours, carriage returns, and nothing that could do harm.
 
 A log is bytes that any code wrote. Here it becomes lines of plain segments: colour codes turn into class names, every
-other escape sequence and control character goes away, a line that was overwritten with ``\r`` shows what stood there
-last, and a line that is too long is cut with a note. The result is text, which still has to be escaped for HTML.
+other escape sequence goes away, other control characters are shown, a line that was overwritten with ``\r`` shows what
+stood there last, and a line that is too long is cut with a note. The result is text, which still has to be escaped for
+HTML.
 """
 
 from __future__ import annotations
 
 import re
 from typing import TypeAlias
+
+from jobcontainer.views.escaping import escaped
 
 Segment: TypeAlias = tuple[str, str]
 """The class names of a piece of text, separated by blanks, and the text."""
@@ -26,8 +29,6 @@ _ESCAPE = re.compile(
 )
 _ERASE_LINE = re.compile(r"^.*\x1b\[[12]?K", re.DOTALL)
 _BACKSPACE = re.compile("[^\x08]\x08")
-# C0 and C1 controls but the tab; marks that turn the direction of a text, which could make it read as something else
-_HARMFUL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 _COLOURS = ("black", "red", "green", "yellow", "blue", "magenta", "cyan", "white")
 _STYLES = {1: "bold", 2: "faint", 3: "italic", 4: "underline"}
 _ENDS = {22: {"bold", "faint"}, 23: {"italic"}, 24: {"underline"}, 39: set(_COLOURS)}
@@ -55,7 +56,7 @@ def visible_lines(printed: list[str]) -> list[Line]:
 
 
 def visible_text(printed: str) -> str:
-    r"""Return a text without escape sequences; other control characters become replacement characters.
+    r"""Return a text that was printed, without escape sequences; see :func:`visible_lines`.
 
     Example:
         >>> visible_text("\x1b[1mbad\x1b[0m row")
@@ -90,7 +91,7 @@ def _segments(line: str, styles: set[str]) -> tuple[Line, set[str]]:
 
 
 def _append(segments: list[Segment], text: str, styles: set[str]) -> None:
-    text = _HARMFUL.sub("\N{REPLACEMENT CHARACTER}", text)
+    text = escaped(text.replace("\n", " "))
     style = " ".join(sorted(styles))
     if text and segments and segments[-1][0] == style:
         segments[-1] = (style, segments[-1][1] + text)

@@ -7,23 +7,28 @@ static HTML, ``panel.js`` for the live panel). So the static card, a job as text
 
 from __future__ import annotations
 
+import contextlib
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from jobcontainer.events import JobState
-from jobcontainer.process import memory_text
+from jobcontainer.storage.preview import LONGEST_TEXT
+from jobcontainer.storage.progress_file import presentable
 from jobcontainer.views import units
-from jobcontainer.views.ansi import Line, visible_lines, visible_text
+from jobcontainer.views.ansi import Line, visible_lines
+from jobcontainer.views.escaping import shown, shown_line
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
     from jobcontainer.events import Bar, Outcome
+    from jobcontainer.storage.preview import Preview
     from jobcontainer.views.snapshot import JobSnapshot
 
 MOST_BARS = 6
-LONGEST_NAME = 120
 LONGEST_MESSAGE = 2000
-LONGEST_TRACEBACK = 20_000
+_LARGE_RESULT = 1_000_000  # bytes; the size of a smaller one is of no interest
 
 ICONS = {
     JobState.QUEUED: "○",
@@ -138,22 +143,23 @@ def job_card(job: JobSnapshot, now: float) -> Card:
     outcome = job.outcome
     failed = job.state is JobState.FAILED and outcome is not None
     running = job.state is JobState.RUNNING
+    started = units.sound(job.started)
     return Card(
-        id=job.id,
+        id=shown_line(job.id),
         state=job.state,
         icon=ICONS[job.state],
         words="starting" if running and job.started is None else job.state.words,
-        name=shown(job.name, LONGEST_NAME),
+        name=shown_line(job.name),
         facts=_running_facts(job) if running else _ended_facts(job),
-        clock=max(0.0, now - job.started) if running and job.started else None,
+        clock=max(0.0, now - started) if running and started else None,
         bars=bar_lines(job.bars, moving=not job.state.ended),
         error=error_line(outcome) if outcome is not None and job.state not in NO_ERRORS else "",
-        where=own_line(job.traceback) if failed else "",
-        traceback=shown(job.traceback, LONGEST_TRACEBACK, keep_end=True),
-        notes=units.present(_place_in_queue(job), _why_cancelled(job), unwritten(outcome), _why_incomplete(job)),
+        where=own_line(_traceback_of(job)) if failed else "",
+        traceback=shown(_traceback_of(job), LONGEST_TEXT, keep_end=True),
+        notes=_notes(job),
         log=tuple(visible_lines(list(job.log))),
         log_title=_log_title(job),
-        log_file=str(job.log_file) if job.log_file and job.log else "",
+        log_file=shown_line(job.log_file, LONGEST_MESSAGE) if job.log_file and job.log else "",
         actions=("rerun",) if job.state.ended else ("cancel",),
     )
 
@@ -163,12 +169,12 @@ def bar_lines(bars: tuple[Bar, ...], *, moving: bool) -> tuple[BarLine, ...]:
     kept = bars if len(bars) <= MOST_BARS else (bars[0], *bars[1 - MOST_BARS :])
     return tuple(
         BarLine(
-            label=shown(bar.label, LONGEST_NAME),
-            level=bar.level,
+            label=shown_line(bar.label),
+            level=min(max(bar.level, 0), MOST_BARS),
             fraction=bar.fraction,
             facts=_bar_facts(bar, moving=moving),
         )
-        for bar in kept
+        for bar in sound_bars(kept)
     )
 
 
@@ -181,7 +187,7 @@ def error_line(outcome: Outcome) -> str:
         'ValueError: bad row'
     """
     if outcome.state is JobState.FAILED and outcome.error_type:
-        kind = outcome.error_type.removeprefix("builtins.")
+        kind = f"{outcome.error_type}".removeprefix("builtins.")
         return shown(f"{kind}: {outcome.error_message}".removesuffix(": "), LONGEST_MESSAGE)
     return shown(outcome.reason, LONGEST_MESSAGE)
 
@@ -197,18 +203,39 @@ def own_line(traceback: str) -> str:
     return shown(f"{place}\n    {last['code']}" if last["code"] else place, LONGEST_MESSAGE)
 
 
-def shown(text: str, longest: int, *, keep_end: bool = False) -> str:
-    """Return a text from a job as it may be shown: no control characters, and cut with a note where it is too long.
+def preview_problem(preview: Preview | None) -> str:
+    """Return what went wrong when the text of a result was made, and what to do; empty where nothing did.
 
-    Args:
-        text: the text.
-        longest: how many characters are kept.
-        keep_end: whether the end is what matters, as of a traceback.
+    Example:
+        >>> from jobcontainer.storage.preview import Preview
+        >>> preview_problem(Preview(problem="Its __repr__() raised SystemExit."))
+        'The result is kept, but it can not be shown in full. Its __repr__() raised SystemExit. job.result() loads it.'
     """
-    if len(text) > longest:
-        cut = f"… ({len(text):,} characters)"
-        text = f"{cut} {text[-longest:]}" if keep_end else f"{text[:longest]} {cut}"
-    return visible_text(text)
+    if preview is None or not preview.problem:
+        return ""
+    problem = shown_line(preview.problem, LONGEST_MESSAGE)
+    return f"The result is kept, but it can not be shown in full. {problem} job.result() loads it."
+
+
+def unreadable(error: BaseException) -> str:
+    """Return in a few words why a job's folder can't be read.
+
+    Example:
+        >>> unreadable(PermissionError(13, "Permission denied"))
+        "can't be read: PermissionError: [Errno 13] Permission denied"
+    """
+    return shown_line(f"can't be read: {type(error).__name__}: {error}", LONGEST_MESSAGE)
+
+
+def sound_bars(bars: Iterable[Bar]) -> Iterator[Bar]:
+    """Yield those bars whose fields are of the types that they should have: events are written by jobs."""
+    for bar in bars:
+        with contextlib.suppress(TypeError, ValueError, OverflowError, AttributeError):
+            yield presentable(bar)
+
+
+def _traceback_of(job: JobSnapshot) -> str:
+    return job.preview.traceback if job.preview is not None and job.state is JobState.FAILED else ""
 
 
 def _bar_facts(bar: Bar, *, moving: bool) -> tuple[str, ...]:
@@ -216,23 +243,24 @@ def _bar_facts(bar: Bar, *, moving: bool) -> tuple[str, ...]:
     done = units.number(bar.done)
     unfinished = moving and (bar.total is None or bar.done < bar.total)
     return units.present(
-        f"{fraction:.0%}".replace("%", " %") if fraction is not None else "",
+        units.share(fraction) if fraction is not None else "",
         f"{done}/{units.number(bar.total)}" if bar.total is not None else done,
         units.rate(bar.rate) if bar.rate and unfinished else "",
         f"{units.seconds(left)} left" if left and unfinished else "",
-        shown(bar.message, LONGEST_NAME),
+        shown_line(bar.message),
     )
 
 
 def _running_facts(job: JobSnapshot) -> tuple[str, ...]:
     limit, timeout = job.options.get("memory"), job.options.get("timeout")
-    retries = job.options.get("retries", 0)
-    held = memory_text(job.memory) if job.memory else ""
-    allowed = memory_text(limit) if limit else ""
+    attempts = units.sound(job.attempts) or 0
+    retries = units.sound(job.options.get("retries")) or 0
+    held = units.memory(job.memory) if job.memory else ""
+    allowed = units.memory(limit) if limit else ""
     return units.present(
-        f"attempt {job.attempts} of {retries + 1}" if job.attempts > 1 else "",
+        f"attempt {units.number(attempts)} of {units.number(retries + 1)}" if attempts > 1 else "",
         f"at most {units.seconds(timeout)}" if timeout else "",
-        f"CPU {job.load:.0%}".replace("%", " %") if job.load is not None else "",
+        f"CPU {units.share(job.load)}" if job.load is not None else "",
         f"{held} of {allowed}" if held and allowed else held or (f"at most {allowed}" if allowed else ""),
     )
 
@@ -241,15 +269,23 @@ def _ended_facts(job: JobSnapshot) -> tuple[str, ...]:
     outcome = job.outcome
     if outcome is None:
         return ()
-    usage, limit = outcome.usage, job.options.get("memory")
-    peak = f"peak {memory_text(usage.peak_memory)}" if usage.peak_memory else ""
+    usage, limit, attempt = outcome.usage, job.options.get("memory"), units.sound(outcome.attempt) or 0
+    peak = f"peak {units.memory(usage.peak_memory)}" if usage.peak_memory else ""
     return units.present(
         units.seconds(usage.wall) if usage.wall else "",
-        f"attempt {outcome.attempt}" if outcome.attempt > 1 else "",
+        f"attempt {units.number(attempt)}" if attempt > 1 else "",
         f"CPU {units.seconds(usage.cpu)}" if usage.cpu else "",
-        f"{peak} of {memory_text(limit)}" if peak and limit else peak,
+        f"{peak} of {units.memory(limit)}" if peak and limit else peak,
+        _size_of_result(job),
         units.clock(outcome.at),
     )
+
+
+def _size_of_result(job: JobSnapshot) -> str:
+    if job.preview is None or job.state is not JobState.SUCCEEDED:
+        return ""
+    size = units.sound(job.preview.size) or 0
+    return f"result {units.memory(size)}" if size >= _LARGE_RESULT else ""
 
 
 def _place_in_queue(job: JobSnapshot) -> str:
@@ -274,7 +310,17 @@ def unwritten(outcome: Outcome | None) -> str:
     """
     if outcome is None or not outcome.unwritten:
         return ""
-    return shown(f"Its end could not be written: {outcome.unwritten}.", LONGEST_MESSAGE)
+    return shown_line(f"Its end could not be written: {outcome.unwritten}.", LONGEST_MESSAGE)
+
+
+def _notes(job: JobSnapshot) -> tuple[str, ...]:
+    return units.present(
+        _place_in_queue(job),
+        _why_cancelled(job),
+        unwritten(job.outcome),
+        preview_problem(job.preview),
+        _why_incomplete(job),
+    )
 
 
 def _why_incomplete(job: JobSnapshot) -> str:
@@ -287,4 +333,4 @@ def _log_title(job: JobSnapshot) -> str:
     shown_bytes = sum(len(line.encode("utf-8", "replace")) + 1 for line in job.log)
     if shown_bytes >= job.log_size:
         return f"Log, {units.count(len(job.log), 'line')}"
-    return f"Log, last {units.count(len(job.log), 'line')} of {memory_text(job.log_size)}"
+    return f"Log, last {units.count(len(job.log), 'line')} of {units.memory(job.log_size)}"

@@ -11,6 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemaini
 from rich.progress import Progress as ProgressBars
 
 from jobcontainer.events import JobState
+from jobcontainer.views.escaping import shown_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -73,6 +74,6 @@ class _Drawing:
             self._bars.remove_task(self._rows.pop(gone))
         for key, (job, bar) in wanted.items():
             if key not in self._rows:
-                self._rows[key] = self._bars.add_task(job.name, total=bar.total)
-            label = f"{job.name} {bar.label}".strip()
+                self._rows[key] = self._bars.add_task("", total=bar.total)
+            label = shown_line(f"{job.name} {bar.label}".strip())
             self._bars.update(self._rows[key], description=label, completed=bar.done, total=bar.total)

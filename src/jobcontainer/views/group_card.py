@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 from jobcontainer.events import Bar, JobState
 from jobcontainer.views import units
 from jobcontainer.views.ansi import visible_text
-from jobcontainer.views.card import ICONS, LONGEST_NAME, NO_ERRORS, Card, Row, bar_lines, error_line, shown
+from jobcontainer.views.card import ICONS, NO_ERRORS, Card, Row, bar_lines, error_line, unreadable
+from jobcontainer.views.escaping import shown_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -87,12 +88,12 @@ class GroupSummary:
         """Make the card of the group."""
         state, total = self.state, len(self.jobs)
         done = total - self.counts[JobState.QUEUED] - self.counts[JobState.RUNNING]
-        began = self.jobs[0].submitted if self.jobs else now
+        began = (units.sound(self.jobs[0].submitted) if self.jobs else None) or now
         bar = Bar(done=done, total=total, started=began, updated=now if done < total else self._last_end)
         bad = done - self.counts[JobState.SUCCEEDED]
         actions = ([] if self.ended else ["cancel_all"]) + (["rerun_failed"] if bad else [])
         return Card(
-            id=self.jobs[0].id if self.jobs else "",
+            id=shown_line(self.jobs[0].id) if self.jobs else "",
             state=state,
             icon=ICONS[state],
             words=", ".join(f"{self.counts[state]:,} {state.words}" for state in _ORDER if self.counts[state]),
@@ -100,7 +101,7 @@ class GroupSummary:
             facts=(units.seconds(self._last_end - began), units.clock(self._last_end)) if self.ended else (),
             clock=None if self.ended else now - began,
             bars=bar_lines((bar,), moving=not self.ended),
-            rows=tuple(self._row(job, look(job)) for job in list(self.running.values())[:MOST_ROWS]),
+            rows=tuple(self._row(job, look) for job in list(self.running.values())[:MOST_ROWS]),
             failures=tuple(self._failures()),
             notes=self._notes(),
             actions=tuple(actions),
@@ -108,30 +109,34 @@ class GroupSummary:
 
     def label(self, job: JobView) -> str:
         """Name a job by its place in the group."""
-        return f"{shown(job.name, LONGEST_NAME)} #{self.numbers[job.id]}"
+        return f"{shown_line(job.name)} #{self.numbers[job.id]}"
 
     def _note_end(self, job: JobView) -> None:
         outcome = job.outcome
         if outcome is None:
             return
-        self._last_end = max(self._last_end, outcome.at)
+        self._last_end = max(self._last_end, units.sound(outcome.at) or 0.0)
         if outcome.state not in NO_ERRORS:
-            error = shown(error_line(outcome).split("\n", 1)[0], _LONGEST_ERROR)
+            error = shown_line(error_line(outcome).split("\n", 1)[0], _LONGEST_ERROR)
             kind = self._kinds.setdefault(error, _Kind(outcome.state, job))
             kind.count += 1
-            kind.newest, kind.at = job, outcome.at
+            kind.newest, kind.at = job, units.sound(outcome.at) or 0.0
 
-    def _row(self, job: JobView, seen: JobSnapshot) -> Row:
+    def _row(self, job: JobView, look: Callable[[JobView], JobSnapshot]) -> Row:
+        try:
+            seen = look(job)
+        except Exception as error:  # noqa: BLE001 -- the rows of the others are shown
+            return Row(id=shown_line(job.id), title=self.label(job), facts=(unreadable(error),))
         bars = bar_lines(seen.bars, moving=True)
         fraction, facts = (bars[0].fraction, bars[0].facts[:2]) if bars else (None, ())
-        last = shown(visible_text(seen.log[-1]), LONGEST_NAME) if seen.log else ""
-        return Row(id=job.id, title=self.label(job), fraction=fraction, facts=units.present(*facts, last))
+        last = shown_line(visible_text(seen.log[-1])) if seen.log else ""
+        return Row(id=shown_line(job.id), title=self.label(job), fraction=fraction, facts=units.present(*facts, last))
 
     def _failures(self) -> list[Row]:
         newest = heapq.nlargest(MOST_KINDS, self._kinds.items(), key=lambda item: item[1].at)
         return [
             Row(
-                id=kind.newest.id,
+                id=shown_line(kind.newest.id),
                 title=error or kind.state.words,
                 facts=(units.count(kind.count, "time"), f"last {self.label(kind.newest)}"),
             )
@@ -148,6 +153,6 @@ class GroupSummary:
 
 
 def _common_name(jobs: Sequence[JobView]) -> str:
-    names = {job.name for job in jobs}
-    common = shown(names.pop(), LONGEST_NAME) if len(names) == 1 else ""
+    names = {f"{job.name}" for job in jobs}
+    common = shown_line(names.pop()) if len(names) == 1 else ""
     return f"{common}, {units.count(len(jobs), 'job')}".removeprefix(", ")

@@ -2,7 +2,8 @@
 
 Everything that a job may have said is escaped here, and only here. The HTML needs no script, follows a notebook's
 theme through its ``--jp-`` variables with fallbacks for everywhere else, and still reads in order where a host takes
-the styles away: state in words, one line for each bar, the log folded.
+the styles away: state in words, one line for each bar, the log folded. MathJax, which typesets what stands between
+dollars in any output of a notebook, passes over it.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jobcontainer.views import units
-from jobcontainer.views.card import ICONS, LONGEST_NAME, job_card, shown, unwritten
+from jobcontainer.views.card import ICONS, job_card, unreadable, unwritten
+from jobcontainer.views.escaping import shown_line
 from jobcontainer.views.group_card import GroupSummary
 from jobcontainer.views.snapshot import snapshot_of
 
@@ -27,10 +29,14 @@ if TYPE_CHECKING:
 
 _BAR_WIDTH = 20
 _LINES_IN_TEXT = 10
+_LONGEST_PATH = 1000
 _COLUMNS = ("id", "state", "name", "took", "submitted")
 
 MOST_LISTED = 100
 """Jobs that a listing shows, where nobody asks for more: the newest."""
+
+NO_MATH = "tex2jax_ignore mathjax_ignore"
+"""The classes of an element that MathJax passes over: its second version (nbconvert, nbclassic), and its later ones."""
 
 
 def job_html(job: JobView) -> str:
@@ -59,7 +65,7 @@ class Listing:
         self, jobs: Sequence[JobView], store: object = None, *, most: int = MOST_LISTED, how_to_see_all: str
     ) -> None:
         self.jobs = jobs[-most:]
-        self._store = store
+        self._store = None if store is None else shown_line(store, _LONGEST_PATH)
         older = len(jobs) - len(self.jobs)
         self._older = f"{units.count(older, 'older job')} not shown: {how_to_see_all}" if older else ""
 
@@ -82,19 +88,10 @@ class Listing:
             return escape(repr(self))
         below = ". ".join(units.present("" if self._store is None else f"Store: {self._store}", self._older))
         caption = f"<caption>{escape(below)}</caption>" if below else ""
-        return f"<table>{caption}<thead><tr>{titles}</tr></thead><tbody>{body}</tbody></table>"
+        return f'<table class="{NO_MATH}">{caption}<thead><tr>{titles}</tr></thead><tbody>{body}</tbody></table>'
 
     def _rows(self) -> list[tuple[str, ...]]:
-        return [
-            (
-                job.id,
-                " ".join(units.present(ICONS[job.state], job.state.words, unwritten(job.outcome))),
-                shown(job.name, LONGEST_NAME),
-                units.seconds(job.usage.wall) if job.usage.wall else "",
-                units.clock(job.submitted),
-            )
-            for job in self.jobs
-        ]
+        return [_listed(job) for job in self.jobs]
 
 
 def card_text(card: Card) -> str:
@@ -147,7 +144,7 @@ def card_html(card: Card, now: float, card_id: str = "") -> str:
     snapshot = "" if card.state.ended else " data-snapshot"
     name = f' data-card="{escape(card_id, quote=True)}"' if card_id else ""
     return (
-        f'<div class="jobcontainer" role="group" aria-label="{label}" data-state="{card.state}" '
+        f'<div class="jobcontainer {NO_MATH}" role="group" aria-label="{label}" data-state="{card.state}" '
         f'data-job="{escape(card.id, quote=True)}"{snapshot}{name}><style>{style()}</style>{"".join(body)}</div>'
     )
 
@@ -156,6 +153,17 @@ def card_html(card: Card, now: float, card_id: str = "") -> str:
 def style() -> str:
     """Return the style sheet of every card, static or live."""
     return Path(__file__).with_name("card.css").read_text("utf-8")
+
+
+def _listed(job: JobView) -> tuple[str, ...]:
+    """Return the row of a job in a listing; one that can't be read says so, and the others are listed."""
+    try:
+        wall, submitted = job.usage.wall, job.submitted
+        state = " ".join(units.present(ICONS[job.state], job.state.words, unwritten(job.outcome)))
+        took = units.seconds(wall) if wall else ""
+    except Exception as error:  # noqa: BLE001 -- whatever a damaged folder makes of a job
+        return shown_line(job.id), f"? {unreadable(error)}", "", "", ""
+    return shown_line(job.id), state, shown_line(job.name), took, units.clock(submitted)
 
 
 def _head(card: Card) -> str:

@@ -13,11 +13,12 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
-from jobcontainer.errors import JobFailedError, JobFileError, JobLostError
+from jobcontainer.errors import JobFileError
 from jobcontainer.events import Display, JobState, Outcome, Progress, Started, fold
 from jobcontainer.storage.event_reader import EventReader
 from jobcontainer.storage.owner import host_name
-from jobcontainer.storage.result import RemoteTraceback
+from jobcontainer.storage.preview import read_preview
+from jobcontainer.views import units
 from jobcontainer.worker import process_tree
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
     from jobcontainer.events import Bar, Usage
     from jobcontainer.storage.folder import JobFolder
+    from jobcontainer.storage.preview import Preview
 
 LOG_LINES = 40
 _LOAD_SECONDS = 1.0
@@ -57,9 +59,6 @@ class JobView(Protocol):
     def progress(self) -> tuple[Bar, ...]:
         """Its progress bars as they are now."""
 
-    def exception(self) -> BaseException | None:
-        """Return what an ended job raised."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobSnapshot:
@@ -72,14 +71,15 @@ class JobSnapshot:
         started: when its last attempt began, in seconds since the epoch; None where none did.
         attempts: how often it was started.
         options: the job's options, as ``job.json`` holds them.
-        memory: what its processes hold while it runs, in bytes; 0 where that can't be seen from here.
+        memory: what its processes hold while it runs, in bytes, counted as for its limit and its peak: less what a
+            forked process shares with its keeper; 0 where that can't be seen from here.
         load: how many CPUs they have lately kept busy; None where that can't be seen, or not yet.
         bars: the progress bars as they are now.
         log: the last lines of its log, as printed.
         log_size: of the whole log, in bytes.
         log_file: where the whole log is.
         outcome: how it ended; None until it has.
-        traceback: of what ``run()`` raised, as text; empty where there is none.
+        preview: of what ``run()`` returned or raised; None where there is none.
         position: how many queued jobs start before this one; None where it is not known.
         is_deleted: whether its folder is gone.
     """
@@ -97,7 +97,7 @@ class JobSnapshot:
     log_size: int = 0
     log_file: Path | None = None
     outcome: Outcome | None = None
-    traceback: str = ""
+    preview: Preview | None = None
     position: int | None = None
     is_deleted: bool = False
 
@@ -149,14 +149,14 @@ class SnapshotReader:
             started=self._started.at if self._started else None,
             attempts=self._started.attempt if self._started else 0,
             options=self._read_options(),
-            memory=process_tree.memory_of(below),
+            memory=self._held(below),
             load=self._read_load(below) if below else None,
             bars=self._bars,
             log=self._log,
             log_size=self._log_size,
             log_file=self.job.folder.log_file,
             outcome=outcome,
-            traceback=traceback_text(self.job) if state is JobState.FAILED else "",
+            preview=preview_of(self.job) if state.ended else None,
             position=position,
             is_deleted=not self.job.folder.path.is_dir(),
         )
@@ -176,9 +176,11 @@ class SnapshotReader:
                     self._load = self._cpu = None
                     self._displays, self.more_outputs = [], 0
                 case Progress(bars=bars):
-                    self._bars = bars
+                    self._bars = tuple(bars)
                 case Display():
                     self._show(event)
+        if self._events.has_skipped:  # nobody knows how many outputs were among what was passed over
+            self.more_outputs = max(1, self.more_outputs)
 
     def _show(self, display: Display) -> None:
         if display.clear:
@@ -196,9 +198,13 @@ class SnapshotReader:
 
     def _process_ids(self) -> list[int]:
         """Return the job's processes that can be seen from here."""
-        if self._started is None or self._started.host != host_name():
+        if self._started is None or self._started.host != host_name() or not isinstance(self._started.pid, int):
             return []
         return [self._started.pid, *process_tree.descendants_of(self._started.pid)]
+
+    def _held(self, processes: list[int]) -> int:
+        shared = units.sound(self._started.shared) if self._started is not None else 0
+        return max(process_tree.memory_of(processes) - int(shared or 0), 0)
 
     def _read_load(self, processes: list[int]) -> float | None:
         """Compare the CPU time used with what it was a second ago, or more."""
@@ -224,13 +230,6 @@ def snapshot_of(job: JobView) -> JobSnapshot:
     return SnapshotReader(job).look()
 
 
-def traceback_text(job: JobView) -> str:
-    """Return the traceback of what a failed job raised, as printed in the job; empty where there is none."""
-    try:
-        error = job.exception()
-    except (JobFileError, JobLostError, OSError) as unreadable:  # OSError: not to be read
-        return str(unreadable)
-    if isinstance(error, JobFailedError):
-        return error.traceback_text
-    cause = error.__cause__ if error is not None else None
-    return cause.text if isinstance(cause, RemoteTraceback) else ""
+def preview_of(job: JobView) -> Preview | None:
+    """Read the preview of what a job returned or raised; None where it ended in another way, or returned None."""
+    return read_preview(job.folder.preview_file) if job.state in {JobState.SUCCEEDED, JobState.FAILED} else None

@@ -10,7 +10,6 @@ import os
 import time
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from jobcontainer.pickling.job_main import missing_name
 from jobcontainer.storage.call_results import CallWriter
 
 if TYPE_CHECKING:
@@ -55,6 +54,7 @@ class CallChunk:
         awaited: Callable[[Any], Any],
         leave_if_forked: Callable[[], None],
         is_stopped: Callable[[], bool],
+        describe: Callable[[BaseException], tuple[str, str]],
     ) -> Timing:
         """Make the calls, and write their results into a job's folder.
 
@@ -63,6 +63,7 @@ class CallChunk:
             awaited: returns the result of what a call returned, which may be a coroutine.
             leave_if_forked: does not return in a child that a call has forked.
             is_stopped: whether the job was to stop, which a call can catch.
+            describe: returns message and traceback of what a call raised.
 
         Raises:
             OSError: a result can't be written.
@@ -87,7 +88,8 @@ class CallChunk:
                 raise
             except BaseException as error:  # noqa: BLE001 -- whatever else it raises is its result
                 leave_if_forked()
-                _add_raised(results, error)
+                _drop_own_frame(error)
+                results.raised(error, *describe(error))
             else:
                 results.returned(value)
             made += 1
@@ -101,11 +103,7 @@ class CallChunk:
         return Timing(made, first, now - begun)
 
 
-def _add_raised(results: CallWriter, error: BaseException) -> None:
-    """Write what a call has raised, without the frame that called it, and with a hint where a name is missing."""
+def _drop_own_frame(error: BaseException) -> None:
+    """Take the frame that made the call out of a traceback, unless there is no other."""
     if error.__traceback__ is not None:
         error.__traceback__ = error.__traceback__.tb_next or error.__traceback__
-    hint = missing_name(error)
-    if hint is not None:
-        error.add_note(hint)
-    results.raised(error)

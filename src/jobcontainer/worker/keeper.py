@@ -177,8 +177,7 @@ class Keeper:
         process = self._process_for(order)
         if self._spare is None:
             self._make_spare()  # while the job runs
-        base = 0 if process.starting else self._base
-        supervisor = Supervisor(process, order, self._watched, self._is_cancelled, base)
+        supervisor = Supervisor(process, order, self._watched, self._is_cancelled, self._shared_with(process))
         spared = {other.pid for other in (self._spare, self._reused) if other is not None and other is not process}
         outcome, kept = supervisor.see_through(spared)
         self._reused = process if kept else None if process is self._reused else self._reused
@@ -201,7 +200,8 @@ class Keeper:
                 process = (self._reused if order.reuses else None) or self._spare or self._make()
             if process is self._spare:
                 self._spare = None
-            started = Started(at=time.time(), pid=process.pid, attempt=order.attempt, host=self._host)
+            shared = self._shared_with(process)
+            started = Started(at=time.time(), pid=process.pid, attempt=order.attempt, host=self._host, shared=shared)
             with contextlib.suppress(OSError):
                 JobFolder(order.folder).append_event(started)
             has_it = not order.reuses and process.inherited == (order.environment, order.options["threads"], order.keys)
@@ -217,6 +217,10 @@ class Keeper:
         """Have a process ready for the next job; where none can be made now, that job makes its own."""
         with contextlib.suppress(OSError):  # no descriptors, no process ids
             self._spare = self._make()
+
+    def _shared_with(self, process: JobProcess) -> int:
+        """Return how much memory, in bytes, a process has from its keeper: none, if it is a new interpreter."""
+        return 0 if process.starting else self._base
 
     def _make(self) -> JobProcess:
         if self._forks:

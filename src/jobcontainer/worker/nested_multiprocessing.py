@@ -15,16 +15,21 @@ import io
 import sys
 from multiprocessing.reduction import ForkingPickler
 from types import FunctionType, ModuleType
-from typing import Any
+from typing import Any, Final
 
 from jobcontainer.errors import JobFileError
 from jobcontainer.jobfile.loading import import_sources
 from jobcontainer.pickling.cloudpickle_internals import goes_by_name
 from jobcontainer.pickling.job_main import prepare
+from jobcontainer.pickling.module_origin import travels
 from jobcontainer.pickling.namespaces import global_of
 from jobcontainer.pickling.pickler import Pickler
+from jobcontainer.pickling.reducers import DEFINITIONS, DESCRIPTORS, NAMED
 from jobcontainer.pickling.source_importer import carried
 from jobcontainer.pickling.unpickler import load
+
+_NAMED: Final = (FunctionType, type, *NAMED, *(kind for kind in DEFINITIONS if kind not in DESCRIPTORS))
+"""The types of what plain pickle writes as a name."""
 
 _is_taught = False
 _process_file = ""
@@ -45,16 +50,17 @@ def send_sources_of(process_file: str) -> None:
 
 
 def _reduce(_pickler: ForkingPickler, obj: Any) -> Any:
-    if not isinstance(obj, FunctionType | type):
+    if not issubclass(type(obj), _NAMED):
         return NotImplemented
-    if goes_by_name(obj):
+    name: str = getattr(obj, "__qualname__", "") or obj.__name__
+    if goes_by_name(obj) if isinstance(obj, FunctionType | type) else not travels(obj.__module__):
         if carried(obj.__module__) is None:
             return NotImplemented
-        return _imported, (_process_file, obj.__module__, obj.__qualname__)
+        return _imported, (_process_file, obj.__module__, name)
     stream = io.BytesIO()
     by_value = Pickler(stream)
     by_value.dump(obj)
-    name = obj.__qualname__ if global_of(obj) else ""
+    name = name if global_of(obj) else ""
     return _loaded, (_process_file, name, stream.getvalue(), [bytearray(buffer) for buffer in by_value.buffers])
 
 
@@ -71,7 +77,10 @@ def _loaded(process_file: str, name: str, stream: bytes, buffers: list[bytearray
     if name:
         with contextlib.suppress(AttributeError):
             return _found(main, name)
-    return load(stream, [memoryview(buffer) for buffer in buffers], main=vars(main))
+    loaded = load(stream, [memoryview(buffer) for buffer in buffers], main=vars(main))
+    if name and "." not in name:
+        vars(main).setdefault(name, loaded)
+    return loaded
 
 
 def _found(module: ModuleType, qualified_name: str) -> Any:

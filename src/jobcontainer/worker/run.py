@@ -1,9 +1,11 @@
 """A job's life in its own process: take an order, load, run, write the result, report, end.
 
-One thread of ours, the main one. Everything that a job leaves behind is written from here: the log, the result file,
+One thread of ours, the main one; while methods of a result are called for its preview, also the watchdog thread of
+:mod:`faulthandler`. Everything that a job leaves behind is written from here: the log, the result file and its preview,
 progress and displays. How it ended is reported to the keeper as one line of JSON over the channel, and only after the
 result file is complete; from then on the job's state is decided, whatever destructors and exit handlers do. A stop
-(cancel, timeout) comes as SIGINT, and becomes :class:`JobStopped` in the main thread until the result file is complete.
+(cancel, timeout) comes as SIGINT, and becomes :class:`JobStopped` in the main thread until the result file is complete;
+while the preview is made, it ends only that.
 """
 
 from __future__ import annotations
@@ -14,7 +16,6 @@ import contextvars
 import os
 import sys
 import time
-import traceback
 from collections.abc import Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -24,12 +25,12 @@ from jobcontainer.events import JobState
 from jobcontainer.jobfile.loading import load_in_job
 from jobcontainer.pickling.job_main import missing_name
 from jobcontainer.storage.folder import JobFolder
-from jobcontainer.storage.result import qualified_name, write_raised, write_returned
+from jobcontainer.storage.result import size_with_data, write_raised, write_returned
 from jobcontainer.worker import environment, isolation, limits, nested_multiprocessing, process_tree, reused_process
 from jobcontainer.worker.call_chunk import CallChunk
 from jobcontainer.worker.cpython_internals import run_exit_functions
 from jobcontainer.worker.outcome import EXITED_WITHOUT_ERROR
-from jobcontainer.worker.reporting import display, log, progress
+from jobcontainer.worker.reporting import display, log, preview, progress
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -92,9 +93,9 @@ def run_order(order: Order, channel: Channel) -> None:
         return load_in_job(path, order.identity)
 
     try:
-        run_process(folder, prepare, report, load)
+        run_process(folder, prepare, report, load, limit=preview.within_time)
     except JobStopped as error:  # it came while an earlier end was being written
-        report(_ended_by(error, folder))
+        report(_ended_by(error, folder, preview.within_time))
 
 
 def run_process(
@@ -102,6 +103,8 @@ def run_process(
     prepare: Callable[[], None],
     report: Callable[[dict[str, Any]], None],
     load: Callable[[Path], Any] = load_in_job,
+    *,
+    limit: preview.Limit = lambda call: call(),
 ) -> None:
     """Do all of a job: prepare, load, run, write what it returned or raised, report.
 
@@ -111,6 +114,8 @@ def run_process(
         report: receives how it ended, as :class:`~jobcontainer.worker.outcome.ExitFacts` takes it, when the result file
             is complete and before any object of the job is destroyed.
         load: returns the process from its file; the default takes this process for the job's own.
+        limit: calls what makes the text of a result or an exception, and interrupts that where this process is the
+            job's own.
     """
     process = value = None
     this = os.getpid()
@@ -120,26 +125,33 @@ def run_process(
         display.install(folder)
         try:
             process = load(folder.process_file)
-            value = _run(process, folder, this)
+            value = _run(process, folder, this, limit)
         finally:
             _leave_if_forked(this)
             vars(builtins).update(_BUILTINS)  # what user code did to them must not keep its result from being written
             display.finish()
         identity = write_returned(folder.result_file, value)
         _leave_if_forked(this)
+        preview.preview_result(folder.preview_file, value, size_with_data(folder.result_file), limit)
+        _leave_if_forked(this)
         end: dict[str, Any] = {"state": JobState.SUCCEEDED, "result_identity": identity}
     except BaseException as error:  # noqa: BLE001 -- whatever run() raises is its end
         _leave_if_forked(this)
-        end = _ended_by(error, folder)
+        end = _ended_by(error, folder, limit)
     with contextlib.suppress(OSError):  # a full disk
         progress.finish()
     report(end)
 
 
-def _run(process: Any, folder: JobFolder, this: int) -> Any:
+def _run(process: Any, folder: JobFolder, this: int, limit: preview.Limit) -> Any:
     """Run the process of a job; the results of a chunk of calls are written as they come."""
     if type(process) is CallChunk:
-        return process.run_into(folder, _awaited, partial(_leave_if_forked, this), lambda: _stopped)
+
+        def describe(error: BaseException) -> tuple[str, str]:
+            _hint_for(error, limit)
+            return preview.described(error, limit)
+
+        return process.run_into(folder, _awaited, partial(_leave_if_forked, this), lambda: _stopped, describe)
     return _awaited(process.run())
 
 
@@ -176,56 +188,72 @@ def _leave_if_forked(job: int) -> None:
         return
     error, code = sys.exception(), 0
     if isinstance(error, SystemExit):
-        code = _exited(error)["exit_code"]
+        code = _exited(error, lambda call: call())["exit_code"]
     elif error is not None:
         error.__traceback__ = _without_our_frames(error.__traceback__)
-        traceback.print_exception(error)
+        sys.stderr.write(preview.described(error, lambda call: call())[1])
         code = 1
     log.flush()
     os._exit(code)
 
 
-def _ended_by(error: BaseException, folder: JobFolder) -> dict[str, Any]:
+def _ended_by(error: BaseException, folder: JobFolder, limit: preview.Limit) -> dict[str, Any]:
     """Print the traceback, write the exception, and return how the job ended by it."""
     if isinstance(error, JobStopped) and folder.result_file.exists():
         return {"state": JobState.SUCCEEDED}  # the stop came too late
     if isinstance(error, SystemExit):
-        return _exited(error)
+        return _exited(error, limit)
     error.__traceback__ = _without_our_frames(error.__traceback__)
-    hint = missing_name(error)
-    if hint is not None:
-        error.add_note(hint)
-    log.note_exception(error)
+    hint = _hint_for(error, limit)
+    message, text = preview.described(error, limit)
+    log.write(text)
     if isinstance(error, JobStopped):
         return {"state": JobState.CANCELLED}
-    with contextlib.suppress(Exception):  # a full disk; log and outcome name the exception
-        write_raised(folder.result_file, error)
+    preview.preview_error(folder.preview_file, text)
+    try:
+        write_raised(folder.result_file, error, message, text)
+    except JobStopped:
+        raise
+    except BaseException as failure:  # noqa: BLE001 -- a full disk, or methods of its class
+        log.note(f"the exception itself can't be kept: {preview.name_of(failure)}.")
     return {
         "state": JobState.FAILED,
-        "error_type": qualified_name(type(error)),
-        "error_message": _text_of(error),
+        "error_type": preview.name_of(error),
+        "error_message": _cut(message),
         **({} if hint is None else {"hint": hint}),
     }
 
 
-def _exited(error: SystemExit) -> dict[str, Any]:
+def _hint_for(error: BaseException, limit: preview.Limit) -> str | None:
+    """Return what to do about a name that is missing here, and add it to the traceback; None for any other error."""
+    found: list[str] = []
+
+    def search() -> None:
+        if (hint := missing_name(error)) is not None:
+            found.append(hint)
+            error.add_note(hint)
+
+    with contextlib.suppress(BaseException):  # methods of its class
+        limit(search)
+    return found[0] if found else None
+
+
+def _exited(error: SystemExit, limit: preview.Limit) -> dict[str, Any]:
     """Print what ``sys.exit`` was given as the interpreter does, and return it."""
-    code = error.code
-    if code is not None and not isinstance(code, int):
-        with contextlib.suppress(Exception):
-            log.write(f"{code}\n")  # as the interpreter does it
+    code, text = error.code, preview.described(error, limit)[0]
+    if code is None or isinstance(code, int):
+        code = int.__and__(code or 0, 0xFF)
+    else:
+        log.write(f"{text}\n")  # as the interpreter does it
         code = 1
-    ended: dict[str, Any] = {"exit_code": (code or 0) & 0xFF, "exit_argument": _text_of(error)}
-    if ended["exit_code"]:
-        return ended | {"state": JobState.CRASHED}
-    return ended | {"state": JobState.FAILED, "error_type": "SystemExit", "error_message": EXITED_WITHOUT_ERROR}
+    if code:
+        return {"exit_code": code, "exit_argument": _cut(text), "state": JobState.CRASHED}
+    message = EXITED_WITHOUT_ERROR
+    ended = {"exit_code": code, "exit_argument": _cut(text)}
+    return ended | {"state": JobState.FAILED, "error_type": "SystemExit", "error_message": message}
 
 
-def _text_of(error: BaseException) -> str:
-    try:
-        text = str(error)
-    except Exception:  # noqa: BLE001 -- user code
-        return ""
+def _cut(text: str) -> str:
     return text if len(text) <= _MESSAGE_LENGTH else text[:_MESSAGE_LENGTH] + " ..."
 
 

@@ -30,14 +30,16 @@ from jobcontainer.jobfile.reader import blobs_of
 from jobcontainer.storage.call_results import CallReader
 from jobcontainer.storage.data import SharedData
 from jobcontainer.storage.ending import write_end
-from jobcontainer.storage.folder import JobFolder, StoreFolder
 from jobcontainer.storage.jsonl import read_lines
+from jobcontainer.storage.preview import preview_bytes
 from jobcontainer.storage.regular_file import append, read_part
+from jobcontainer.storage.store_folder import StoreFolder
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
     from jobcontainer.jobfile.format import Buffer
+    from jobcontainer.storage.folder import JobFolder
 
 PIECE = 4 << 20  # bytes of a file in one message, at the most
 _POLL_SECONDS = 0.05
@@ -147,6 +149,14 @@ def read_result(job_id: str, digest: str, offset: int) -> bytes:
     return read_part(blob_path(result, digest) if digest else result, offset, PIECE)
 
 
+def read_preview(job_id: str) -> bytes:
+    """Read the preview of a job's end; empty where there is none."""
+    try:
+        return preview_bytes(folders[job_id].preview_file)
+    except OSError:
+        return b""
+
+
 def remove(job_id: str) -> str:
     """Remove a job's folder, and return its path; empty if there is none."""
     folder = folders.pop(job_id, None)
@@ -229,6 +239,8 @@ class Transfer:
         return True
 
     async def _copy_result(self) -> None:
+        if preview := await self._call(read_preview, self._folder.id):
+            write_whole(self._folder.preview_file, preview)
         result, data = self._folder.result_file, _data_of(self._folder)
         temporary = temporary_beside(result)
         try:

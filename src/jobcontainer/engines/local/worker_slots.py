@@ -163,9 +163,7 @@ class WorkerSlots(BoundToProcess):
             attempt.future.set_result(outcome)
         self._close_if_abandoned()
 
-    def _end_of_orphan(
-        self, attempt: Attempt, keeper: KeeperProcess, reason: str, state: JobState
-    ) -> Outcome | None:
+    def _end_of_orphan(self, attempt: Attempt, keeper: KeeperProcess, reason: str, state: JobState) -> Outcome | None:
         """Return how the job of a keeper that has ended ended with it; None where it had not begun and can wait."""
         if not keeper.was_made:
             if attempt.cancelled:

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
     from jobcontainer.jobs.job import Job
     from jobcontainer.jobs.submission import Submission
-    from jobcontainer.storage.folder import StoreFolder
+    from jobcontainer.storage.store_folder import StoreFolder
 
 _START_SECONDS = 30.0
 _ANSWER_SECONDS = 30.0

@@ -35,9 +35,9 @@ from jobcontainer.jobs.detached.protocol import (
 )
 from jobcontainer.jobs.submission import Submission
 from jobcontainer.process import options_from_json
-from jobcontainer.storage.folder import StoreFolder
 from jobcontainer.storage.owner import this_process
 from jobcontainer.storage.ownership import open_own_file
+from jobcontainer.storage.store_folder import StoreFolder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
