@@ -273,15 +273,13 @@ class Feeder:
         self._open.add(chunk)
         self.jobs.append(job)
         chunk.job = job
-        job.add_done_callback(lambda _: self._tell(partial(self._ended, chunk)))
+        job.add_done_callback(lambda _: self._tell(partial(self._ended, chunk, job)))
 
     def _columns(self, chunk: Chunk) -> Sequence[Sequence[Any]]:
         return (chunk.rows,) if self._repeated.arguments == 1 else tuple(map(list, zip(*chunk.rows, strict=True)))
 
-    def _ended(self, chunk: Chunk) -> None:
+    def _ended(self, chunk: Chunk, job: Job[Any]) -> None:
         self._open.discard(chunk)
-        job = chunk.job
-        assert job is not None, "only a chunk with a job ends"  # noqa: S101 -- it was submitted
         reader = CallReader(job.folder)
         if job.state is JobState.SUCCEEDED:
             made, first, seconds = job.result()
@@ -301,24 +299,22 @@ class Feeder:
             self._settle_unloaded(chunk, error)
         else:
             self._has_loaded = True
-            self._settle_died(chunk, made, error)
+            self._settle_died(chunk, job, made, error)
 
-    def _settle_died(self, chunk: Chunk, made: int, error: BaseException | None) -> None:
+    def _settle_died(self, chunk: Chunk, job: Job[Any], made: int, error: BaseException | None) -> None:
         """Have the calls behind the one that the process died in made by another process, and that one, if it may."""
-        job, rows = chunk.job, chunk.rows
-        assert job is not None, "only a process dies"  # noqa: S101 -- it was submitted
         # Where a call has caught its interrupt, the next has not begun. Of one call, a job may say so wrongly once.
         is_between = made > 0 and job.state is JobState.TIMED_OUT and present_call_began(job.folder) is None
         failed = int(made < chunk.size and not is_between)
         tries, rest, outcome = (0 if made else chunk.tries) + 1, [], job.outcome
         if failed and tries <= self._options.retries and outcome is not None and outcome.state in RETRIED:
             failed = 0
-            rest.append(Chunk(rows[made : made + 1], tries))
+            rest.append(Chunk(chunk.rows[made : made + 1], tries))
             made_or_failed = made + 1
         else:
             made_or_failed = made + failed
-        if rows[made_or_failed:]:
-            rest.append(Chunk(rows[made_or_failed:]))
+        if chunk.rows[made_or_failed:]:
+            rest.append(Chunk(chunk.rows[made_or_failed:]))
         self._again.extendleft(reversed(rest))
         chunk.settle(made, error, failed, rest)
 
