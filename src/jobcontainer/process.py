@@ -169,6 +169,31 @@ class JobOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ChunkOptions(JobOptions):
+    """The options of a job that makes several calls of a function, one after another.
+
+    Attributes:
+        calls: how many; ``timeout`` is for each of them.
+    """
+
+    calls: int = 1
+
+
+def options_from_json(data: Mapping[str, Any]) -> JobOptions:
+    """Return the options that :meth:`JobOptions.to_json` made plain data of.
+
+    Raises:
+        TypeError: there is an option that no job has.
+        ValueError: one is out of range.
+
+    Example:
+        >>> options_from_json(ChunkOptions(calls=3, timeout=5).to_json()).timeout
+        5
+    """
+    return (ChunkOptions if "calls" in data else JobOptions)(**data)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Environment:
     """The environment of the process that submits a job, which the job's own process takes over.
 

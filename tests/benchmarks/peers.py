@@ -26,6 +26,7 @@ SCRIPTS = (
     "reused_workers",
     "ten_thousand_jobs",
     "sweep",
+    "many_calls",
     "large_argument",
     "large_result",
     "progress",

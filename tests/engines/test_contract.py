@@ -32,13 +32,15 @@ from jobcontainer.jobfile import signing
 from jobcontainer.jobfile.blobs import blob_path, blobs_beside
 from jobcontainer.jobfile.loading import load_file
 from jobcontainer.jobfile.reader import blobs_of
-from jobcontainer.jobfile.serializer import Serializer, write_file
+from jobcontainer.jobfile.serializer import RepeatedFiles, Serializer, write_file
 from jobcontainer.jobs.submission import Submitter
 from jobcontainer.process import Environment, JobOptions
+from jobcontainer.storage.call_results import CallReader
 from jobcontainer.storage.preview import read_preview
 from jobcontainer.storage.progress_file import read_bars
 from jobcontainer.storage.result import RemoteTraceback, read_result
 from jobcontainer.storage.store_folder import StoreFolder
+from jobcontainer.worker.call_chunk import CallChunk
 from waiting import is_running, wait_for
 
 ENGINES = {
@@ -138,6 +140,23 @@ class Holds:
                 break
         self.changed += 1
         return int(inode), float(self.changed[-1]), self.handed_on
+
+
+@pytest.mark.quick
+def test_the_results_of_calls_are_in_the_folder(start, store):
+    """A chunk of calls: what each returned or raised, in order."""
+
+    def call(number):
+        return [1, 2, 3][number]
+
+    folder = store.new_job("calls")
+    RepeatedFiles(CallChunk, call).write(([0, 3, 2],), folder.process_file)
+    folder, future = start(None, folder=folder)
+    assert future.result(60).state is JobState.SUCCEEDED
+    results = list(CallReader(folder).read())
+    assert [value for value, _ in results] == [1, None, 3]
+    assert [type(error) for _, error in results] == [type(None), IndexError, type(None)]
+    assert read_result(folder.result_file)[0].calls == 3
 
 
 # --- ends -----------------------------------------------------------------------------------------------------------

@@ -26,13 +26,14 @@ from jobcontainer.pickling import source_importer
 from jobcontainer.pickling.diagnosis import explained
 from jobcontainer.pickling.local_sources import Sources, local_modules, with_imports
 from jobcontainer.pickling.pickler import Pickler
+from jobcontainer.pickling.repeated import RepeatedPickler
 from jobcontainer.pickling.size_warning import warn_if_large
 from jobcontainer.pickling.source_code import carried_sources
 from jobcontainer.pickling.source_importer import packed_together
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from jobcontainer.jobfile.blobs import BlobStore
     from jobcontainer.jobfile.identity import FileIdentity
@@ -134,12 +135,8 @@ def write_file(
     Returns:
         The identity of the file, for those who trust this process that it is whole.
     """
-    importing = source_importer.module_being_imported()
-    if importing and kind == "process":
-        raise SerializationError(
-            f"The module {importing} submits a job when it is imported, and so would each of its jobs, which import it."
-            f' Put that part of {importing} under `if __name__ == "__main__":`.'
-        )
+    if kind == "process":
+        _refuse_while_importing()
     before = blobs.written if blobs is not None else 0
     done = _write(obj, FileWriter(file_path, blobs), kind)
     if isinstance(done, Exception):
@@ -148,6 +145,69 @@ def write_file(
         shared = (BLOB_FROM, blobs.written - before) if blobs is not None else None
         warn_if_large(obj, done.size, shared)
     return done
+
+
+class RepeatedFiles:
+    """Writes process files that hold the same object and another one each; the former is pickled once.
+
+    Args:
+        make: what makes a process of the two when it is loaded: a class or function of an installed module.
+        shared: the object that all of them hold. It must not change meanwhile.
+
+    Raises:
+        SerializationError: it can't go into a file; ``culprits`` says which parts and why.
+    """
+
+    def __init__(self, make: Callable[[Any, Any], Any], shared: object) -> None:
+        _refuse_while_importing()
+        self._shared = shared
+        try:
+            self._pickler = RepeatedPickler(make, shared)
+        except Exception as error:
+            raise explained(shared, error, is_result=False) from error
+        self._has_warned = False
+
+    def write(self, own: object, file_path: str | os.PathLike[str], blobs: BlobStore | None = None) -> FileIdentity:
+        """Put the shared object and another one into a file; see :func:`write_file`.
+
+        Raises:
+            SerializationError: the other one can't go into a file.
+            OSError: the file can't be written.
+        """
+        pickler, before = self._pickler, blobs.written if blobs is not None else 0
+        try:
+            own_part = pickler.own_part(own)
+        except MemoryError:
+            raise
+        except Exception as error:
+            raise explained(own, error, is_result=False) from error
+        writer = FileWriter(file_path, blobs)
+        try:
+            writer.write(pickler.beginning)
+            writer.write(own_part)
+            identity = _finish(writer, pickler, self._shared, "process")
+        except BaseException:
+            writer.discard()
+            raise
+        if not self._has_warned:
+            self._has_warned = True
+            shared = (BLOB_FROM, blobs.written - before) if blobs is not None else None
+            warn_if_large(self._shared, identity.size, shared)
+        return identity
+
+    def close(self) -> None:
+        """Let go of what was pickled."""
+        self._pickler.clear_memo()
+        self._pickler.buffers.clear()
+
+
+def _refuse_while_importing() -> None:
+    importing = source_importer.module_being_imported()
+    if importing:
+        raise SerializationError(
+            f"The module {importing} submits a job when it is imported, and so would each of its jobs, which import it."
+            f' Put that part of {importing} under `if __name__ == "__main__":`.'
+        )
 
 
 def packages_of(file_path: str | os.PathLike[str]) -> Mapping[str, Distribution]:
@@ -198,23 +258,28 @@ def _write(obj: object, writer: FileWriter, kind: Kind) -> FileIdentity | Except
                 raise
             writer.discard()
             return error
-        beside = _sources(pickler, kind)
-        compiled = packed_together(beside.code) if kind == "process" else b""
-        sources = carried_sources(pickler.files, pickler.classes, beside.texts, compiled)
-        fields = info.header_fields(
-            obj,
-            kind,
-            by_value=pickler.by_value,
-            modules=pickler.modules | beside.imports,
-            local_modules=beside.modules,
-        )
-        identity, signature = writer.finish(fields, sources, pickler.buffers, _sign)
+        return _finish(writer, pickler, obj, kind)
     except BaseException:
         writer.discard()
         raise
     finally:  # a pickler is part of a cycle; what it has seen shall not wait for the garbage collector
         pickler.clear_memo()
         pickler.buffers.clear()
+
+
+def _finish(writer: FileWriter, pickler: Pickler, obj: object, kind: Kind) -> FileIdentity:
+    """Write what comes after the stream, and return the identity of the file."""
+    beside = _sources(pickler, kind)
+    compiled = packed_together(beside.code) if kind == "process" else b""
+    sources = carried_sources(pickler.files, pickler.classes, beside.texts, compiled)
+    fields = info.header_fields(
+        obj,
+        kind,
+        by_value=pickler.by_value,
+        modules=pickler.modules | beside.imports,
+        local_modules=beside.modules,
+    )
+    identity, signature = writer.finish(fields, sources, pickler.buffers, _sign)
     remember_whole(identity, signature)
     return identity
 

@@ -48,6 +48,7 @@ class Purpose(StrEnum):
     PLAIN_PICKLE = "plain pickle"
     DASK_WORKER = "dask worker"
     HOST = "host of detached jobs"
+    CALL_RESULTS = "results of the calls of a job"
 
 
 def sign(purpose: Purpose, data: bytes) -> bytes:
@@ -75,6 +76,19 @@ def is_signed(purpose: Purpose, data: bytes, signature: bytes, *, by_former_keys
     if any(hmac.compare_digest(_signature(key, purpose, data), signature) for key in known):
         return True
     return hmac.compare_digest(sign(purpose, data), signature)
+
+
+def derived_keys(purpose: Purpose, data: bytes) -> tuple[bytes, ...]:
+    """Return keys for one purpose and one context alone, 32 bytes each: with them many small signatures take little.
+
+    Args:
+        purpose: what is signed with them.
+        data: the context, the id of a job, say.
+
+    Returns:
+        One for each key that counts, the present one first; empty where there is no usable key.
+    """
+    return tuple(_signature(key, purpose, data) for key in keys_for_jobs())
 
 
 def keys_for_jobs() -> tuple[bytes, ...]:

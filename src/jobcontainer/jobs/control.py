@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from jobcontainer.engines import Engine
+    from jobcontainer.jobs.scheduler import Feeder
     from jobcontainer.jobs.submission import Submission
     from jobcontainer.storage.journal import JournalEntry
 
@@ -155,11 +156,11 @@ class SchedulerControl(StoreControl):
         self.submitter = scheduler.submitter
         scheduler.on_waiting = partial(self._watcher.add_queue, scheduler)
 
-    def submit(self, submissions: Sequence[Submission]) -> list[Job[Any]]:
+    def submit(self, submissions: Sequence[Submission], feeder: Feeder | None = None) -> list[Job[Any]]:
         """Queue jobs whose folders are ready, and return their handles; refused once the scheduler was shut down."""
         try:
             jobs = [Job[Any](one.folder, name=one.name, submitted=one.submitted, control=self) for one in submissions]
-            self.scheduler.submit(jobs, submissions)
+            self.scheduler.submit(jobs, submissions, feeder)
         except BaseException:
             no_jobs = [one for one in submissions if one.folder.record_stamp() is None]
             in_background(partial(discard, no_jobs))  # the scheduler, should it write them just now, finds no folder

@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 
 from jobcontainer.engines import engine_named
+from jobcontainer.jobs.call_feeder import Target, Wishes
 from jobcontainer.jobs.control import shared_control, start_scheduler
 from jobcontainer.jobs.detached.client import DetachedJobs
 from jobcontainer.jobs.group import JobGroup
+from jobcontainer.jobs.mapping import MapResults, map_calls
 from jobcontainer.jobs.submission import as_process, discard
 from jobcontainer.process import JobOptions
 from jobcontainer.storage.data import SharedData
@@ -137,6 +139,53 @@ class JobPool(Executor):
             discard(submissions)
             raise
         return JobGroup(sender.submit(submissions))
+
+    def map(
+        self,
+        fn: Callable[..., R],
+        /,
+        *iterables: Iterable[Any],
+        timeout: float | None = None,
+        chunksize: int | None = None,
+        buffersize: int | None = None,
+    ) -> MapResults[R]:
+        """Call a function with each item of an iterable, or of several side by side; it returns at once.
+
+        Many calls share a fresh process, a chunk of them, so that a million small ones are quick. A call that ends its
+        process raises :class:`JobCrashedError` (or that it was out of time, or of memory) at its place, costs no other
+        call its result, and those behind it are made in another process. Of the pool's options, ``timeout`` is for
+        each call, ``memory`` for a chunk's process, and ``retries`` for calls that ended their process.
+
+        Args:
+            fn: the function; it is pickled once.
+            *iterables: its arguments; the shortest one ends the calls. All are gone through at once, but with
+                ``buffersize``.
+            timeout: seconds from this call on, after which waiting for a result raises ``TimeoutError``.
+            chunksize: how many calls share a process; None for as many as take about 0.2 s.
+            buffersize: how many calls may be under way whose results were not taken yet; then the iterables may be
+                endless. None for all.
+
+        Returns:
+            An iterator over the results, in order, as they come; ``.jobs`` are its chunks, ``close()`` cancels the
+            calls that have not begun.
+
+        Raises:
+            SerializationError: the function can't go into a file.
+            TypeError: it is no function.
+            ValueError: ``chunksize`` or ``buffersize`` is no whole number from 1 up.
+            RuntimeError: the pool was shut down.
+
+        Example:
+            >>> list(pool.map(pow, range(5), range(5)))      # doctest: +SKIP
+            [1, 1, 4, 27, 256]
+        """
+        if not callable(fn):
+            raise TypeError(f"{fn!r} is no function: there is nothing to call.")
+        wishes = Wishes(timeout, chunksize, buffersize)
+        target = Target(self._sender(), self._control.scheduler)
+        results = map_calls(fn, self._for_jobs(), target, iterables, wishes)
+        results.pool = self._root
+        return results
 
     def submit_file(self, file: str | os.PathLike[str], *, trusted: bool = False) -> Job[Any]:
         """Send off a process that is in a file already.

@@ -30,7 +30,7 @@ import threading
 import weakref
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from jobcontainer.engines import Growing, RunsInCaller, StartsInBackground
 from jobcontainer.events import JobState
@@ -74,6 +74,13 @@ class _Entry:
     refusal: BaseException | None = field(default=None, compare=False)  # why its engine did not take it
 
 
+class Feeder(Protocol):
+    """Who submits jobs one after another, as earlier ones end; see :meth:`Scheduler.hold`."""
+
+    def stop(self) -> None:
+        """Submit no more, from any thread; release the scheduler soon."""
+
+
 class Scheduler(BoundToProcess):
     """Hands queued jobs to an engine's free slots, oldest first among those of the highest priority.
 
@@ -95,6 +102,7 @@ class Scheduler(BoundToProcess):
         self._journal = Journal(submitter.store)
         self._running: dict[str, _Entry] = {}
         self._numbers = itertools.count()
+        self._feeders: set[Feeder] = set()
         self.is_shut = False
         self._closing: threading.Thread | None = None
         self.on_waiting: Callable[[], object] | None = None
@@ -104,20 +112,41 @@ class Scheduler(BoundToProcess):
         if isinstance(engine, StartsInBackground):
             engine.warm_up()
 
-    def submit(self, jobs: Sequence[Job[Any]], submissions: Sequence[Submission]) -> None:
+    def hold(self, feeder: Feeder) -> None:
+        """Stay open for one who has more jobs to submit, until :meth:`release`.
+
+        Raises:
+            RuntimeError: the scheduler was shut down.
+        """
+        with self._lock:
+            self.refuse_if_shut()
+            self._feeders.add(feeder)
+
+    def release(self, feeder: Feeder) -> None:
+        """Stay open no longer for one who has no more jobs."""
+        with self._lock:
+            self._feeders.discard(feeder)
+        self._close_if_done()
+
+    def submit(self, jobs: Sequence[Job[Any]], submissions: Sequence[Submission], feeder: Feeder | None = None) -> None:
         """Write and queue jobs, all of them or none. One that is cut off by an interrupt leaves none, or cancels them.
+
+        Args:
+            jobs: the handles.
+            submissions: their folders.
+            feeder: who submits them, where the scheduler was held open for that.
 
         Raises:
             RuntimeError: the scheduler was shut down, or its engine does not take jobs.
             OSError: they could not be written; their folders are removed.
         """
-        self.refuse_if_shut()
+        self._refuse_if_shut_for(feeder)
         entries = [
             _Entry(-submission.options.priority, next(self._numbers), job, submission)
             for job, submission in zip(jobs, submissions, strict=True)
         ]
         try:
-            uninterrupted(partial(self._submit, entries))
+            uninterrupted(partial(self._submit, entries, feeder))
             if isinstance(self.engine, RunsInCaller):
                 self.engine.run_submitted()
         except BaseException:
@@ -134,13 +163,13 @@ class Scheduler(BoundToProcess):
         """
         return not self.is_inherited and uninterrupted(partial(self._cancel, jobs))
 
-    def _submit(self, entries: Sequence[_Entry]) -> None:
+    def _submit(self, entries: Sequence[_Entry], feeder: Feeder | None) -> None:
         """Write the records of jobs, from which on they are this scheduler's, and queue them."""
         submissions = [entry.submission for entry in entries]
         write_records(submissions)
         try:
             with self._lock:
-                self.refuse_if_shut()
+                self._refuse_if_shut_for(feeder)
                 for entry in entries:
                     self._push(entry)
         except RuntimeError:
@@ -209,6 +238,14 @@ class Scheduler(BoundToProcess):
         if self.is_shut:
             raise RuntimeError("cannot submit after shutdown: make a new JobPool.")
 
+    def _refuse_if_shut_for(self, feeder: Feeder | None) -> None:
+        if feeder not in self._feeders:
+            self.refuse_if_shut()
+
+    def _stop_feeders(self) -> None:
+        for feeder in list(self._feeders):
+            feeder.stop()
+
     def _entries(self) -> list[_Entry]:
         with self._lock:
             return [*self._running.values(), *self._waiting.values()]
@@ -217,6 +254,7 @@ class Scheduler(BoundToProcess):
         with self._lock:
             self.is_shut = True
         if cancel_queued:
+            self._stop_feeders()
             self._cancel(self.waiting())
         self._close_if_done()
         if wait:
@@ -231,6 +269,7 @@ class Scheduler(BoundToProcess):
     def _end(self) -> None:
         with self._lock:
             self.is_shut = True
+        self._stop_feeders()
         self._cancel([entry.job for entry in self._entries()])
         self.engine.close()
         self._shutdown(wait=True, cancel_queued=False)
@@ -331,7 +370,7 @@ class Scheduler(BoundToProcess):
 
     def _close_if_done(self) -> None:
         with self._lock:
-            if not self.is_shut or self._waiting or self._running or self._closing is not None:
+            if not self.is_shut or self._waiting or self._running or self._feeders or self._closing is not None:
                 return
             self._closing = threading.Thread(target=self.engine.close, name="jobcontainer-close")
             with contextlib.suppress(RuntimeError):  # at exit, from Python 3.12 on, no thread starts: who waits closes

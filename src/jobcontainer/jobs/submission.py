@@ -15,17 +15,18 @@ from typing import TYPE_CHECKING, Any
 
 from jobcontainer.errors import warn
 from jobcontainer.jobfile.loading import check_process
-from jobcontainer.jobfile.serializer import Serializer, trust_file, write_file
+from jobcontainer.jobfile.serializer import RepeatedFiles, Serializer, trust_file, write_file
 from jobcontainer.pickling.source_code import source_of
-from jobcontainer.process import Call, Environment, JobOptions
+from jobcontainer.process import Call, Environment, JobOptions, options_from_json
 from jobcontainer.storage.data import SharedData
 from jobcontainer.storage.owner import this_process
 from jobcontainer.storage.plain_values import parameters_of
 from jobcontainer.storage.record import JobRecord
 from jobcontainer.worker import process_settings
+from jobcontainer.worker.call_chunk import CallChunk
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from jobcontainer.jobfile.identity import FileIdentity
@@ -132,7 +133,7 @@ class Submitter:
         with self._new_folder(record.name) as new:
             self._snapshot(folder.process_file, new.process_file)
             here = replace(self.here(), cwd=record.cwd, sys_path=record.sys_path)
-            options = JobOptions(**record.options)
+            options = options_from_json(record.options)
             return self._recorded(new, record.name, options, record.source, here, record.parameters)
 
     def _snapshot(self, file: Path, target: Path) -> None:
@@ -194,6 +195,38 @@ class Submitter:
             owner=self.owner,
         )
         return Submission(folder, name, record.submitted, options, environment, record=record)
+
+
+class Repeated:
+    """Writes the folders of jobs that are chunks of calls of one function, which is pickled once.
+
+    Args:
+        submitter: writes folders.
+        function: the function.
+        arguments: how many each call has.
+        options: what is asked for the jobs.
+    """
+
+    def __init__(self, submitter: Submitter, function: Callable[..., Any], arguments: int, options: JobOptions) -> None:
+        call = Call(function, (), {})
+        self._submitter, self.arguments = submitter, arguments
+        self._name, self._source = options.name or name_of(call), source_of(call)
+        self._environment = submitter.here()
+        self._files = RepeatedFiles(CallChunk, function)
+
+    def submission(self, columns: Sequence[Sequence[Any]], options: JobOptions) -> Submission:
+        """Write the folder of a chunk; see :meth:`Submitter.of_process`.
+
+        Args:
+            columns: the first arguments of its calls, their second ones, and so on.
+            options: what is asked for its job.
+        """
+        data = SharedData(self._submitter.store)
+        with self._submitter._new_folder(self._name) as folder:
+            identity = self._files.write(columns, folder.process_file, data)
+            self._submitter._say_that_it_copies(data)
+            submission = self._submitter._recorded(folder, self._name, options, self._source, self._environment)
+            return replace(submission, identity=identity)
 
 
 def write_records(submissions: Sequence[Submission]) -> None:

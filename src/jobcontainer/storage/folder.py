@@ -39,6 +39,7 @@ _CONTINUATION: Final = bytes(range(0x80, 0xC0))  # of a character in UTF-8, all 
 RECORD_NAME: Final = "job.json"
 _EVENTS: Final = "events.jsonl"
 _CANCEL: Final = "cancel"
+_NO_MORE_CALLS: Final = "no-more-calls"
 
 
 class JobFolder:
@@ -76,6 +77,11 @@ class JobFolder:
     def result_file(self) -> Path:
         """What ``run()`` returned or raised; exists only once it did."""
         return self.path / "result.job"
+
+    @property
+    def calls_file(self) -> Path:
+        """What the calls of a job returned or raised, where the job is a chunk of calls; see ``call_results.py``."""
+        return self.path / "calls"
 
     @property
     def preview_file(self) -> Path:
@@ -132,6 +138,18 @@ class JobFolder:
     def is_asked_to_cancel(self) -> bool:
         """Return whether another process asked for the job's end."""
         return os.path.lexists(self.cancel_file)  # raises nothing where the job has locked its folder
+
+    def ask_for_no_more_calls(self) -> None:
+        """Ask a job that makes several calls to end after the present one.
+
+        Raises:
+            OSError: it can't be written; the folder was deleted, say.
+        """
+        (self.path / _NO_MORE_CALLS).touch(mode=0o600)
+
+    def is_asked_for_no_more_calls(self) -> bool:
+        """Return whether a job that makes several calls is to end after the present one."""
+        return os.path.lexists(self.path / _NO_MORE_CALLS)
 
     def remove_result(self) -> None:
         """Remove the result of an earlier attempt, and its large data."""

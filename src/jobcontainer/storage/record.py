@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from jobcontainer.events import checked
-from jobcontainer.process import JobOptions
+from jobcontainer.process import ChunkOptions, options_from_json
 from jobcontainer.storage.plain_values import sound_values
 
 if TYPE_CHECKING:
@@ -54,9 +54,9 @@ class JobRecord:
         """
         try:
             record = checked(cls, data, sys_path=tuple(data["sys_path"]))
-            known = {option.name for option in fields(JobOptions)}
+            known = {option.name for option in fields(ChunkOptions)}
             options = {name: value for name, value in record.options.items() if name in known}
-            JobOptions(**options)
+            options_from_json(options)
             if any(not isinstance(entry, str) for entry in record.sys_path):
                 raise ValueError("sys_path")
         except (TypeError, KeyError, OverflowError) as error:

@@ -68,7 +68,7 @@ def write_raised(path: Path, error: BaseException, message: str, text: str) -> N
     except Exception:  # noqa: BLE001 -- an exception's own pickling may raise anything
         carried = False
     if not carried:
-        write_file((_stand_in(error, message, text), text), path, kind="error")
+        write_file((stand_in(error, message, text), text), path, kind="error")
 
 
 def read_result(path: str | os.PathLike[str], identity: FileIdentity | None = None) -> tuple[Any, BaseException | None]:
@@ -138,7 +138,8 @@ def qualified_name(kind: type) -> str:
     )
 
 
-def _stand_in(error: BaseException, message: str, text: str) -> JobFailedError:
+def stand_in(error: BaseException, message: str, text: str) -> JobFailedError:
+    """Return what is raised in the place of an exception that can't be carried, with its message and traceback."""
     name = qualified_name(type(error))
     return JobFailedError(
         f"{name}: {message}\nThe exception itself can't leave the job's process; its traceback is in the log.",

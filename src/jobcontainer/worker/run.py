@@ -18,6 +18,7 @@ import sys
 import time
 from collections.abc import Coroutine
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from jobcontainer.events import JobState
@@ -26,6 +27,7 @@ from jobcontainer.pickling.job_main import missing_name
 from jobcontainer.storage.folder import JobFolder
 from jobcontainer.storage.result import size_with_data, write_raised, write_returned
 from jobcontainer.worker import environment, isolation, limits, nested_multiprocessing, process_tree, reused_process
+from jobcontainer.worker.call_chunk import CallChunk
 from jobcontainer.worker.cpython_internals import run_exit_functions
 from jobcontainer.worker.outcome import EXITED_WITHOUT_ERROR
 from jobcontainer.worker.reporting import display, log, preview, progress
@@ -123,7 +125,7 @@ def run_process(
         display.install(folder)
         try:
             process = load(folder.process_file)
-            value = _awaited(process.run())
+            value = _run(process, folder, this, limit)
         finally:
             _leave_if_forked(this)
             vars(builtins).update(_BUILTINS)  # what user code did to them must not keep its result from being written
@@ -139,6 +141,18 @@ def run_process(
     with contextlib.suppress(OSError):  # a full disk
         progress.finish()
     report(end)
+
+
+def _run(process: Any, folder: JobFolder, this: int, limit: preview.Limit) -> Any:
+    """Run the process of a job; the results of a chunk of calls are written as they come."""
+    if type(process) is CallChunk:
+
+        def describe(error: BaseException) -> tuple[str, str]:
+            _hint_for(error, limit)
+            return preview.described(error, limit)
+
+        return process.run_into(folder, _awaited, partial(_leave_if_forked, this), lambda: _stopped, describe)
+    return _awaited(process.run())
 
 
 def exit_process() -> NoReturn:

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 
 from jobcontainer.events import JobState, Outcome, Usage
 from jobcontainer.process import memory_text
+from jobcontainer.storage.call_results import present_call_began
 from jobcontainer.storage.ending import write_end
 from jobcontainer.storage.folder import JobFolder
 from jobcontainer.storage.regular_file import open_regular
@@ -127,7 +128,7 @@ class Supervisor:
             self._kill()
         if self._facts.reported:
             return
-        if now >= self._timeout_at and self._facts.stopped is None:
+        if now >= self._timeout_at and self._facts.stopped is None and not self._next_call_began():
             self._facts.limit = f"timeout={self._order.options['timeout']:g} s"
             self._stop(JobState.TIMED_OUT)
         if now >= self._gauge.next_look:
@@ -140,6 +141,17 @@ class Supervisor:
                 self._facts.limit = f"memory={memory_text(limit)}, and it held {memory_text(held)}"
                 self._facts.stopped = JobState.OUT_OF_MEMORY
                 self._kill()
+
+    def _next_call_began(self) -> bool:
+        """Whether the timeout is for each of several calls, and one began so late that it may go on."""
+        calls, timeout = self._order.options.get("calls", 0), self._order.options["timeout"]
+        began = present_call_began(self._folder) if calls else None
+        if began is None:
+            return False
+        now, seconds = time.monotonic(), float(timeout)
+        most = self._begun + (calls + 1) * seconds  # whatever the job says
+        self._timeout_at = min(min(began, now) + seconds, most)
+        return bool(self._timeout_at > now)
 
     def _stop(self, why: JobState) -> None:
         """Ask it to stop; once, and not after it reported its end."""

@@ -27,6 +27,7 @@ from jobcontainer.events import Outcome, event_from_json
 from jobcontainer.jobfile.atomic import temporary_beside, write_whole
 from jobcontainer.jobfile.blobs import blob_path
 from jobcontainer.jobfile.reader import blobs_of
+from jobcontainer.storage.call_results import CallReader
 from jobcontainer.storage.data import SharedData
 from jobcontainer.storage.ending import write_end
 from jobcontainer.storage.jsonl import read_lines
@@ -48,6 +49,8 @@ _PAUSE_SECONDS = 0.1  # between two requests for news
 folders: dict[str, JobFolder] = {}
 """On a worker: the copies, by the id of their job."""
 
+_call_readers: dict[str, CallReader] = {}
+
 
 class News(NamedTuple):
     """What a job has written, from given positions on."""
@@ -56,6 +59,7 @@ class News(NamedTuple):
     events: list[dict[str, Any]]  # as plain data
     position: int  # where the next events will begin
     progress: bytes  # content of the progress file
+    calls: bytes = b""  # results of calls
 
 
 def create(job_id: str, dask_worker: Any) -> None:
@@ -111,7 +115,9 @@ def _data_of(folder: JobFolder) -> SharedData:
     return SharedData(StoreFolder(folder.path.parent))
 
 
-async def read_news(job_id: str, log_position: int, position: int, progress: bytes, *, patient: bool) -> News | None:
+async def read_news(
+    job_id: str, log_position: int, position: int, progress: bytes, calls_position: int, *, patient: bool
+) -> News | None:
     """Read what a job has written beyond what is known: positions in its log and its events, and its progress.
 
     If there is nothing, None is returned; where the caller is ``patient``, after ten seconds.
@@ -120,13 +126,21 @@ async def read_news(job_id: str, log_position: int, position: int, progress: byt
     while folder := folders.get(job_id):  # it may be removed while a request waits
         events, position = read_lines(folder.events_file, position)
         current = read_part(folder.progress_file, 0, PIECE)
-        news = News(folder.read_log(log_position, PIECE), events, position, current)
-        if news.log or news.events or news.progress != progress:
+        calls = _read_calls(folder, calls_position)
+        news = News(folder.read_log(log_position, PIECE), events, position, current, calls)
+        if news.log or news.events or news.calls or news.progress != progress:
             return news
         if time.monotonic() >= until:
             break
         await asyncio.sleep(_POLL_SECONDS)
     return None
+
+
+def _read_calls(folder: JobFolder, position: int) -> bytes:
+    """Read the next results of calls; only whole ones, as there is room for others behind them."""
+    reader = _call_readers.setdefault(folder.id, CallReader(folder))
+    reader.skip()
+    return read_part(folder.calls_file, position, min(PIECE, reader.offset - position))
 
 
 def read_result(job_id: str, digest: str, offset: int) -> bytes:
@@ -146,6 +160,7 @@ def read_preview(job_id: str) -> bytes:
 def remove(job_id: str) -> str:
     """Remove a job's folder, and return its path; empty if there is none."""
     folder = folders.pop(job_id, None)
+    _call_readers.pop(job_id, None)
     if folder is None:
         return ""
     shutil.rmtree(folder.path.parent, ignore_errors=True)
@@ -165,7 +180,7 @@ class Transfer:
         self, folder: JobFolder, call: Callable[..., Awaitable[Any]], sending: Mapping[str, asyncio.Lock]
     ) -> None:
         self._folder, self._call, self._sending = folder, call, sending
-        self._log_position = self._position = 0
+        self._log_position = self._position = self._calls_position = 0
         self._progress = b""
 
     async def send(self) -> None:
@@ -206,17 +221,20 @@ class Transfer:
             await self._call(remove, self._folder.id)
 
     async def _copy_news(self, *, patient: bool) -> bool:
-        known = self._log_position, self._position, self._progress
+        known = self._log_position, self._position, self._progress, self._calls_position
         news: News | None = await self._call(read_news, self._folder.id, *known, patient=patient)
         if news is None:
             return False
         append(self._folder.log_file, news.log)
+        if news.calls:
+            append(self._folder.calls_file, news.calls)
         if news.progress != self._progress:
             write_whole(self._folder.progress_file, news.progress)
         for event in map(event_from_json, news.events):
             if event is not None and not isinstance(event, Outcome):
                 self._folder.append_event(event)
         self._log_position += len(news.log)
+        self._calls_position += len(news.calls)
         self._position, self._progress = news.position, news.progress
         return True
 

@@ -29,7 +29,7 @@ from jobcontainer.errors import UntrustedFileError
 from jobcontainer.jobfile import signing
 from jobcontainer.pickling import cloudpickle_internals, package_versions
 from jobcontainer.pickling.package_versions import Distribution
-from jobcontainer.process import Environment, JobOptions
+from jobcontainer.process import Environment, options_from_json
 from jobcontainer.storage.folder import JobFolder
 from jobcontainer.storage.owner import host_name
 
@@ -130,7 +130,7 @@ def run(data: bytes) -> Outcome | str:
         if task.preload not in _engines:
             _engines[task.preload] = LokyEngine(task.slots, preload=task.preload)
         engine = _engines[task.preload]
-        options = JobOptions(**task.order.options)
+        options = options_from_json(task.order.options)
         future = engine.submit(folder, options, _environment(task, folder), attempt=task.order.attempt)
         _begun[task.key] = engine, folder.id, future
     return future.result()

@@ -34,7 +34,7 @@ from jobcontainer.jobs.detached.protocol import (
     runtime,
 )
 from jobcontainer.jobs.submission import Submission
-from jobcontainer.process import JobOptions
+from jobcontainer.process import options_from_json
 from jobcontainer.storage.owner import this_process
 from jobcontainer.storage.ownership import open_own_file
 from jobcontainer.storage.store_folder import StoreFolder
@@ -149,7 +149,7 @@ class Host:
         if any(record.owner != this_process() for record in records):
             return "the jobs were written for an earlier host, which is gone; submit them again."
         submissions = [
-            Submission(folder, record.name, record.submitted, JobOptions(**record.options), request.environment)
+            Submission(folder, record.name, record.submitted, options_from_json(record.options), request.environment)
             for folder, record in zip(folders, records, strict=True)
         ]
         self._taken.update(request.jobs)

@@ -1,0 +1,109 @@
+"""A chunk of calls: one process that calls a function with many arguments, one after another.
+
+What a call returns or raises is written before the next one begins (:mod:`jobcontainer.storage.call_results`). So a
+call that ends the process costs no other its result, and whoever reads the file knows which call it was.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from jobcontainer.storage.call_results import CallWriter
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from jobcontainer.storage.folder import JobFolder
+
+_PLAIN: Final = frozenset({int, float, bool, type(None), str, bytes})  # most results, of which none is awaited
+_LOOK_SECONDS: Final = 0.05  # between two looks whether no more calls are wanted
+
+
+class Timing(NamedTuple):
+    """What a chunk's job returns: how many calls it made, and the seconds that the first, and all of them, took."""
+
+    calls: int
+    first: float
+    all: float
+
+
+class CallChunk:
+    """A function and the arguments of several calls of it, as a process.
+
+    Args:
+        function: the function.
+        columns: the first arguments of all calls, their second arguments, and so on.
+
+    Example:
+        >>> CallChunk(pow, ([2, 3], [10, 2])).run()
+        [1024, 9]
+    """
+
+    def __init__(self, function: Callable[..., Any], columns: Sequence[Sequence[Any]]) -> None:
+        self._function, self._columns = function, columns
+
+    def run(self) -> list[Any]:
+        """Make the calls here, and return what they return."""
+        return list(map(self._function, *self._columns))
+
+    def run_into(
+        self,
+        folder: JobFolder,
+        awaited: Callable[[Any], Any],
+        leave_if_forked: Callable[[], None],
+        is_stopped: Callable[[], bool],
+        describe: Callable[[BaseException], tuple[str, str]],
+    ) -> Timing:
+        """Make the calls, and write their results into a job's folder.
+
+        Args:
+            folder: the folder.
+            awaited: returns the result of what a call returned, which may be a coroutine.
+            leave_if_forked: does not return in a child that a call has forked.
+            is_stopped: whether the job was to stop, which a call can catch.
+            describe: returns message and traceback of what a call raised.
+
+        Raises:
+            OSError: a result can't be written.
+        """
+        results, function = CallWriter(folder), self._function
+        clock, pid, made, first = time.monotonic, os.getpid, 0, 0.0
+        this, begun = pid(), clock()
+        looked = now = begun
+        results.next_call(now)
+        for arguments in zip(*self._columns, strict=True):
+            if now - looked > _LOOK_SECONDS:
+                if folder.is_asked_for_no_more_calls():
+                    break
+                looked = now
+            try:
+                value = function(*arguments)
+                if pid() != this:
+                    leave_if_forked()
+                if type(value) not in _PLAIN:
+                    value = awaited(value)
+            except (KeyboardInterrupt, SystemExit):  # it ends the process, as that of any job
+                raise
+            except BaseException as error:  # noqa: BLE001 -- whatever else it raises is its result
+                leave_if_forked()
+                _drop_own_frame(error)
+                results.raised(error, *describe(error))
+            else:
+                results.returned(value)
+            made += 1
+            now = clock()
+            results.next_call(now)
+            first = first or now - begun
+            if is_stopped():
+                results.next_call(0.0)  # there is none
+                break
+        results.close()
+        return Timing(made, first, now - begun)
+
+
+def _drop_own_frame(error: BaseException) -> None:
+    """Take the frame that made the call out of a traceback, unless there is no other."""
+    if error.__traceback__ is not None:
+        error.__traceback__ = error.__traceback__.tb_next or error.__traceback__
