@@ -8,6 +8,7 @@ makes only while it is asked are found too. Large arrays are neither copied nor 
 
 from __future__ import annotations
 
+import contextlib
 import pickle
 import types
 from dataclasses import replace
@@ -58,10 +59,9 @@ def _culprits(obj: object, name: str, error: Exception | None = None) -> list[Cu
         name: what it is called.
         error: what pickling it raised; None to find out.
     """
-    try:
+    with contextlib.suppress(Exception):  # the error that the user waits for is that of pickle
         return _search(obj, name)
-    except Exception:  # noqa: BLE001 -- the error that the user waits for is that of pickle
-        error = error or _error_of(obj)
+    error = error or _error_of(obj)
     return [] if error is None else [Culprit(name, type_name(type(obj)), _hint_of(error))]
 
 
@@ -210,10 +210,9 @@ def _hint_of(error: Exception) -> str:
 
 
 def _text_of(error: Exception) -> str:
-    try:
+    with contextlib.suppress(Exception):  # user code
         return str(error)
-    except Exception:  # noqa: BLE001 -- user code
-        return "an error that can't be shown"
+    return "an error that can't be shown"
 
 
 def _shortened(words: str) -> str:

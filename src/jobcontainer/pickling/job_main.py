@@ -7,6 +7,7 @@ text, as ``df.query("a > @t")`` does, fails in the job. The notebook's names are
 
 from __future__ import annotations
 
+import contextlib
 import re
 import sys
 from importlib.machinery import ModuleSpec
@@ -82,10 +83,9 @@ def _with_causes(error: BaseException | None) -> Iterator[BaseException]:
 def _names_missed(error: BaseException) -> Iterator[str]:
     if isinstance(error, KeyError) and error.args and isinstance(error.args[0], str) and _uses_globals(error):
         yield error.args[0]
-    try:
+    text = ""
+    with contextlib.suppress(Exception):  # user code
         text = str(error)
-    except Exception:  # noqa: BLE001 -- user code
-        return
     for found in _MISSING.finditer(text):
         yield next(name for name in found.groups() if name)
 

@@ -10,6 +10,7 @@ No library is imported for that which is not loaded already, but for pyarrow, wh
 
 from __future__ import annotations
 
+import contextlib
 import pickle
 import sys
 from typing import TYPE_CHECKING, Any, Final
@@ -88,10 +89,9 @@ def _objects(array: Any) -> Any:
     plain = _PLAIN | {type(getattr(sys.modules.get("pandas"), "NA", None))}
     if array.dtype.kind == "O" and not plain.issuperset(map(type, array.flat)):
         return NotImplemented
-    try:
+    with contextlib.suppress(Exception):  # an array of strings may have any object for missing ones
         return pickle.loads, (pickle.PickleBuffer(pickle.dumps(array, 5)),)
-    except Exception:  # noqa: BLE001 -- an array of strings may have any object for missing ones
-        return NotImplemented
+    return NotImplemented
 
 
 def _mapped_array(array: Any) -> Any:

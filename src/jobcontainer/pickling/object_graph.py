@@ -183,10 +183,9 @@ def _items(items: Iterable[tuple[object, object]], words: str) -> Iterator[Part]
 
 
 def _shown(key: object) -> str:
-    try:
+    text = f"<{type(key).__qualname__}>"
+    with contextlib.suppress(Exception):  # user code
         text = repr(key)
-    except Exception:  # noqa: BLE001 -- user code
-        text = f"<{type(key).__qualname__}>"
     return text if len(text) <= _LONGEST_KEY else text[: _LONGEST_KEY - 3] + "..."
 
 

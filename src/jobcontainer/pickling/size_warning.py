@@ -5,6 +5,7 @@ What the jobs of a store share is written once, and no reason to warn.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import sys
 import weakref
@@ -100,8 +101,7 @@ def _size_of(obj: object, least_shared: int) -> int:
     """Return how many bytes an object takes in a file; large buffers are neither copied nor read for that."""
     file = NullFile(least_shared)
     pickler = Pickler(file)
-    try:
+    with contextlib.suppress(Exception):  # what travels only within its module, as a lock, counts as nothing
         pickler.dump(obj)
-    except Exception:  # noqa: BLE001 -- what travels only within its module, as a lock, counts as nothing
-        return 0
-    return file.size + sum(len(buffer) for buffer in pickler.buffers if len(buffer) < least_shared)
+        return file.size + sum(len(buffer) for buffer in pickler.buffers if len(buffer) < least_shared)
+    return 0

@@ -7,6 +7,7 @@ from IPython is imported here.
 from __future__ import annotations
 
 import base64
+import contextlib
 import functools
 import json
 from typing import TYPE_CHECKING, Any, Final
@@ -103,7 +104,6 @@ def _draw(figure: Any) -> Any:
 
 def _plain(obj: object) -> str:
     """Return ``repr(obj)``, or what every object has where that raises."""
-    try:
+    with contextlib.suppress(Exception):  # the traceback is in the log already
         return repr(obj)
-    except Exception:  # noqa: BLE001 -- the traceback is in the log already
-        return object.__repr__(obj)
+    return object.__repr__(obj)
