@@ -464,6 +464,40 @@ HOOKS = {
         def check(): return {k: len(v) for k, v in REGISTRY.items()}, REGISTRY["plain"][0] is Plain, Once() is Once(), Once().plain is Once().plain
         """,
     ),
+    "classes that keep their instances": (
+        "Single Interned Counted",
+        """
+        class Single:
+            _instance = None
+            def __new__(cls):
+                if cls._instance is None:
+                    cls._instance = super().__new__(cls)
+                return cls._instance
+        class Interned:
+            _made = {}
+            def __new__(cls, name):
+                if name not in cls._made:
+                    cls._made[name] = super().__new__(cls)
+                    cls._made[name].name = name
+                return cls._made[name]
+            def __getnewargs__(self): return (self.name,)
+        class Counted:
+            count, instances = 0, []
+            __slots__ = ("number",)
+            def __new__(cls):
+                cls.count += 1
+                made = super().__new__(cls)
+                made.number = cls.count
+                cls.instances.append(made)
+                return made
+        Single().value = 5
+        a = Interned("a")
+        Counted(), Counted()
+        def check():
+            counted = Counted.count, [made.number for made in Counted.instances], Counted.instances
+            return Single().value, Single._instance is Single(), Interned("a") is a, sorted(Interned._made), counted[:2]
+        """,
+    ),
 }
 
 ABSTRACT = {

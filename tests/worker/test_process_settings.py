@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import decimal
+import importlib
 import json
 import logging
 import subprocess
@@ -140,6 +141,47 @@ def test_a_category_of_a_library_holds_once_the_job_imports_it(pool):
     assert not pool.submit(Looks("import sys", "'sklearn' in sys.modules")).result()
     action = "warnings.filters[[f[2] for f in warnings.filters].index(e.ConvergenceWarning)][0]"
     assert pool.submit(Looks("import warnings, sklearn.exceptions as e", action)).result() == "error"
+
+
+@pytest.mark.usefixtures("settled")
+@pytest.mark.parametrize("isolation", ["fresh", "reuse"])
+def test_a_category_of_the_notebook_holds(pool, monkeypatch, isolation):
+    """A filter for a category that is made in the notebook is set in the job, where the class is loaded with it."""
+    own = type("OwnWarning", (UserWarning,), {"__module__": "__main__"})
+    monkeypatch.setattr(sys.modules["__main__"], "OwnWarning", own, raising=False)
+    warnings.simplefilter("ignore")
+    warnings.simplefilter("error", own)
+
+    class Warns:
+        def run(self):
+            warnings.warn("own", own, stacklevel=1)
+
+    assert type(pool.with_options(isolation=isolation).submit(Warns()).exception()) is own
+
+
+@pytest.mark.usefixtures("settled")
+@pytest.mark.parametrize("isolation", ["fresh", "reuse"])
+def test_what_the_notebook_set_after_a_module_did_holds(pool, tmp_path, monkeypatch, isolation):
+    """A module beside the notebook sets them when it is imported, and so again in the job; the notebook's are later."""
+    name = f"sets_{isolation}"
+    path = tmp_path / f"{name}.py"
+    path.write_text(
+        "import logging, warnings, numpy\nwarnings.simplefilter('always'); numpy.seterr(all='ignore')\n"
+        "logging.getLogger('of.a.library').setLevel(10)\nclass Category(UserWarning): pass\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    module = importlib.import_module(name)
+    warnings.simplefilter("ignore")
+    warnings.simplefilter("error", module.Category)
+    set_errors()
+    logging.getLogger("of.a.library").setLevel(logging.ERROR)
+
+    class Sees:
+        def run(self):
+            first = [(one[0], one[2].__name__) for one in warnings.filters[:2]]
+            return module.__name__, first, np.geterr(), logging.getLogger("of.a.library").level
+
+    assert pool.with_options(isolation=isolation).submit(Sees()).result() == Sees().run()
 
 
 @pytest.mark.usefixtures("settled")

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from jobcontainer.pickling import MOST_BUFFERS, class_builder, cloudpickle_internals, definitions, reducers, unpickler
 from jobcontainer.pickling.annotation_names import named_in_annotations
-from jobcontainer.pickling.class_builder import method_function
+from jobcontainer.pickling.class_builder import instance, method_function, type_method
 from jobcontainer.pickling.class_reducer import class_by_value, member_by_value
 from jobcontainer.pickling.code_references import imported_by, mentions, named_in_classes, submodules_named
 from jobcontainer.pickling.definitions import Definition, Definitions, Scope, Step, call_after, code_and_data
@@ -116,6 +116,10 @@ class Pickler(cloudpickle_internals.BasePickler):
     def _instance(self, obj: Any) -> Any:
         """Leave an object to pickle, but for one whose class is not filled yet."""
         return self._after_needed(obj, NotImplemented) if self._definitions.waiting else NotImplemented
+
+    def _instance_with_new(self, obj: Any) -> Any:
+        _, arguments, *state = obj.__reduce_ex__(self.proto)
+        return self._after_needed(obj, (instance, arguments, *state))
 
     def _large_data(self, obj: Any, bring_out: Callable[[Any], Any]) -> Any:
         reduced = bring_out(obj)
@@ -243,6 +247,8 @@ class Pickler(cloudpickle_internals.BasePickler):
         bring_out = reducer_for(kind)
         if bring_out is not None:
             return functools.partial(Pickler._large_data, bring_out=bring_out)
+        if _has_own_new(kind) and kind not in self.dispatch_table:
+            return Pickler._instance_with_new
         return self._of_streams if is_stream_type(kind) else self._of_instances
 
     _of_types: ClassVar[dict[type, Callable[[Pickler, Any], Any]]] = {
@@ -265,6 +271,19 @@ class Pickler(cloudpickle_internals.BasePickler):
 
 def _class_travels(cls: type) -> bool:
     return travels(cls.__module__) or not cloudpickle_internals.goes_by_name(cls)
+
+
+def _has_own_new(cls: type) -> bool:
+    """Return whether a class of the notebook has a ``__new__`` that only pickle calls, and not to restore the state."""
+    owner = next(base for base in cls.__mro__ if "__new__" in vars(base))
+    return (
+        owner is not object
+        and _class_travels(owner)
+        and _class_travels(cls)
+        and type_method(cls, "__new__") is object.__new__
+        and all(getattr(cls, name) is getattr(object, name) for name in ("__reduce_ex__", "__reduce__", "__getstate__"))
+        and not hasattr(cls, "__getnewargs_ex__")
+    )
 
 
 def _owner_of(function: types.FunctionType) -> type | None:

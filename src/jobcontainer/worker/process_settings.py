@@ -28,6 +28,7 @@ _NUMBERS: Final = (type(None), bool, int, float)
 
 _hooks = Hooks()
 _category_hooks = Hooks()
+_applied: Mapping[str, Any] = {}
 
 
 def capture() -> dict[str, Any]:
@@ -43,11 +44,22 @@ def capture() -> dict[str, Any]:
 
 def apply(settings: Mapping[str, Any]) -> None:
     """Make the settings those of this process; libraries that are not loaded get them when they are imported."""
+    global _applied  # noqa: PLW0603 -- of the process
+    _applied = settings
     _hooks.undo()
     _category_hooks.undo()
     for name, content in settings.items():
         if name in _SETTINGS:
             _hooks.when_imported(name, partial(_set, *_SETTINGS[name], content))
+
+
+def apply_again() -> None:
+    """Set them once more, now that the job is loaded.
+
+    The notebook has what its modules had set when they were imported, and what was set after it: in the job, their top
+    level has just run. And a warning filter may be for a category that is the notebook's own.
+    """
+    apply(_applied)
 
 
 def _set(read: Callable[[Any], Any], write: Callable[[Any, Any], object], content: Any, module: Any) -> None:

@@ -26,7 +26,15 @@ from jobcontainer.jobfile.loading import load_in_job
 from jobcontainer.pickling.job_main import missing_name
 from jobcontainer.storage.folder import JobFolder
 from jobcontainer.storage.result import size_with_data, write_raised, write_returned
-from jobcontainer.worker import environment, isolation, limits, nested_multiprocessing, process_tree, reused_process
+from jobcontainer.worker import (
+    environment,
+    isolation,
+    limits,
+    nested_multiprocessing,
+    process_settings,
+    process_tree,
+    reused_process,
+)
 from jobcontainer.worker.call_chunk import CallChunk
 from jobcontainer.worker.cpython_internals import run_exit_functions
 from jobcontainer.worker.outcome import EXITED_WITHOUT_ERROR
@@ -90,7 +98,9 @@ def run_order(order: Order, channel: Channel) -> None:
 
     def load(path: Path) -> Any:
         nested_multiprocessing.send_sources_of(str(path))
-        return load_in_job(path, order.identity)
+        process = load_in_job(path, order.identity)
+        process_settings.apply_again()
+        return process
 
     try:
         run_process(folder, prepare, report, load, limit=preview.within_time)
