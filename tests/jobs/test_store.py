@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import resource
 import shutil
@@ -112,6 +113,14 @@ def test_prune_asks_for_a_condition(filled):
     """Nothing is deleted unasked."""
     with pytest.raises(ValueError, match="older_than"):
         filled.prune()
+
+
+@pytest.mark.parametrize("wrong", [{"older_than": -1}, {"older_than": math.nan}, {"keep": -1}])
+def test_prune_refuses_numbers_below_zero(filled, wrong):
+    """They would be met by every job."""
+    with pytest.raises(ValueError, match="from 0 up"):
+        filled.prune(**wrong)
+    assert len(list(filled.jobs())) == 4
 
 
 @pytest.mark.parametrize(
