@@ -257,7 +257,8 @@ def _remove(folders: Iterable[JobFolder]) -> None:
     for folder in folders:
         shutil.rmtree(folder.path, ignore_errors=True)
     for store in {folder.path.parent for folder in folders}:
-        SharedData(StoreFolder(store)).remove_unused()
+        with contextlib.suppress(OSError):  # too many files are open, say; the next prune removes it
+            SharedData(StoreFolder(store)).remove_unused()
 
 
 def _explained(error: OSError, folder: JobFolder) -> OSError | None:
