@@ -400,3 +400,19 @@ def test_where_no_descriptor_is_left_the_error_says_how_to_get_some(tmp_path):
             resource.setrlimit(resource.RLIMIT_NOFILE, before)
             os.close(taken)
         assert pool.submit(pow, 2, 3).result() == 8
+
+
+def test_a_job_whose_folder_is_deleted_meanwhile_says_so(tmp_path):
+    """Its result can't be written, and that is not what its code has done wrong."""
+    gate = tmp_path / "gate"
+    with JobPool(1, store=tmp_path / "store") as pool:
+        job = pool.submit(wait_for_gate, gate)
+        wait_for(lambda: job.state is JobState.RUNNING and (job.folder.path / "log.txt").exists() and job.log)
+        shutil.rmtree(job.folder.path)
+        gate.touch()
+        assert "deleted or moved while the job ran" in str(job.exception(30))
+
+
+def wait_for_gate(gate):
+    print("waits", flush=True)
+    wait_for(gate.exists)
