@@ -9,6 +9,7 @@ import gc
 import itertools
 import os
 import pickle
+import shutil
 import signal
 import threading
 import time
@@ -591,3 +592,34 @@ def test_chunks_grow_until_they_take_a_while(shared):
     longer = shared.map(lambda _: time.sleep(0.01), range(100))
     assert list(longer) == [None] * 100
     assert len(longer.jobs) <= 14
+
+
+def test_a_folder_that_is_deleted_while_it_is_read_moves_no_result(shared, gate):
+    """Calls whose results were handed out are made again then, and each result still comes once, at its place."""
+
+    def call(number):
+        if number == 3:
+            wait_until(gate)
+        return number
+
+    results = shared.map(call, range(10), chunksize=10)
+    found = [next(results) for _ in range(3)]
+    shutil.rmtree(results.jobs[0].folder.path)
+    gate.touch()
+    assert found + list(results) == list(range(10))
+
+
+def test_a_forked_child_that_drops_the_results_cancels_no_call(shared, gate):
+    """It has a copy of them, and the calls are its parent's."""
+    results = shared.map(lambda number: number if number == 0 else wait_until(gate), range(4), chunksize=2)
+    assert next(results) == 0
+    child = os.fork()
+    if child == 0:
+        results.close()
+        files = [job.folder.path / "no-more-calls" for job in results.jobs]
+        with contextlib.suppress(BaseException):  # there shall be none
+            wait_for(lambda: all(file.exists() for file in files), within=0.5)
+        os._exit(0)
+    os.waitpid(child, 0)
+    gate.touch()
+    assert list(results) == [None] * 3

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import resource
 import shutil
@@ -112,6 +113,14 @@ def test_prune_asks_for_a_condition(filled):
     """Nothing is deleted unasked."""
     with pytest.raises(ValueError, match="older_than"):
         filled.prune()
+
+
+@pytest.mark.parametrize("wrong", [{"older_than": -1}, {"older_than": math.nan}, {"keep": -1}])
+def test_prune_refuses_numbers_below_zero(filled, wrong):
+    """They would be met by every job."""
+    with pytest.raises(ValueError, match="from 0 up"):
+        filled.prune(**wrong)
+    assert len(list(filled.jobs())) == 4
 
 
 @pytest.mark.parametrize(
@@ -391,3 +400,19 @@ def test_where_no_descriptor_is_left_the_error_says_how_to_get_some(tmp_path):
             resource.setrlimit(resource.RLIMIT_NOFILE, before)
             os.close(taken)
         assert pool.submit(pow, 2, 3).result() == 8
+
+
+def test_a_job_whose_folder_is_deleted_meanwhile_says_so(tmp_path):
+    """Its result can't be written, and that is not what its code has done wrong."""
+    gate = tmp_path / "gate"
+    with JobPool(1, store=tmp_path / "store") as pool:
+        job = pool.submit(wait_for_gate, gate)
+        wait_for(lambda: job.state is JobState.RUNNING and (job.folder.path / "log.txt").exists() and job.log)
+        shutil.rmtree(job.folder.path)
+        gate.touch()
+        assert "deleted or moved while the job ran" in str(job.exception(30))
+
+
+def wait_for_gate(gate):
+    print("waits", flush=True)
+    wait_for(gate.exists)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 
+import numpy as np
 import pytest
 
 from jobcontainer import JobPool, SerializationError
@@ -80,3 +81,31 @@ def test_of_a_dict_too_all_are_submitted_or_none(pool):
     with pytest.raises(SerializationError, match=r"process\.other"):
         pool.submit_all({"good": Times(1), "bad": Times(2, threading.Lock())})
     assert [path for path in pool.store.iterdir() if path.is_dir()] == []
+
+
+class Fills:
+    """Says what it consists of in a buffer that all of its instances use."""
+
+    buffer = np.zeros(100_000)
+
+    def __init__(self, number):
+        self.number = number
+
+    def __getstate__(self):
+        Fills.buffer[:] = self.number
+        return {"data": Fills.buffer}
+
+    def run(self):
+        return float(self.data[0])
+
+
+def test_code_that_changes_data_between_two_processes_is_noticed(pool):
+    """Data at the same address is not taken for the same where a class says itself what it consists of."""
+    assert pool.submit_all([Fills(number) for number in range(3)]).results() == [0.0, 1.0, 2.0]
+
+
+def test_what_comes_to_nothing_leaves_no_large_data(pool, tmp_path):
+    """It may be what has filled the disk, and nobody would know of it."""
+    with pytest.raises(SerializationError):
+        pool.submit_all([Times(np.ones(100_000)), Times(threading.Lock())])
+    assert list((tmp_path / "store" / "data").iterdir()) == []

@@ -142,6 +142,15 @@ def test_an_array_of_other_objects_keeps_who_is_who():
     assert not buffers
 
 
+def test_records_with_objects_keep_who_is_who():
+    """Their fields may hold anything."""
+    shared = [1]
+    records = np.zeros(N, dtype=[("any", "O"), ("value", "f8")])
+    records["any"] = [shared] * N
+    copy, held = load(*split((records, shared)))
+    assert copy["any"][0] is held
+
+
 def test_a_subclass_that_pickles_itself_is_asked():
     """Only numpy's own types are reduced here."""
     array = Marked(numbers[::2].copy()).view(Marked)

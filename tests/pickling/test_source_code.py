@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import functools
+import importlib
 import inspect
 import linecache
+import sys
 import textwrap
 
 import pytest
@@ -233,6 +235,16 @@ def test_a_cell_that_is_no_python_any_more_does_no_harm(cell, path):
     Serializer.serialize_to_file(namespace["Odd"](), path)
     assert source_of(namespace["Odd"]()) == ""
     assert Serializer.deserialize_from_file(path).run() == 5
+
+
+def test_a_module_that_is_half_edited_has_no_source(tmp_path, monkeypatch):
+    """The tokenizer's error would come out of submit."""
+    (tmp_path / "half_edited.py").write_text("def call(): return 1\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    module = importlib.import_module("half_edited")
+    (tmp_path / "half_edited.py").write_text("def call(: return 1\n")
+    assert source_of(module.call) == ""
+    del sys.modules["half_edited"]
 
 
 def test_only_texts_of_code_in_the_file_are_in_it(cell, path):

@@ -58,6 +58,9 @@ class BlobStore(Protocol):
             OSError: it can't be written.
         """
 
+    def forget_addresses(self) -> None:
+        """From now on, take no data for the same because it is at the same address: code runs that may change it."""
+
 
 def blob_path(file: str | os.PathLike[str], digest: str) -> Path:
     """Return where a blob of a job file lies.

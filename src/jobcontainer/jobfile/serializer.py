@@ -249,7 +249,7 @@ def trust_file(file_path: str | os.PathLike[str]) -> Path:
 
 def _write(obj: object, writer: FileWriter, kind: Kind) -> FileIdentity | Exception:
     """Write a file, and return its identity, or why the object can't be pickled."""
-    pickler = Pickler(writer)
+    pickler = Pickler(writer, before_own_code=writer.forget_addresses)
     try:
         try:
             pickler.dump(obj)

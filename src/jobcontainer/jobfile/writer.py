@@ -104,6 +104,11 @@ class FileWriter:
             raise
         return len(view)
 
+    def forget_addresses(self) -> None:
+        """Note that code of the user runs, which may change data that was written before."""
+        if self._blobs is not None:
+            self._blobs.forget_addresses()
+
     def finish(
         self,
         fields: Mapping[str, Any],

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import _thread
 import math
+import os
 from collections import deque
 from concurrent.futures import CancelledError
 from contextlib import suppress
@@ -57,6 +58,7 @@ class Chunk:
     rows: list[Any]
     tries: int = 0  # of its first call
     job: Job[Any] | None = None
+    read: int = 0  # results that whoever reads them has taken from its job's file
     made: int = 0  # calls whose results its job has written
     failed: int = 0  # calls behind those that have no result but ``error``
     error: BaseException | None = None
@@ -161,6 +163,7 @@ class Feeder:
         self._has_loaded, self._unloaded = False, 0
         self._not_loaded: BaseException | None = None  # why the function can't be
         self._is_stopped = self._is_held = self._is_over = False
+        self._maker = os.getpid()
         self._inbox: SimpleQueue[Callable[[], object]] = SimpleQueue()
         self._inbox.put(lambda: None)  # there are calls
         self._turn = _thread.allocate_lock()
@@ -190,6 +193,8 @@ class Feeder:
                 self._turn.release()
 
     def _tell(self, message: Callable[[], object]) -> None:
+        if os.getpid() != self._maker:  # a forked child lets go of its copy of the results; the calls are not its own
+            return
         self._inbox.put(message)
         if self._target.in_caller or not in_background(self.work):
             self.work()

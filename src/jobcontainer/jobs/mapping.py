@@ -123,12 +123,16 @@ def _results(
     """Yield value and error of each call, in order; take more calls as results are handed out."""
     waiting: deque[Chunk] = deque()
     outstanding, is_complete = buffersize, not buffersize
+    again = 0  # calls that are made again, as their results are gone, though they were handed out before
     try:
         while True:
             chunk = waiting.popleft() if waiting else _get(feeder.chunks, until)
             if chunk is None:
                 break
             for result in _results_of(chunk, until):
+                if again:
+                    again -= 1
+                    continue
                 outstanding -= 1
                 if not is_complete and (free := buffersize - outstanding) >= max(1, buffersize // _REFILL):
                     rows = list(itertools.islice(more, free))
@@ -136,7 +140,9 @@ def _results(
                     outstanding += len(rows)
                     feeder.add(rows, is_complete=is_complete)
                 yield result
-            waiting.extendleft(reversed(chunk.rest))
+            if chunk.read < chunk.size:
+                again += max(0, chunk.read - chunk.made - chunk.failed)
+                waiting.extendleft(reversed(chunk.rest))
         if feeder.failure is not None and not isinstance(feeder.failure, SerializationError):
             raise feeder.failure
     finally:
@@ -144,22 +150,27 @@ def _results(
 
 
 def _results_of(chunk: Chunk, until: float) -> Iterator[tuple[Any, BaseException | None]]:
-    """Yield what is known of a chunk's own calls, as it becomes known."""
+    """Yield what is known of a chunk's own calls, as it becomes known.
+
+    Where the job's folder is deleted, fewer may be known in the end than were yielded before.
+    """
     while chunk.job is None and not chunk.is_settled:
         _wait(chunk, until)
     if chunk.job is not None:
         reader, is_settled = CallReader(chunk.job.folder), False
         while not is_settled:
             is_settled = chunk.is_settled  # before the look, which then is the last
-            yield from reader.read()
-            if reader.count >= chunk.size:
+            for result in reader.read():
+                chunk.read += 1
+                yield result
+            if chunk.read >= chunk.size:
                 return
             if not is_settled:
                 chunk.job._refuse_to_wait_if_inherited()
                 _wait(chunk, until)
-        for _ in range(chunk.made - reader.count):
+        for _ in range(chunk.made - chunk.read):
             yield None, lost_result(chunk.job)
-    for _ in range(chunk.failed):
+    for _ in range(chunk.failed - max(0, chunk.read - chunk.made)):
         yield None, chunk.error
 
 

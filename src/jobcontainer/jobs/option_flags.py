@@ -10,6 +10,8 @@ from jobcontainer.events import JobState
 from jobcontainer.process import JobOptions, memory_in_bytes
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from jobcontainer.jobs.store import JobStore
 
 _DAY = 24 * 60 * 60
@@ -58,8 +60,8 @@ def options_given(namespace: argparse.Namespace) -> dict[str, Any]:
 
 def add_prune_flags(parser: argparse.ArgumentParser) -> None:
     """Add the conditions of :meth:`jobcontainer.JobStore.prune` to a parser."""
-    parser.add_argument("--older-than", type=float, metavar="DAYS", help="prune jobs submitted before that")
-    parser.add_argument("--keep", type=int, metavar="N", help="keep the newest N in any case")
+    parser.add_argument("--older-than", type=_from_zero(float), metavar="DAYS", help="prune jobs submitted before that")
+    parser.add_argument("--keep", type=_from_zero(int), metavar="N", help="keep the newest N in any case")
     parser.add_argument("--state", action="append", choices=[state.value for state in JobState if state.ended])
     parser.add_argument("--larger-than", type=memory_in_bytes, metavar="AMOUNT", help='on disk, e.g. "100MB"')
     parser.add_argument("--all", action="store_true", help="prune every job that has ended")
@@ -78,6 +80,17 @@ def prune(store: JobStore, namespace: argparse.Namespace) -> str:
         larger_than=namespace.larger_than,
     )
     return f"{len(gone)} jobs deleted"
+
+
+def _from_zero(number: Callable[[str], float]) -> Callable[[str], float]:
+    def from_zero(text: str) -> float:
+        value = number(text)
+        if not value >= 0:  # neither a number that is none
+            raise argparse.ArgumentTypeError(f"{text}: it takes a number from 0 up")
+        return value
+
+    from_zero.__name__ = number.__name__  # argparse names it where a text is no number
+    return from_zero
 
 
 def _assignment(text: str) -> tuple[str, str]:

@@ -112,6 +112,9 @@ class JobStore:
         """
         if older_than is None and keep is None and states is None and larger_than is None:
             raise ValueError("prune() deletes nothing unasked: give older_than, keep, states or larger_than.")
+        for name, value in (("older_than", older_than), ("keep", keep), ("larger_than", larger_than)):
+            if value is not None and not value >= 0:  # neither a number that is none
+                raise ValueError(f"{name}={value!r}: it takes a number from 0 up. Nothing was deleted.")
         if self._folder.path.exists():
             self._folder.check_own()
         wanted = None if states is None else {JobState(state) for state in states}

@@ -22,6 +22,7 @@ from jobcontainer.storage.data import SharedData
 from jobcontainer.storage.owner import this_process
 from jobcontainer.storage.plain_values import parameters_of
 from jobcontainer.storage.record import JobRecord
+from jobcontainer.storage.store_folder import StoreFolder
 from jobcontainer.worker import process_settings
 from jobcontainer.worker.call_chunk import CallChunk
 
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
     from jobcontainer.jobfile.identity import FileIdentity
     from jobcontainer.process import Process
     from jobcontainer.storage.folder import JobFolder
-    from jobcontainer.storage.store_folder import StoreFolder
 
 _NO_DESCRIPTORS = {errno.EMFILE, errno.ENFILE}
 _NOT_WRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}
@@ -169,7 +169,7 @@ class Submitter:
             yield folder
         except BaseException as error:
             explained = _explained(error, folder) if isinstance(error, OSError) else None
-            shutil.rmtree(folder.path, ignore_errors=True)
+            _remove([folder])
             if explained is not None:
                 raise explained from error
             raise
@@ -249,9 +249,16 @@ def write_records(submissions: Sequence[Submission]) -> None:
 
 def discard(submissions: Iterable[Submission]) -> None:
     """Remove the folders that this process has made for jobs that come to nothing."""
-    for submission in submissions:
-        if submission.record is not None:
-            shutil.rmtree(submission.folder.path, ignore_errors=True)
+    _remove([submission.folder for submission in submissions if submission.record is not None])
+
+
+def _remove(folders: Iterable[JobFolder]) -> None:
+    """Remove folders, and the large data that only they had: it may be what has filled the disk."""
+    for folder in folders:
+        shutil.rmtree(folder.path, ignore_errors=True)
+    for store in {folder.path.parent for folder in folders}:
+        with contextlib.suppress(OSError):  # too many files are open, say; the next prune removes it
+            SharedData(StoreFolder(store)).remove_unused()
 
 
 def _explained(error: OSError, folder: JobFolder) -> OSError | None:

@@ -87,8 +87,8 @@ def _array(array: Any) -> Any:
 def _objects(array: Any) -> Any:
     """Reduce an array of texts and numbers to one piece of bytes; others may share objects with what is outside."""
     plain = _PLAIN | {type(getattr(sys.modules.get("pandas"), "NA", None))}
-    if array.dtype.kind == "O" and not plain.issuperset(map(type, array.flat)):
-        return NotImplemented
+    if array.dtype.kind == "V" or (array.dtype.kind == "O" and not plain.issuperset(map(type, array.flat))):
+        return NotImplemented  # structures may hold any object
     with contextlib.suppress(Exception):  # an array of strings may have any object for missing ones
         return pickle.loads, (pickle.PickleBuffer(pickle.dumps(array, 5)),)
     return NotImplemented

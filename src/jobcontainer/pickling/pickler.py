@@ -15,6 +15,7 @@ What differs from cloudpickle, on whose pickler this one is built:
 
 from __future__ import annotations
 
+import copyreg
 import enum
 import functools
 import itertools
@@ -30,7 +31,7 @@ from jobcontainer.pickling.class_reducer import class_by_value, member_by_value
 from jobcontainer.pickling.code_references import imported_by, mentions, named_in_classes, submodules_named
 from jobcontainer.pickling.definitions import Definition, Definitions, Scope, Step, call_after, code_and_data
 from jobcontainer.pickling.large_data import LARGE, reducer_for
-from jobcontainer.pickling.module_origin import MAIN, travels
+from jobcontainer.pickling.module_origin import MAIN, is_local, travels
 from jobcontainer.pickling.namespaces import BOUND_TO_MODULES, global_of, globals_bound_to_modules, namespace_of
 from jobcontainer.pickling.notebook_syntax import refuse_notebook_syntax
 from jobcontainer.pickling.reducers import DEFINITIONS, DESCRIPTORS, NAMED, REDUCERS, descriptor_by_value
@@ -52,6 +53,20 @@ _MACHINERY: Final = cloudpickle_internals.MACHINERY | {
     if type(value) is types.FunctionType
 }
 
+_HOOKS: Final = frozenset(
+    {
+        "__getstate__",
+        "__reduce__",
+        "__reduce_ex__",
+        "__getnewargs__",
+        "__getnewargs_ex__",
+        "__getattribute__",
+        "__iter__",
+    }
+    | {"items"}
+)
+"""Methods that pickle calls."""
+
 
 def _without_pickler(reduce: Callable[[Any], Any]) -> Callable[[Pickler, Any], Any]:
     return lambda _, obj: reduce(obj)
@@ -70,6 +85,7 @@ class Pickler(cloudpickle_internals.BasePickler):
 
     Args:
         file: anything with ``write()``.
+        before_own_code: called before code of the notebook, or of a module beside it, says what an object consists of.
 
     Attributes:
         buffers: what goes beside the stream, as flat bytes.
@@ -80,8 +96,9 @@ class Pickler(cloudpickle_internals.BasePickler):
         classes: whose definition is in the stream.
     """
 
-    def __init__(self, file: Any) -> None:
+    def __init__(self, file: Any, before_own_code: Callable[[], object] = lambda: None) -> None:
         """Make a pickler that writes into a file."""
+        self._before_own_code = before_own_code
         self.buffers: list[memoryview] = []
         super().__init__(file, protocol=5, buffer_callback=functools.partial(_stays_in_stream, self.buffers))
         self.by_value = False
@@ -239,6 +256,8 @@ class Pickler(cloudpickle_internals.BasePickler):
 
     def _reducer_for(self, kind: type) -> Callable[[Pickler, Any], Any]:
         """Return what reduces the objects of a type."""
+        if _has_own_code(kind):
+            self._before_own_code()
         for base, reduce in self._of_subclasses.items():
             if issubclass(kind, base):
                 return reduce
@@ -267,6 +286,14 @@ class Pickler(cloudpickle_internals.BasePickler):
         types.ModuleType: _module,
         **dict.fromkeys(DESCRIPTORS, _described),
     }
+
+
+def _has_own_code(kind: type) -> bool:
+    """Return whether code of the notebook, or of a module beside it, is asked what an object of a type consists of."""
+    reduce = copyreg.dispatch_table.get(kind)
+    found = [reduce.__module__] if reduce is not None else []
+    found += [base.__module__ for base in kind.__mro__ if not _HOOKS.isdisjoint(vars(base))]
+    return any(travels(name) or is_local(name) for name in found)
 
 
 def _class_travels(cls: type) -> bool:

@@ -60,7 +60,7 @@ def source_of(obj: object) -> str:
         if place is None:
             return ""
         return "".join(linecache.getlines(place.file)[place.first - 1 : place.last])
-    except (OSError, TypeError, SyntaxError):
+    except Exception:  # noqa: BLE001 -- the file may hold anything by now, and what is wrapped may be anything
         return ""
 
 

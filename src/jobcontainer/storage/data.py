@@ -49,7 +49,8 @@ class SharedData:
     Args:
         store: the store.
         remembers: whether data at the same address is taken for the same while processes are written one after another.
-            True only where no code of the user runs in between that may change it.
+            True only where no code of the user runs in between that may change it;
+            see :meth:`forget_addresses`.
 
     Attributes:
         written: how many bytes were written so far, and not found to be there.
@@ -84,6 +85,11 @@ class SharedData:
             if added is not None:
                 return added
         raise OSError(f"{self._folder} or {file.parent} loses what is written to it: does something else delete it?")
+
+    def forget_addresses(self) -> None:
+        """From now on, take no data for the same because it is at the same address: code runs that may change it."""
+        self._remembers = False
+        self._before, self._now = {}, {}
 
     def link(self, blob: Buffer, file: Path) -> bool:
         """Link a blob beside a job file; return whether it was there, with the content that its digest says."""

@@ -215,6 +215,8 @@ def _ended_by(error: BaseException, folder: JobFolder, limit: preview.Limit) -> 
         return _exited(error, limit)
     error.__traceback__ = _without_our_frames(error.__traceback__)
     hint = _hint_for(error, limit)
+    if hint is None and isinstance(error, FileNotFoundError) and not folder.path.exists():
+        hint = "The job's folder is not there any more: it was deleted or moved while the job ran."
     message, text = preview.described(error, limit)
     log.write(text)
     if isinstance(error, JobStopped):
