@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import ast
 import base64
+import contextlib
 import functools
 import inspect
 import json
@@ -53,15 +54,13 @@ def source_of(obj: object) -> str:
         'def source_of(obj: object) -> str:'
     """
     definition = definition_of(obj)
-    try:
+    with contextlib.suppress(Exception):  # the file may hold anything by now, and what is wrapped may be anything
         if not isinstance(definition, type):
             return inspect.getsource(inspect.unwrap(definition))
         place = _place_of(definition)
-        if place is None:
-            return ""
-        return "".join(linecache.getlines(place.file)[place.first - 1 : place.last])
-    except Exception:  # noqa: BLE001 -- the file may hold anything by now, and what is wrapped may be anything
-        return ""
+        if place is not None:
+            return "".join(linecache.getlines(place.file)[place.first - 1 : place.last])
+    return ""
 
 
 def definition_of(obj: object) -> type | Callable[..., Any]:
