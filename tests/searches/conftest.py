@@ -19,11 +19,14 @@ SLACK = 120.0
 
 
 def pytest_collection_modifyitems(config, items):
-    """Have a search fail when it hangs, however long it was asked to take, and leave it out of the quick run."""
-    for item in items:
-        if "search" in item.fixturenames:
-            item.add_marker(pytest.mark.slow)
-            item.add_marker(pytest.mark.timeout(config.getoption("search_seconds") + SLACK))
+    """Leave searches out where nobody asked for them, and have one fail when it hangs."""
+    searches = [item for item in items if "search" in item.fixturenames]
+    for item in searches:
+        item.add_marker(pytest.mark.slow)
+        item.add_marker(pytest.mark.timeout(config.getoption("search_seconds") + SLACK))
+    if not config.getoption("search_seconds"):
+        config.hook.pytest_deselected(items=searches)
+        items[:] = [item for item in items if item not in searches]
 
 
 class Search:

@@ -148,6 +148,7 @@ class Reader:
         if alive and not told:
             possible |= {"running" if any(start < self.count for start in life.starts) else "queued"}
             possible |= {"running" for start in life.starts if start == self.count}
+            possible |= {"queued"} if len(life.starts) > 1 else set()  # between two attempts
         state = job.state.value
         if state not in possible:
             self.finds.append(f"{life.id} is {state}, and may be {sorted(possible)}")
