@@ -41,8 +41,14 @@ class FileIdentity(NamedTuple):
 
 @functools.cache
 def boot_id() -> str:
-    """Return what distinguishes this start of this machine from all others; empty where the system does not say."""
+    """Return what distinguishes this start of this machine from all others; empty where the system does not say.
+
+    Of a container, it is the start of the machine that it is on.
+
+    Raises:
+        OSError: it can't be read at the moment: too many files are open.
+    """
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-    except OSError:
+    except FileNotFoundError:
         return ""

@@ -13,6 +13,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from jobcontainer.jobfile.identity import boot_id
+
 _SAME_START = 1.0  # seconds; two processes of one pid never start this close to each other
 _LINUX = sys.platform == "linux"
 _ENDED = {b"Z", b"X", b"x"}  # proc(5): zombies are ended
@@ -51,7 +53,7 @@ def is_alive(owner: dict[str, Any]) -> bool:
 
 def _runs_here(owner: dict[str, Any], pid: int) -> bool:
     try:
-        if owner.get("boot") != _boot_id():
+        if owner.get("boot") != boot_id():
             if owner["host"] != host_name():
                 return True
             if "boot" in owner:  # this machine was started anew since
@@ -70,7 +72,7 @@ def _runs_here(owner: dict[str, Any], pid: int) -> bool:
 def _this_process(pid: int) -> dict[str, Any]:
     owner: dict[str, Any] = {"host": host_name(), "pid": pid}
     if _LINUX:
-        return owner | {"boot": _boot_id(), "namespace": _namespace(), "ticks": _state_and_start(pid)[1]}
+        return owner | {"boot": boot_id(), "namespace": _namespace(), "ticks": _state_and_start(pid)[1]}
     return owner | {"created": _created(pid)}
 
 
@@ -78,12 +80,6 @@ def _state_and_start(pid: int) -> tuple[bytes, int]:
     """Return the state of a process, and when it started in ticks since the boot; an OSError where there is none."""
     fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b") ")[2].split()  # from the third on; proc(5)
     return fields[0], int(fields[19])
-
-
-@functools.cache
-def _boot_id() -> str:
-    """Return what names this boot of the machine, or of the machine that this container is on."""
-    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
 
 @functools.cache
