@@ -14,6 +14,7 @@ import _thread
 import time
 from typing import TYPE_CHECKING, Final
 
+from jobcontainer.storage.ending import write_end
 from jobcontainer.storage.journal import Journal
 from jobcontainer.storage.store_folder import StoreFolder
 from jobcontainer.worker.cpython_internals import in_background
@@ -53,9 +54,7 @@ def _is_settled(folder: JobFolder, outcome: Outcome) -> bool:
     """Try to write an end; return whether nothing is left to do, as it is written, or its folder is gone."""
     if not folder.path.is_dir():
         return True
-    try:
-        folder.append_event(outcome)
-    except OSError:
+    if write_end(folder, outcome) is not outcome:  # it says anew why it could not be written
         return False
     Journal(StoreFolder(folder.path.parent)).add_ended([(folder, outcome.state)])
     return True
