@@ -26,12 +26,14 @@ Plain: TypeAlias = "bool | int | float | str | list[Plain] | dict[str, Plain] | 
 LONGEST_VALUE: Final = 500
 """Characters of one text."""
 
+LONGEST_NAME: Final = 100
+"""Characters of the name of one value."""
+
 MOST_VALUES: Final = 100
 """Values of one process, or of one result."""
 
 _MOST_PARTS: Final = 32  # of one list or dict
 _LONGEST_NESTED: Final = 2000  # characters of JSON
-_LONGEST_NAME: Final = 100
 _DEPTH: Final = 2
 _BITS: Final = 256  # of a whole number
 _MODULES_OF_TEXTS: Final = {"datetime", "decimal", "fractions", "uuid", "pathlib", "pathlib._local"}
@@ -68,7 +70,7 @@ def plain_values(pairs: Iterable[tuple[Any, Any]]) -> dict[str, Plain]:
     found: dict[str, Plain] = {}
     for name, value in islice(pairs, MOST_VALUES):
         with suppress(Exception):  # also of what a class makes of itself
-            found[_text(name, _LONGEST_NAME)] = plain(value)
+            found[_text(name, LONGEST_NAME)] = plain(value)
     return found
 
 
@@ -137,7 +139,7 @@ def _nested(value: Any, depth: int) -> Plain:
     if depth == 0 or len(value) > _MOST_PARTS:
         raise ValueError("too large")
     if type(value) is dict:
-        return {_text(name, _LONGEST_NAME): _plain(part, depth - 1) for name, part in value.items()}
+        return {_text(name, LONGEST_NAME): _plain(part, depth - 1) for name, part in value.items()}
     return [_plain(part, depth - 1) for part in value]
 
 

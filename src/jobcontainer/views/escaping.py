@@ -12,6 +12,8 @@ import math
 import re
 from typing import Final
 
+from jobcontainer.storage.plain_values import encodable_text
+
 LONGEST_NAME: Final = 120
 
 _HARMFUL: Final = (
@@ -74,7 +76,7 @@ def encodable(value: object, depth: int = 100) -> object:
     """
     match value:
         case str():
-            return value.encode("utf-8", "backslashreplace").decode("utf-8")
+            return encodable_text(value)
         case dict() if depth > 0:
             return {encodable(name): encodable(part, depth - 1) for name, part in value.items()}
         case list() if depth > 0:

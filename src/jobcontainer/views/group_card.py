@@ -17,7 +17,7 @@ from jobcontainer.views import units
 from jobcontainer.views.ansi import visible_text
 from jobcontainer.views.card import ICONS, NO_ERRORS, Card, Row, bar_lines, error_line, unreadable
 from jobcontainer.views.escaping import shown_line
-from jobcontainer.views.parameters import differing, parameters_of, parameters_text
+from jobcontainer.views.parameters import differing, parameters_text, recorded_parameters
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -115,7 +115,7 @@ class GroupSummary:
         """Name a job by the parameters that differ within the group; where none do, by its place in it."""
         if self._differing is None:
             self._differing = differing(self.jobs)
-        given = parameters_text(parameters_of(job), self._differing) if self._differing else ""
+        given = parameters_text(recorded_parameters(job), self._differing) if self._differing else ""
         if not given:
             return f"{shown_line(job.name)} #{self.numbers[job.id]}"
         return given if self._is_of_one_name else f"{shown_line(job.name)} {given}"

@@ -20,7 +20,7 @@ _LONGEST_PARAMETER = 30
 _LONGEST_PARAMETERS = 120
 
 
-def parameters_of(job: JobView) -> dict[str, Any]:
+def recorded_parameters(job: JobView) -> dict[str, Any]:
     """Read the parameters of a job; none where its folder can't be read."""
     try:
         return job.folder.read_record().parameters
@@ -30,7 +30,7 @@ def parameters_of(job: JobView) -> dict[str, Any]:
 
 def differing(jobs: Sequence[JobView]) -> list[str]:
     """Return the names of the parameters that are not the same in all of these jobs."""
-    read = [parameters_of(job) for job in jobs[:: len(jobs) // MOST_COMPARED + 1]]
+    read = [recorded_parameters(job) for job in jobs[:: len(jobs) // MOST_COMPARED + 1]]
     names = dict.fromkeys(name for parameters in read for name in parameters)
     return [name for name in names if len({_key(parameters, name) for parameters in read}) > 1]
 

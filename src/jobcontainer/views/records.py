@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from jobcontainer.errors import JobContainerError
 from jobcontainer.events import JobState
 from jobcontainer.views.card import error_line, unreadable
-from jobcontainer.views.parameters import parameters_of
+from jobcontainer.views.parameters import recorded_parameters
 from jobcontainer.views.snapshot import preview_of
 
 if TYPE_CHECKING:
@@ -92,9 +92,9 @@ def _read(job: JobView) -> _Read:
         facts, preview = _facts(job), preview_of(job)
     except (OSError, JobContainerError) as error:  # what a job has made of its folder
         unknown = dict.fromkeys(FACTS) | {"state": "unknown", "error": unreadable(error)}
-        return _Read(job.id, unknown, parameters_of(job), {})
+        return _Read(job.id, unknown, recorded_parameters(job), {})
     values = preview.fields if preview is not None else {_RESULT: None}
-    return _Read(job.id, facts, parameters_of(job), values if job.state is JobState.SUCCEEDED else {})
+    return _Read(job.id, facts, recorded_parameters(job), values if job.state is JobState.SUCCEEDED else {})
 
 
 def _facts(job: JobView) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from jobcontainer.views import units
 from jobcontainer.views.card import ICONS, job_card, unreadable, unwritten
 from jobcontainer.views.escaping import shown_line
 from jobcontainer.views.group_card import GroupSummary
-from jobcontainer.views.parameters import parameters_of, parameters_text
+from jobcontainer.views.parameters import parameters_text, recorded_parameters
 from jobcontainer.views.snapshot import snapshot_of
 from jobcontainer.views.table import NO_MATH, JobTable, html_table, text_table
 
@@ -156,7 +156,7 @@ def _listed(job: JobView) -> tuple[str, ...]:
         took = units.seconds(wall) if wall else ""
     except Exception as error:  # noqa: BLE001 -- whatever a damaged folder makes of a job
         return shown_line(job.id), f"? {unreadable(error)}", "", "", "", ""
-    parameters = parameters_of(job)
+    parameters = recorded_parameters(job)
     given = parameters_text(parameters, parameters)
     return shown_line(job.id), state, shown_line(job.name), took, units.clock(submitted), given
 

@@ -12,7 +12,7 @@ import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from jobcontainer.storage.plain_values import LONGEST_VALUE, MOST_VALUES, encodable_text, plain
+from jobcontainer.storage.plain_values import LONGEST_NAME, LONGEST_VALUE, MOST_VALUES, encodable_text, plain
 from jobcontainer.worker.reporting.bounded_repr import bounded_repr
 
 if TYPE_CHECKING:
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from jobcontainer.storage.plain_values import Plain
 
 _RESULT = "result"
-_LONGEST_NAME = 100
 
 
 def result_values(result: object, text: str) -> dict[str, Plain]:
@@ -59,8 +58,8 @@ def _fields(result: Any) -> Iterable[tuple[Any, Any]] | None:
 
 
 def _name(name: object) -> str:
-    text = name if type(name) is str else bounded_repr(name, _LONGEST_NAME)
-    return encodable_text(text)[:_LONGEST_NAME]
+    text = name if type(name) is str else bounded_repr(name, LONGEST_NAME)
+    return encodable_text(text)[:LONGEST_NAME]
 
 
 def _value(value: Any, text: str | None = None) -> Plain:
