@@ -71,7 +71,7 @@ def fresh(template, place):
     shutil.rmtree(place, ignore_errors=True)
     shutil.copytree(template, place)
     store = StoreFolder(place)
-    return store, next(store.job_folders())
+    return store, next(store.folders())
 
 
 READERS = {
@@ -246,7 +246,7 @@ def test_anything_in_the_place_of_a_file_costs_that_job_alone(template, place, n
 def test_a_result_that_is_a_link_to_another_job_s_is_none(template, place):
     """It is signed by the same key, and is not what this job returned."""
     store, folder = fresh(template, place)
-    other = list(store.job_folders())[-1]
+    other = list(store.folders())[-1]
     folder.result_file.unlink()
     folder.result_file.symlink_to(other.result_file)
     assert decided_state(folder.result_file) is None

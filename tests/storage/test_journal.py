@@ -62,16 +62,16 @@ def test_a_deleted_journal_is_made_anew_by_a_listing(store, monkeypatch):
 
 def test_a_folder_that_has_changed_is_believed_and_not_the_journal(store):
     """Whatever the journal says of an end, the events decide once they are others than those it was made from."""
-    first = next(store.job_folders())
+    first = next(store.folders())
     first.append_event(Outcome(state=JobState.CANCELLED, at=3.0))
     assert states(store) == [JobState.CANCELLED, JobState.SUCCEEDED, JobState.SUCCEEDED]
-    assert Journal(store).entries(list(store.job_folders()))[0].state is JobState.CANCELLED
+    assert Journal(store).entries(list(store.folders()))[0].state is JobState.CANCELLED
 
 
 def test_a_line_that_was_made_from_no_file_counts_for_nothing(store):
     """An end without the mark of the events that it repeats is not shown."""
     append_lines(
-        store.journal_file, [{"event": "ended", "id": next(store.job_folders()).id, "state": "lost", "events": "1:2"}]
+        store.journal_file, [{"event": "ended", "id": next(store.folders()).id, "state": "lost", "events": "1:2"}]
     )
     assert states(store) == [JobState.SUCCEEDED] * 3
 
@@ -80,12 +80,12 @@ def test_a_job_that_is_opened_is_read_from_its_folder(store):
     """Even where the journal's mark is right and its state is not."""
     wrong = [line | {"state": "failed"} if line["event"] == "ended" else line for line in lines(store)]
     store.journal_file.write_text("".join(json.dumps(line) + "\n" for line in wrong))
-    assert JobStore(store.path).open(next(store.job_folders()).id).state is JobState.SUCCEEDED
+    assert JobStore(store.path).open(next(store.folders()).id).state is JobState.SUCCEEDED
 
 
 def test_a_renamed_job_has_the_name_of_its_record(store):
     """``job.json`` is believed as the events are."""
-    first = next(store.job_folders())
+    first = next(store.folders())
     record = json.loads(first.record_file.read_text()) | {"name": "Renamed"}
     first.record_file.write_text(json.dumps(record))
     assert [job.name for job in JobStore(store.path).jobs()] == ["Renamed", "Nothing", "Nothing"]
@@ -94,7 +94,7 @@ def test_a_renamed_job_has_the_name_of_its_record(store):
 @pytest.mark.parametrize("content", [b"", b"[1]", b'{"id": 1}', b"\xff\x00 no text", b"[" * 100_000])
 def test_a_job_that_overwrites_its_record_costs_the_listing_that_job_alone(store, content):
     """The others are listed, and it is listed with what its id and its events say."""
-    first = next(store.job_folders())
+    first = next(store.folders())
     first.record_file.write_bytes(content)
     job = JobStore(store.path).jobs()[0]
     assert (job.id, job.name, job.state) == (first.id, "Nothing", JobState.SUCCEEDED)
@@ -114,7 +114,7 @@ def test_strange_lines_in_the_journal_are_passed_over(store, line):
 def test_a_pruned_job_leaves_no_line_behind(store):
     """The journal does not grow for ever."""
     assert len(JobStore(store.path).prune(keep=1)) == 2
-    assert {line["id"] for line in lines(store)} == {folder.id for folder in store.job_folders()}
+    assert {line["id"] for line in lines(store)} == {folder.id for folder in store.folders()}
     assert states(store) == [JobState.SUCCEEDED]
 
 

@@ -144,10 +144,6 @@ class StoreFolder:
             names = []
         return map(self.job, sorted(name for name in names if is_job_id(name)))
 
-    def job_folders(self) -> Iterator[JobFolder]:
-        """Go through the folders of jobs, oldest first."""
-        return map(self.job, self.job_ids())
-
     def job_ids(self, prefix: str = "") -> list[str]:
         """Return the ids of the jobs whose ids begin so, oldest first: of the folders that have a record.
 
