@@ -51,28 +51,6 @@ class WaitsFor:
         return self.value
 
 
-@pytest.fixture(scope="module")
-def shared(tmp_path_factory):
-    """One pool for the tests that need none of their own: two slots, started once."""
-    with JobPool(2, store=tmp_path_factory.mktemp("store")) as pool:
-        yield pool
-
-
-@pytest.fixture
-def gate(tmp_path):
-    """A file that waiting jobs wait for; opened at the end of the test in any case."""
-    path = tmp_path / "gate"
-    yield path
-    path.touch()
-
-
-@pytest.fixture(params=["inline", "loky"])
-def pool(request, tmp_path, shared):
-    if request.param == "loky":
-        return shared
-    return JobPool(engine="inline", store=tmp_path / "store")
-
-
 def test_submit_returns_what_the_function_returned(pool):
     """A function with arguments is submitted as to any executor."""
     assert pool.submit(pow, 2, 8).result() == 256
