@@ -17,7 +17,6 @@ from multiprocessing import resource_tracker
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
 from joblib.externals.loky import ProcessPoolExecutor
 
 import jobcontainer
@@ -38,6 +37,16 @@ def pytest_addoption(parser):
     """What the searches of ``searches/`` take; pytest asks only this file for options."""
     parser.addoption("--search-seconds", type=float, default=0.0, help="how long each search goes on; 0 for none")
     parser.addoption("--search-seed", type=int, default=None, help="the number that a search printed, to run it again")
+
+
+def pytest_configure(config):
+    """Keep what pytest makes of the asserts, in containers too; let the fast suite try a fifth of the examples."""
+    sys.dont_write_bytecode = False  # to write them anew takes ten seconds
+    from hypothesis import settings  # noqa: PLC0415 -- pytest rewrites its asserts as well
+
+    few = {"max_examples": 20} if "not slow" in config.option.markexpr else {}
+    settings.register_profile("this run", deadline=None, **few)  # what an example takes depends on who else runs here
+    settings.load_profile("this run")
 
 
 def pytest_sessionstart():
@@ -158,7 +167,3 @@ def shares_something(request):
         found.scope != "function" and found.func.__module__ != __name__ and "pytest" not in found.func.__module__
         for found in definitions
     )
-
-
-settings.register_profile("shared machine", deadline=None)  # what an example takes depends on who else runs here
-settings.load_profile("shared machine")
