@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import compileall
 import contextlib
 import gc
@@ -54,6 +55,18 @@ def pytest_sessionstart():
     check_content = py_compile.PycInvalidationMode.CHECKED_HASH  # an edit of the same size within a second counts too
     for folder in jobcontainer.__path__:
         compileall.compile_dir(folder, quiet=2, invalidation_mode=check_content)
+
+
+@pytest.hookimpl(tryfirst=True)  # before the slow ones are left out
+def pytest_collection_modifyitems(items):
+    """Mark the cases of a test as slow that come after those that its ``fast_cases`` leaves in the fast suite."""
+    cases = collections.Counter()
+    for item in items:
+        marker = item.get_closest_marker("fast_cases")
+        test = item.nodeid.partition("[")[0]
+        cases[test] += 1
+        if marker is not None and cases[test] > marker.args[0]:
+            item.add_marker(pytest.mark.slow)
 
 
 def pytest_collection_finish():
