@@ -17,6 +17,7 @@ from jobcontainer.jobs.submission import Submitter, write_records
 from jobcontainer.process import JobOptions
 from jobcontainer.storage import ownership
 from jobcontainer.storage.folder import JobFolder
+from jobcontainer.storage.regular_file import open_regular
 from jobcontainer.storage.store_folder import StoreFolder
 
 NOBODY = 65534
