@@ -285,10 +285,10 @@ class Stops:
 
     def _compare_held(self):
         """Threads and descriptors are as many as before, once what is on its way out is gone."""
-        until = time.monotonic() + PATIENCE / 4
+        until = time.monotonic() + PATIENCE
         while more := self._more_held():
             if time.monotonic() > until:
-                self._find(f"more is held than before: {more}")
+                self._find(f"more is held than before: {more}\n{stacks()}")
                 self.before = self._held()
                 break
             time.sleep(0.02)
@@ -317,6 +317,15 @@ class Stops:
 
     def _find(self, what):
         print(json.dumps({"find": what, "call": self.last, "stop": self.counts["stops"]}), flush=True)
+
+
+def stacks():
+    """Return what each thread does."""
+    names = {thread.ident: thread.name for thread in threading.enumerate()}
+    return "".join(
+        f"{names.get(number)}:\n{''.join(traceback.format_stack(frame)[-4:])}"
+        for number, frame in sys._current_frames().items()
+    )
 
 
 if __name__ == "__main__":
