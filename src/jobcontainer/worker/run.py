@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from jobcontainer.events import JobState
 from jobcontainer.jobfile.loading import load_in_job
 from jobcontainer.pickling.job_main import missing_name
+from jobcontainer.pickling.source_importer import missing_data
 from jobcontainer.storage.folder import JobFolder
 from jobcontainer.storage.result import size_with_data, write_raised, write_returned
 from jobcontainer.worker import (
@@ -261,11 +262,11 @@ def _ended_by(error: BaseException, folder: JobFolder, limit: preview.Limit) -> 
 
 
 def _hint_for(error: BaseException, limit: preview.Limit) -> str | None:
-    """Return what to do about a name or a terminal that is missing here, and add it to the traceback; else None."""
+    """Return what to do about what the job lacks, and add it to the traceback; None for other errors."""
     found: list[str] = []
 
     def search() -> None:
-        if (hint := missing_name(error) or no_terminal.hint_for(error)) is not None:
+        if (hint := missing_name(error) or no_terminal.hint_for(error) or missing_data(error)) is not None:
             found.append(hint)
             error.add_note(hint)
 
