@@ -595,6 +595,33 @@ def test_an_interrupt_while_the_first_keeper_starts_breaks_nothing(script, momen
     assert process.returncode == 0
 
 
+def test_an_interrupt_while_libraries_are_imported_leaves_them_whole(script):
+    """Ctrl-C comes when an engine imports joblib; the engine runs jobs, and the user imports the same libraries."""
+    process = script("""
+        class Interrupts:
+            def find_spec(name, path=None, target=None):
+                if name == "asyncio.locks":
+                    sys.meta_path.remove(Interrupts)
+                    os.kill(os.getpid(), signal.SIGINT)
+
+        sys.meta_path.insert(0, Interrupts)
+        engine = LokyEngine(1)
+        try:
+            engine.warm_up()
+            time.sleep(60)
+        except KeyboardInterrupt:
+            print("interrupted")
+        import asyncio, joblib, numpy
+        print(asyncio.base_events.__name__, numpy.linalg.__name__)
+        print(start(engine, lambda: "first").result().state)
+        engine.close()
+    """)
+    assert process.communicate(timeout=60) == (
+        "interrupted\nasyncio.base_events numpy.linalg\nsucceeded\n",
+        "",
+    )
+
+
 def test_an_engine_takes_the_keeper_that_was_started_early(submit):
     """``warm_up`` of the extension starts one in the background; the first engine uses it, and ends it."""
     worker_slots.start_spare_keeper()
