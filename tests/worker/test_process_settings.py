@@ -15,8 +15,6 @@ import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import pytest
-import sklearn
-from sklearn.exceptions import ConvergenceWarning
 
 from jobcontainer import JobPool
 from jobcontainer.worker import process_settings
@@ -33,7 +31,6 @@ def settled():
         np.printoptions(),
         decimal.localcontext(),
         mpl.rc_context(),
-        sklearn.config_context(),
         pd.option_context("display.max_rows", 60, "display.float_format", None),
     ):
         limit = sys.getrecursionlimit()
@@ -41,6 +38,15 @@ def settled():
         sys.setrecursionlimit(limit)
         logging.disable(logging.NOTSET)
         logging.getLogger("of.a.library").setLevel(logging.NOTSET)
+
+
+@pytest.fixture
+def sklearn_settled():
+    """Put scikit-learn's settings back too; it is imported by the tests of it alone, as that takes seconds."""
+    import sklearn  # noqa: PLC0415 -- see above
+
+    with sklearn.config_context():
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +95,7 @@ def set_pandas():
 
 
 def set_sklearn():
-    sklearn.set_config(transform_output="pandas", display="text")
+    sys.modules["sklearn"].set_config(transform_output="pandas", display="text")
 
 
 def set_matplotlib():
@@ -129,9 +135,15 @@ class Looks:
 
 @pytest.mark.usefixtures("settled")
 @pytest.mark.parametrize("isolation", ["fresh", "reuse"])
-@pytest.mark.parametrize("change", SETTINGS, ids=lambda change: change.__name__)
-def test_a_setting_follows_the_job(pool, change, isolation):
+@pytest.mark.parametrize(
+    "change",
+    [pytest.param(change, marks=pytest.mark.slow if change is set_sklearn else ()) for change in SETTINGS],
+    ids=lambda change: change.__name__,
+)
+def test_a_setting_follows_the_job(request, pool, change, isolation):
     """What is set when the job is submitted holds in it, and what was before it does where that is put back."""
+    if change is set_sklearn:
+        request.getfixturevalue("sklearn_settled")
     look, sender = Looks(*SETTINGS[change]), pool.with_options(isolation=isolation)
     before = look.run()
     assert sender.submit(look).result() == before
@@ -140,9 +152,12 @@ def test_a_setting_follows_the_job(pool, change, isolation):
     assert sender.submit(look).result() == look.run()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("settled")
 def test_a_category_of_a_library_holds_once_the_job_imports_it(pool):
     """A filter for a category of warnings is set when its module is loaded; none is imported for it."""
+    from sklearn.exceptions import ConvergenceWarning  # noqa: PLC0415 -- it takes seconds
+
     warnings.simplefilter("error", ConvergenceWarning)
     assert not pool.submit(Looks("import sys", "'sklearn' in sys.modules")).result()
     action = "warnings.filters[[f[2] for f in warnings.filters].index(e.ConvergenceWarning)][0]"
