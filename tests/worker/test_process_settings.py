@@ -189,14 +189,16 @@ ORDER = f"[f[0] for f in warnings.filters if f[2] in {KINDS}]"
 )
 def test_a_category_that_is_imported_late_has_its_place_among_the_filters(pool, change, expected):
     """Between those that stand before and after it here; what the job sets goes before or after all of them."""
+    import sklearn.exceptions as e  # noqa: PLC0415 -- it takes seconds
+
     for action, category in [
-        ("once", sklearn.exceptions.FitFailedWarning),
+        ("once", e.FitFailedWarning),
         ("always", RuntimeWarning),
-        ("error", ConvergenceWarning),
+        ("error", e.ConvergenceWarning),
         ("ignore", UserWarning),
     ]:
         warnings.simplefilter(action, category)
-    names = {"warnings": warnings, "e": sklearn.exceptions}
+    names = {"warnings": warnings, "e": e}
     assert [action for action in eval(ORDER, names) if action != "default"] == ["ignore", "error", "always", "once"]  # noqa: S307
     assert pool.submit(Looks(LATER.replace("CHANGE", change), ORDER)).result() == expected
 
@@ -204,7 +206,9 @@ def test_a_category_that_is_imported_late_has_its_place_among_the_filters(pool, 
 @pytest.mark.usefixtures("settled")
 def test_a_category_that_is_imported_while_warnings_are_caught_has_its_place_after_that_too(pool):
     """``catch_warnings`` puts the filters away, and what is imported inside it sets its filters for good."""
-    warnings.simplefilter("error", ConvergenceWarning)
+    import sklearn.exceptions as e  # noqa: PLC0415 -- it takes seconds
+
+    warnings.simplefilter("error", e.ConvergenceWarning)
     warnings.simplefilter("ignore", UserWarning)
     source = """
         import warnings
