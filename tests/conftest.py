@@ -36,7 +36,8 @@ SESSION = f"JOBCONTAINER_TEST_SESSION={secrets.token_hex(8)}"
 
 def pytest_addoption(parser):
     """What the searches of ``searches/`` take; pytest asks only this file for options."""
-    parser.addoption("--search-seconds", type=float, default=0.0, help="how long each search goes on; 0 for none")
+    seconds = 20.0 if "CI" in os.environ else 0.0
+    parser.addoption("--search-seconds", type=float, default=seconds, help="how long each search goes on; 0 for none")
     parser.addoption("--search-seed", type=int, default=None, help="the number that a search printed, to run it again")
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import importlib
+import json
 import logging
 import multiprocessing
 import os
+import pickle
 import random
 import shutil
 import signal
@@ -772,6 +774,81 @@ def test_breakpoint_says_where_a_job_can_be_debugged(start, run, tmp_path, monke
     folder, future = start(stop, env={"PYTHONBREAKPOINT": "remote_debugger.stop"})
     future.result(60)
     assert folder.tail(1) == ["listening"]
+
+
+def trace_in_pdb():
+    import pdb  # noqa: T100 -- what is tested
+
+    pdb.set_trace()  # noqa: T100 -- as above
+
+
+def look_after_an_error():
+    import pdb  # noqa: T100 -- what is tested
+
+    try:
+        json.loads("")
+    except ValueError:
+        pdb.post_mortem()
+
+
+def open_console():
+    import code
+
+    code.interact(local={})
+
+
+def ask_by_input():
+    return input("name? ")
+
+
+def ask_for_password():
+    import getpass
+
+    return getpass.getpass()
+
+
+def ask_by_click():
+    import click
+
+    return click.prompt("name")
+
+
+def trace_in_own_debugger():
+    import pdb  # noqa: T100 -- what is tested
+
+    class Debugger(pdb.Pdb): ...
+
+    Debugger().set_trace()
+    return "went on"
+
+
+@pytest.mark.not_promised(inline="it is the caller's terminal")
+@pytest.mark.parametrize(
+    ("prompt", "said"),
+    [
+        (trace_in_pdb, "pdb.set_trace(): a job has no terminal"),
+        (look_after_an_error, "pdb.post_mortem(): a job has no terminal"),
+        (open_console, "code.interact(): a job has no terminal"),
+        (ask_by_input, "standard input is empty"),
+        (ask_for_password, "standard input is empty"),
+        (ask_by_click, "standard input is empty"),
+        (trace_in_own_debugger, "A debugger: a job has no terminal"),
+    ],
+)
+def test_what_stops_at_a_prompt_says_where_it_can(start, prompt, said):
+    """Debuggers and consoles do not pass as if somebody had looked; the reason names the engine that has a terminal."""
+    _, future = start(prompt)
+    reason = future.result(60).reason
+    told = reason if said in reason else future.result(60).error_message
+    assert said in told
+    assert 'engine="inline"' in told
+
+
+def test_the_end_of_another_file_is_no_prompt(start):
+    """An ``EOFError`` of pickle, or one that user code raises, has no advice about terminals."""
+    for raises in (lambda: pickle.loads(b""), lambda: (_ for _ in ()).throw(EOFError("mine"))):
+        _, future = start(raises)
+        assert "standard input" not in future.result(60).reason
 
 
 def raise_in_child():

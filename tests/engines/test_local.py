@@ -335,6 +335,55 @@ def test_modules_are_preloaded(submit, store):
         engine.close()
 
 
+SCARCE = """
+import errno, os, pathlib
+fork = os.fork
+
+def fork_where_there_is_room():
+    if pathlib.Path({full!r}).exists():
+        pathlib.Path({tried!r}).touch()
+        raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+    return fork()
+
+os.fork = fork_where_there_is_room
+"""
+
+
+@pytest.fixture
+def scarce(tmp_path, monkeypatch):
+    """A keeper's system that has no process ids left while one file exists; it makes another when it was asked."""
+    full, tried = tmp_path / "full", tmp_path / "tried"
+    full.touch()
+    (tmp_path / "scarce.py").write_text(SCARCE.format(full=str(full), tried=str(tried)))
+    monkeypatch.syspath_prepend(tmp_path)
+    engine = LokyEngine(1, preload=["scarce"])
+    yield engine, full, tried
+    engine.close()
+
+
+def test_a_job_waits_while_its_keeper_can_fork_no_process(submit, scarce):
+    """For a moment there are no process ids or no memory: that is no reason to lose a job, or a keeper."""
+    engine, full, tried = scarce
+    future = submit(engine, os.getpid)
+    wait_for(tried.exists, within=30)
+    (keeper,) = keepers()
+    full.unlink()
+    assert future.result(30).state is JobState.SUCCEEDED
+    assert keepers() == [keeper]
+
+
+def test_a_job_that_waits_for_a_process_can_be_cancelled(submit, store, scarce):
+    """It never started, and the keeper is there for the next one."""
+    engine, full, tried = scarce
+    folder = store.new_job("job")
+    future = submit(engine, os.getpid, folder=folder)
+    wait_for(tried.exists, within=30)
+    engine.cancel(folder.id)
+    assert future.result(10).state is JobState.CANCELLED
+    full.unlink()
+    assert submit(engine, os.getpid).result(30).state is JobState.SUCCEEDED
+
+
 @pytest.mark.slow
 def test_modules_that_fail_or_start_threads_can_be_preloaded(submit, store, tmp_path, monkeypatch):
     """A keeper with threads can't be forked safely: its jobs get new interpreters, and end as they should."""
@@ -682,6 +731,33 @@ def test_an_executor_that_user_code_makes_after_ours_does_not_hold_up_the_exit(s
         prelude="import atexit, os, time\nfrom jobcontainer import JobPool\n",
     )
     assert process.communicate(timeout=30) == ("[0, 1, 2]\nTrue\n", "")
+    assert process.returncode == 0
+
+
+@pytest.mark.parametrize("imported", ["sys", "joblib.externals.loky"], ids=["loky is new", "loky is there"])
+def test_a_pool_that_is_first_made_in_an_exit_function_says_that_it_is_too_late(script, imported):
+    """The script ends; a job in this process is still possible, as the message says."""
+    process = script(
+        f"""
+        import {imported}
+
+        def late():
+            pool = JobPool(1)
+            try:
+                pool.submit(abs, -42).result(20)
+            except (RuntimeError, JobLostError) as error:
+                print(type(error).__name__, "The interpreter exits" in str(error), 'engine="inline"' in str(error))
+            pool.shutdown()
+            print(JobPool(engine="inline").submit(abs, -42).result())
+
+        os.chdir(os.path.dirname(os.environ["STORE"]))
+        atexit.register(late)
+        """,
+        prelude="import atexit, os\nfrom jobcontainer import JobLostError, JobPool\n",
+    )
+    out, err = process.communicate(timeout=30)
+    assert out.splitlines()[-2:] in (["RuntimeError True True", "42"], ["JobLostError True True", "42"])
+    assert err == ""
     assert process.returncode == 0
 
 

@@ -165,6 +165,24 @@ def test_a_descriptor_that_is_another_file_now_is_not_written_to(tmp_path):
     os.close(number)
 
 
+def test_a_file_of_the_users_with_our_number_is_never_closed(tmp_path):
+    """Not when we are done, and not when what we had opened goes."""
+    ours, theirs = tmp_path / "ours", tmp_path / "theirs"
+    ours.touch()
+    for ends in (OwnDescriptor.close, OwnDescriptor.ensured):
+        own = OwnDescriptor(open_regular(ours), reopen=lambda: open_regular(ours))
+        taken = own.number
+        other = os.open(theirs, os.O_WRONLY | os.O_CREAT)
+        os.dup2(other, taken)
+        ends(own)
+        if ends is OwnDescriptor.ensured:
+            own.close()
+        del own
+        assert os.path.samestat(os.fstat(taken), theirs.stat())
+        os.close(taken)
+        os.close(other)
+
+
 @pytest.mark.parametrize("kind", ["pipe", "link", "folder", "device"])
 def test_what_is_no_file_is_not_opened_for_writing(tmp_path, kind):
     """At once, whoever is at the other end of a pipe, and nothing stays open."""

@@ -84,6 +84,11 @@ def set_printing():
     np.set_printoptions(precision=3, suppress=True, legacy="1.25")
 
 
+def set_formatters():
+    formatters = {"float_kind": "<{:.2f}>".format, "int": "%04d".__mod__, "bool": ascii, "str_kind": textwrap.dedent}
+    np.set_printoptions(formatter=formatters)
+
+
 def set_pandas():
     pd.set_option("display.max_rows", 7)
     pd.options.display.float_format = "{:.1f}".format
@@ -111,6 +116,7 @@ SETTINGS = {
     set_decimal: ("import decimal", "(decimal.getcontext().prec, decimal.getcontext().traps[decimal.Inexact])"),
     set_errors: ("import numpy as np", "np.geterr()"),
     set_printing: ("import numpy as np", "str(np.array([1.23456, 1e-9]))"),
+    set_formatters: ("import numpy as np", "str([np.array([1.23456]), np.array([7, 8]), np.array(['  a'])])"),
     set_pandas: ("import pandas as pd", "(pd.get_option('display.max_rows'), repr(pd.Series([1.25])))"),
     set_sklearn: ("import sklearn", "sklearn.get_config()"),
     set_matplotlib: ("import matplotlib as mpl", PARAMETERS),
@@ -156,6 +162,65 @@ def test_a_category_of_a_library_holds_once_the_job_imports_it(pool):
     assert not pool.submit(Looks("import sys", "'sklearn' in sys.modules")).result()
     action = "warnings.filters[[f[2] for f in warnings.filters].index(e.ConvergenceWarning)][0]"
     assert pool.submit(Looks("import warnings, sklearn.exceptions as e", action)).result() == "error"
+
+
+LATER = """
+import warnings
+CHANGE
+import sklearn.exceptions as e
+"""
+KINDS = "(e.ConvergenceWarning, UserWarning, RuntimeWarning, e.FitFailedWarning)"
+ORDER = f"[f[0] for f in warnings.filters if f[2] in {KINDS}]"
+
+
+@pytest.mark.usefixtures("settled")
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ("", ["ignore", "error", "always", "once"]),
+        ("warnings.simplefilter('default', UserWarning)", ["default", "ignore", "error", "always", "once"]),
+        (
+            "warnings.filterwarnings('module', category=UserWarning, append=True)",
+            ["ignore", "error", "always", "once", "module"],
+        ),
+        ("warnings.resetwarnings()", ["error", "once"]),
+    ],
+    ids=["as here", "another before it", "another after it", "none"],
+)
+def test_a_category_that_is_imported_late_has_its_place_among_the_filters(pool, change, expected):
+    """Between those that stand before and after it here; what the job sets goes before or after all of them."""
+    import sklearn.exceptions as e  # noqa: PLC0415 -- it takes seconds
+
+    for action, category in [
+        ("once", e.FitFailedWarning),
+        ("always", RuntimeWarning),
+        ("error", e.ConvergenceWarning),
+        ("ignore", UserWarning),
+    ]:
+        warnings.simplefilter(action, category)
+    names = {"warnings": warnings, "e": e}
+    assert [action for action in eval(ORDER, names) if action != "default"] == ["ignore", "error", "always", "once"]  # noqa: S307
+    assert pool.submit(Looks(LATER.replace("CHANGE", change), ORDER)).result() == expected
+
+
+@pytest.mark.usefixtures("settled")
+def test_a_category_that_is_imported_while_warnings_are_caught_has_its_place_after_that_too(pool):
+    """``catch_warnings`` puts the filters away, and what is imported inside it sets its filters for good."""
+    import sklearn.exceptions as e  # noqa: PLC0415 -- it takes seconds
+
+    warnings.simplefilter("error", e.ConvergenceWarning)
+    warnings.simplefilter("ignore", UserWarning)
+    source = """
+        import warnings
+        with warnings.catch_warnings():
+            warnings.simplefilter("always")
+            import sklearn.exceptions as e
+            places = [(f[0], f[2]) for f in warnings.filters]
+            wanted = ("always", Warning), ("ignore", UserWarning), ("error", e.ConvergenceWarning)
+            caught, *ours = map(places.index, wanted)
+    """
+    look = Looks(textwrap.dedent(source), f"(caught < ours[0], ours[1] - ours[0], {ORDER}[:2])")
+    assert pool.submit(look).result() == (True, 1, ["ignore", "error"])
 
 
 @pytest.mark.usefixtures("settled")
@@ -204,7 +269,7 @@ def test_settings_are_plain_data():
     """They go through any pipe as JSON, and come out the same; what JSON can't say is left out."""
     for change in SETTINGS:
         change()
-    np.set_printoptions(formatter={"float": "{:.1f}".format})
+    np.set_printoptions(formatter={"float": lambda number: f"<{number}>"})
     pd.options.display.float_format = lambda number: f"<{number}>"
     captured = process_settings.capture()
     assert json.loads(json.dumps(captured)) == captured
