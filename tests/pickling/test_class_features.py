@@ -72,7 +72,7 @@ def test_a_class_is_the_same_in_a_job(cell, path, run_in_job, name):
     assert list(differences(here, there)) == []
 
 
-@pytest.mark.fast_cases(12)
+@pytest.mark.fast_cases(4)
 @pytest.mark.parametrize("name", CELLS)
 def test_a_class_of_a_helper_module_is_the_same_in_a_job(cell, helper, path, run_in_job, name):
     """As its import makes it there, from the source that came with the process."""

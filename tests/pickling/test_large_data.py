@@ -104,7 +104,7 @@ def test_arrays_of_every_kind(array):
         assert copy.flags.f_contiguous == array.flags.f_contiguous
 
 
-@pytest.mark.fast_cases(4)
+@pytest.mark.fast_cases(1)
 @pytest.mark.parametrize("columns", FRAMES.values(), ids=FRAMES)
 def test_frames_of_pandas(columns):
     """Columns and index."""
