@@ -10,15 +10,13 @@ from __future__ import annotations
 import functools
 import importlib.util
 import sys
-import threading
-import warnings
 from importlib.machinery import PathFinder
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from jobcontainer.errors import SerializationError
 from jobcontainer.pickling import source_importer
-from jobcontainer.pickling.code_references import imported_in, imports_by_text
+from jobcontainer.pickling.code_references import imported_in, imports_by_text, without_warnings
 from jobcontainer.pickling.module_origin import MAIN, folders_of, is_local, lies_beside, travels
 
 if TYPE_CHECKING:
@@ -26,8 +24,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from jobcontainer.pickling.source_importer import LocalModule
-
-_compiling: Final = threading.Lock()  # filters of warnings are the process's
 
 
 def local_modules(names: Iterable[str]) -> list[LocalModule]:
@@ -188,7 +184,7 @@ def _compiled(module: LocalModule, text: str) -> _Compiled:
 @functools.lru_cache(maxsize=1024)
 def _compile(file: str, text: str, package: str) -> _Compiled:
     try:
-        with _compiling, warnings.catch_warnings(action="ignore"):  # its import has warned, or will
+        with without_warnings():  # its import has warned, or will
             code: types.CodeType = compile(text, file, "exec", dont_inherit=True)
     except (SyntaxError, ValueError, RecursionError):
         return _Compiled()
