@@ -116,6 +116,8 @@ def _find_on_path(name: str) -> LocalModule | None:
         return None
     try:
         spec = PathFinder.find_spec(name, None if package is None else package.path)
+    except KeyError:  # a package without __init__.py in one that is not imported: its path is asked for in sys.modules
+        return _folder_in(package, name) if package is not None else None
     except (ImportError, ValueError, TypeError):  # a finder of the user's own, an entry of sys.path that is no text
         return None
     if spec is None:
@@ -125,6 +127,13 @@ def _find_on_path(name: str) -> LocalModule | None:
     if origin is None or not lies_beside(name, origin):
         return None
     return source_importer.LocalModule(name, origin if spec.has_location else "", None if path is None else list(path))
+
+
+def _folder_in(package: LocalModule, name: str) -> LocalModule | None:
+    """Find a package without ``__init__.py`` in another."""
+    places = [Path(folder) / name.rpartition(".")[2] for folder in package.path or ()]
+    found = [str(place) for place in places if place.is_dir() and lies_beside(name, str(place))]
+    return source_importer.LocalModule(name, "", found) if found else None
 
 
 def _source_of(module: LocalModule) -> str | None:
