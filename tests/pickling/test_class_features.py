@@ -16,6 +16,8 @@ from class_cells import CELLS, REFUSED
 from describing import differences, without_addresses
 from jobcontainer import SerializationError, Serializer
 
+LIBRARIES = ("describing", "attrs", "pydantic")  # of the cells, and of what is asked about them
+
 ASKS = """
 from describing import describe
 class Asks:

@@ -17,8 +17,6 @@ import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import pytest
-import sklearn
-from sklearn.exceptions import ConvergenceWarning
 
 from jobcontainer import JobPool
 from jobcontainer.worker import process_settings
@@ -35,7 +33,6 @@ def settled():
         np.printoptions(),
         decimal.localcontext(),
         mpl.rc_context(),
-        sklearn.config_context(),
         pd.option_context("display.max_rows", 60, "display.float_format", None),
     ):
         limit = sys.getrecursionlimit()
@@ -43,6 +40,15 @@ def settled():
         sys.setrecursionlimit(limit)
         logging.disable(logging.NOTSET)
         logging.getLogger("of.a.library").setLevel(logging.NOTSET)
+
+
+@pytest.fixture
+def sklearn_settled():
+    """Put scikit-learn's settings back too; it is imported by the tests of it alone, as that takes seconds."""
+    import sklearn  # noqa: PLC0415 -- see above
+
+    with sklearn.config_context():
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +112,7 @@ def set_pandas():
 
 
 def set_sklearn():
-    sklearn.set_config(transform_output="pandas", display="text")
+    sys.modules["sklearn"].set_config(transform_output="pandas", display="text")
 
 
 def set_matplotlib():
@@ -150,9 +156,15 @@ class Looks:
 
 @pytest.mark.usefixtures("settled")
 @pytest.mark.parametrize("isolation", ["fresh", "reuse"])
-@pytest.mark.parametrize("change", SETTINGS, ids=lambda change: change.__name__)
-def test_a_setting_follows_the_job(pool, change, isolation):
+@pytest.mark.parametrize(
+    "change",
+    [pytest.param(change, marks=pytest.mark.slow if change is set_sklearn else ()) for change in SETTINGS],
+    ids=lambda change: change.__name__,
+)
+def test_a_setting_follows_the_job(request, pool, change, isolation):
     """What is set when the job is submitted holds in it, and what was before it does where that is put back."""
+    if change is set_sklearn:
+        request.getfixturevalue("sklearn_settled")
     look, sender = Looks(*SETTINGS[change]), pool.with_options(isolation=isolation)
     before = look.run()
     assert sender.submit(look).result() == before
@@ -161,9 +173,12 @@ def test_a_setting_follows_the_job(pool, change, isolation):
     assert sender.submit(look).result() == look.run()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("settled")
 def test_a_category_of_a_library_holds_once_the_job_imports_it(pool):
     """A filter for a category of warnings is set when its module is loaded; none is imported for it."""
+    from sklearn.exceptions import ConvergenceWarning  # noqa: PLC0415 -- it takes seconds
+
     warnings.simplefilter("error", ConvergenceWarning)
     assert not pool.submit(Looks("import sys", "'sklearn' in sys.modules")).result()
     action = "warnings.filters[[f[2] for f in warnings.filters].index(e.ConvergenceWarning)][0]"
@@ -195,14 +210,16 @@ ORDER = f"[f[0] for f in warnings.filters if f[2] in {KINDS}]"
 )
 def test_a_category_that_is_imported_late_has_its_place_among_the_filters(pool, change, expected):
     """Between those that stand before and after it here; what the job sets goes before or after all of them."""
+    import sklearn.exceptions as e  # noqa: PLC0415 -- it takes seconds
+
     for action, category in [
-        ("once", sklearn.exceptions.FitFailedWarning),
+        ("once", e.FitFailedWarning),
         ("always", RuntimeWarning),
-        ("error", ConvergenceWarning),
+        ("error", e.ConvergenceWarning),
         ("ignore", UserWarning),
     ]:
         warnings.simplefilter(action, category)
-    names = {"warnings": warnings, "e": sklearn.exceptions}
+    names = {"warnings": warnings, "e": e}
     assert [action for action in eval(ORDER, names) if action != "default"] == ["ignore", "error", "always", "once"]  # noqa: S307
     assert pool.submit(Looks(LATER.replace("CHANGE", change), ORDER)).result() == expected
 
@@ -210,7 +227,9 @@ def test_a_category_that_is_imported_late_has_its_place_among_the_filters(pool, 
 @pytest.mark.usefixtures("settled")
 def test_a_category_that_is_imported_while_warnings_are_caught_has_its_place_after_that_too(pool):
     """``catch_warnings`` puts the filters away, and what is imported inside it sets its filters for good."""
-    warnings.simplefilter("error", ConvergenceWarning)
+    import sklearn.exceptions as e  # noqa: PLC0415 -- it takes seconds
+
+    warnings.simplefilter("error", e.ConvergenceWarning)
     warnings.simplefilter("ignore", UserWarning)
     source = """
         import warnings

@@ -110,8 +110,8 @@ def _run(attempt: Attempt) -> Outcome:
     folder.remove_result()
     folder.append_event(Started(at=begun, pid=os.getpid(), attempt=attempt.number))
     reported: dict[str, Any] = {}
-    descriptor = open_regular(folder.log_file, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-    log = os.fdopen(descriptor, "a", encoding="utf-8", errors="backslashreplace", buffering=1)
+    opened = io.BufferedWriter(open_regular(folder.log_file, os.O_WRONLY | os.O_APPEND | os.O_CREAT))
+    log = io.TextIOWrapper(opened, encoding="utf-8", errors="backslashreplace", line_buffering=True)
     with log, contextlib.ExitStack() as place:
         place.enter_context(contextlib.redirect_stdout(_Copy(sys.stdout, log)))
         place.enter_context(contextlib.redirect_stderr(_Copy(sys.stderr, log)))

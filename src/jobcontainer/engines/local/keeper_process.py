@@ -28,7 +28,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from jobcontainer.engines.local.loky_executor import import_loky, new_executor, process_can_be_made
+from jobcontainer.engines.local.loky_executor import import_loky, new_executor, process_can_be_made, refuse_at_exit
 from jobcontainer.engines.local.watchdog import LOOK_SECONDS, Watchdog
 from jobcontainer.jobfile import signing
 from jobcontainer.worker import MARK, keeper, limits, process_tree
@@ -120,6 +120,7 @@ class KeeperProcess:
             import_loky()
         call_at_exit(at_exit, last=True)
         try:
+            refuse_at_exit()
             self._thread.start()
         except RuntimeError:
             self._close_lifeline()

@@ -13,7 +13,7 @@ from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jobcontainer.worker.cpython_internals import children_allowed
+from jobcontainer.worker.cpython_internals import children_allowed, come_first_at_exit
 from jobcontainer.worker.interrupts import uninterrupted
 
 if TYPE_CHECKING:
@@ -32,6 +32,9 @@ def import_loky() -> Any:
     whole stay, and the package that is made next has no attributes for them. That would break numpy and asyncio for the
     user's code too. So another thread imports it, and the main thread waits. No other user code runs meanwhile: were it
     to import a submodule of numpy, it could find that half made.
+
+    Raises:
+        RuntimeError: the interpreter exits.
     """
 
     def imported() -> Any:
@@ -40,7 +43,24 @@ def import_loky() -> Any:
 
         return loky
 
-    return uninterrupted(imported)
+    try:
+        return uninterrupted(imported)
+    except RuntimeError:
+        refuse_at_exit()
+        raise
+
+
+def refuse_at_exit() -> None:
+    """Raise where the interpreter exits, in a function of :mod:`atexit` say: loky starts no worker any more.
+
+    Raises:
+        RuntimeError: it exits; the message says what to do.
+    """
+    if not come_first_at_exit():
+        raise RuntimeError(
+            "The interpreter exits, and can start no worker any more. Submit before that, or have the job run in this "
+            'process: JobPool(engine="inline")'
+        )
 
 
 def new_executor(initializer: Callable[..., object], initargs: tuple[Any, ...], env: Mapping[str, str]) -> Any:
