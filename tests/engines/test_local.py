@@ -191,6 +191,7 @@ def test_a_script_that_does_not_close_its_engine_ends_cleanly(script):
     assert process.returncode == 0
 
 
+@pytest.mark.fast_cases(1)
 @pytest.mark.parametrize("left", ["", "start(engine, hang)", "start(engine, hang), start(engine, hang)"])
 def test_a_script_whose_engine_has_several_keepers_ends_cleanly(script, left):
     """Loky has its own function at exit registered anew with each keeper; ours comes before all of them."""
@@ -214,6 +215,7 @@ def test_a_script_whose_engine_has_several_keepers_ends_cleanly(script, left):
     assert process.returncode == 0
 
 
+@pytest.mark.slow
 def test_a_script_needs_no_guard(script):
     """A script without ``if __name__ == "__main__"`` runs once: no keeper and no job imports it."""
     process = script("""
@@ -280,6 +282,7 @@ def test_a_fork_of_the_notebook_does_not_keep_keepers_alive(script):
         os.kill(child, signal.SIGKILL)
 
 
+@pytest.mark.slow
 def test_it_can_be_used_from_many_threads(submit, engine):
     """Jobs that several threads submit at once all end."""
     futures = []
@@ -449,6 +452,7 @@ job = pool.submit(Waits())
 """
 
 
+@pytest.mark.slow
 def test_a_process_forked_by_multiprocessing_ends_while_a_pool_lives(script):
     """Its exit runs none of our exit hooks, waits for no job of its parent, and ends no keeper."""
     process = script(
@@ -466,6 +470,7 @@ def test_a_process_forked_by_multiprocessing_ends_while_a_pool_lives(script):
     assert (out, err) == ("child\n0 False\n", "")
 
 
+@pytest.mark.slow
 def test_a_forked_process_exits_and_may_have_a_pool_of_its_own(script):
     """It can't use its parent's pool, and says so; one that it makes runs jobs, and its exit waits for these alone."""
     process = script(
@@ -551,6 +556,7 @@ FORKED = {
 SAID = {"Pool": "[1]", "ProcessPoolExecutor": "[1]", "a child that lists and shuts down": "['running', 'queued']\n0"}
 
 
+@pytest.mark.fast_cases(1)
 @pytest.mark.parametrize("interactive", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["script", "prompt"])
 @pytest.mark.parametrize("name", FORKED)
 def test_a_child_that_user_code_forks_neither_waits_nor_acts(script, name, interactive):
@@ -582,6 +588,7 @@ def test_a_child_that_user_code_forks_neither_waits_nor_acts(script, name, inter
     assert (out, err) == (f"{SAID.get(name, '0')}\nTrue False False 1\n", "")
 
 
+@pytest.mark.fast_cases(1)
 @pytest.mark.parametrize("closed", ["<&-", "2>&-", "<&- 2>&-", ">&- 2>&- <&-"])
 def test_it_runs_where_standard_streams_are_closed(tmp_path, closed):
     """A daemon or a container may start Python so; the descriptors 0 to 2 are then free for other files."""
@@ -607,6 +614,7 @@ def test_it_runs_where_standard_streams_are_closed(tmp_path, closed):
     assert read_result(JobFolder(job).result_file)[0] == ("", [os.devnull, str(JobFolder(job).log_file)])
 
 
+@pytest.mark.slow
 def test_a_script_may_end_when_its_first_job_was_just_submitted(script):
     """No process can be started while the interpreter exits: what a job needs has been started by then."""
     process = script(
@@ -671,6 +679,7 @@ def test_an_interrupt_while_libraries_are_imported_leaves_them_whole(script):
     )
 
 
+@pytest.mark.slow
 def test_an_engine_takes_the_keeper_that_was_started_early(submit):
     """``warm_up`` of the extension starts one in the background; the first engine uses it, and ends it."""
     worker_slots.start_spare_keeper()
@@ -683,6 +692,7 @@ def test_an_engine_takes_the_keeper_that_was_started_early(submit):
     assert not is_running(early)
 
 
+@pytest.mark.fast_cases(1)
 @pytest.mark.parametrize("use", ["", "JobPool(2, store=os.environ['STORE']).shutdown()", "keep = JobPool(2)"])
 def test_a_keeper_that_was_started_early_and_never_used_ends_with_the_script(script, use):
     """Nothing is printed, nothing hangs, and no process is left."""
@@ -699,6 +709,7 @@ def test_a_keeper_that_was_started_early_and_never_used_ends_with_the_script(scr
     assert process.returncode == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "ours",
     [
@@ -750,6 +761,7 @@ def test_a_pool_that_is_first_made_in_an_exit_function_says_that_it_is_too_late(
     assert process.returncode == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("imported", ["joblib.parallel", "joblib.externals.loky", "numpy.linalg"])
 def test_user_code_may_import_what_loky_needs_while_keepers_start(script, imported):
     """Whichever submodule the user's thread imports first, its import succeeds, and so do the jobs of all slots."""
@@ -807,6 +819,7 @@ def test_a_reused_job_that_removes_its_folder_ends_as_well(engine, submit, store
     assert submit(engine, int, isolation="reuse").result(BOUND).state is JobState.SUCCEEDED
 
 
+@pytest.mark.slow
 def test_a_crash_costs_none_of_the_reused_jobs_around_it(engine, submit):
     """Each has its own end, whatever the one before did to the process."""
     futures = [submit(engine, os.abort if number % 5 == 4 else int, isolation="reuse") for number in range(20)]
@@ -814,6 +827,7 @@ def test_a_crash_costs_none_of_the_reused_jobs_around_it(engine, submit):
     assert states == [JobState.CRASHED if number % 5 == 4 else JobState.SUCCEEDED for number in range(20)]
 
 
+@pytest.mark.slow
 def test_no_job_stays_pending_whose_keeper_hangs_when_the_engine_closes(submit, tmp_path, monkeypatch):
     """The keeper is killed, and the job is told as cancelled, which it was."""
     monkeypatch.setattr(worker_slots, "_PATIENCE", 0.2)

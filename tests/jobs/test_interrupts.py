@@ -52,7 +52,7 @@ CALLS = {
 STRIDE = 11
 """Opcodes from one that is interrupted to the next: with every one, a call takes minutes."""
 
-SLOW = [name for name in CALLS if name not in {"submit", "cancel", "wait"}]
+SLOW = [name for name in CALLS if name not in {"cancel", "wait"}]
 
 
 @pytest.mark.parametrize("kind", ["line", pytest.param("opcode", marks=pytest.mark.slow)])

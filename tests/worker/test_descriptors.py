@@ -80,6 +80,7 @@ def engine():
     engine.close()
 
 
+@pytest.mark.fast_cases(2)
 @pytest.mark.parametrize("isolation", ["fresh", "reuse"])
 @pytest.mark.parametrize(("act", "state", "logged"), ENDS, ids=lambda value: getattr(value, "__name__", ""))
 def test_a_job_finds_nothing_of_ours_in_its_files(engine, tmp_path, act, state, logged, isolation):
@@ -127,6 +128,7 @@ with JobPool(1, store=sys.argv[2]) as pool:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("limit", [48, 60, 64])
 def test_jobs_run_where_few_descriptors_are_allowed(tmp_path, limit):
     """The numbers that we choose lie below the limit (`ulimit -n`); tracebacks of killed jobs are there too."""

@@ -41,13 +41,14 @@ if TYPE_CHECKING:
     from jobcontainer.jobs.submission import Submission
     from jobcontainer.process import JobOptions
 
-_SECONDS: Final = 0.2  # that a chunk is to take
+_SECONDS: Final = 0.2  # that a chunk is to take, at the least
+_MOST_SECONDS: Final = 1.0  # while many calls are left
 _FIRST: Final = 200  # calls of a first chunk, at the most
 _FIRST_OF_UNKNOWN: Final = 20
 _GROWTH: Final = 50  # times as many calls as in the last chunk, at the most
 _PER_WORKER: Final = 4  # first chunks
 _IN_FLIGHT: Final = 2  # chunks for each slot: one runs, and one waits
-_LEAST_SHARE: Final = 10  # of a whole chunk is worth a process, though others would end sooner with less
+_LEAST_SHARE: Final = 5  # of a whole chunk is worth a process, though others would end sooner with less
 _MOST_UNLOADED: Final = 4  # calls that could not even be loaded, before the function itself is taken to be the reason
 
 
@@ -170,7 +171,7 @@ class Feeder:
         self.jobs: list[Job[Any]] = []
         self.chunks: SimpleQueue[Chunk | None] = SimpleQueue()
         self.failure: BaseException | None = None
-        self._size = self._first_size()
+        self._size = self._longest = self._first_size()  # calls of the next chunks: as a rule, and at the most
 
     # --- from any thread --------------------------------------------------------------------------------------------
 
@@ -346,18 +347,21 @@ class Feeder:
         return max(1, min(_FIRST, -(-len(self._pending) // (_PER_WORKER * slots))))
 
     def _next_size(self) -> int:
+        """Choose a slot's share of what is left: each chunk has a process to pay for, and the last should be short."""
         if self._chunksize is not None:
             return self._chunksize
-        slots = self._target.slots
-        share = len(self._pending) if self._buffersize is None else self._buffersize / _IN_FLIGHT
-        return max(1, min(self._size, max(math.ceil(share / slots), self._size // _LEAST_SHARE)))
+        share = (len(self._pending) if self._buffersize is None else self._buffersize / _IN_FLIGHT) / self._target.slots
+        wanted = max(self._size, min(self._longest, int(share)))
+        return max(1, min(wanted, max(math.ceil(share), self._size // _LEAST_SHARE)))
 
     def _learn(self, made: int, first: float, seconds: float) -> None:
         """Choose the size of the next chunks by the time of a call; the first of a process may load what it needs."""
         if made:
-            call = (seconds - first) / (made - 1) if made > 1 else seconds
-            wanted = max(1, int(min(_SECONDS / max(call, 1e-9), 1e9)))
-            self._size = wanted if wanted < self._size else max(self._size, min(wanted, _GROWTH * made))
+            call = max((seconds - first) / (made - 1) if made > 1 else seconds, 1e-9)
+            most = _GROWTH * made
+            wanted = max(1, min(int(_SECONDS / call), most))
+            self._size = wanted if wanted < self._size or wanted < most else max(self._size, wanted)
+            self._longest = max(self._size, min(int(_MOST_SECONDS / call), most))
 
 
 def lost_result(job: Job[Any]) -> CorruptFileError:

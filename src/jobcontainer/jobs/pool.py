@@ -161,9 +161,9 @@ class JobPool(Executor):
             *iterables: its arguments; the shortest one ends the calls. All are gone through at once, but with
                 ``buffersize``.
             timeout: seconds from this call on, after which waiting for a result raises ``TimeoutError``.
-            chunksize: how many calls share a process; None for as many as take about 0.2 s.
+            chunksize: how many calls share a process; None for as many as take 0.2 s to 1 s, fewer at the end.
             buffersize: how many calls may be under way whose results were not taken yet; then the iterables may be
-                endless. None for all.
+                endless. None for all. Its calls share few processes: give some thousands where calls are quick.
 
         Returns:
             An iterator over the results, in order, as they come; ``.jobs`` are its chunks, ``close()`` cancels the

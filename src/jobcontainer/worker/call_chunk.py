@@ -69,10 +69,11 @@ class CallChunk:
             OSError: a result can't be written.
         """
         results, function = CallWriter(folder), self._function
-        clock, pid, made, first = time.monotonic, os.getpid, 0, 0.0
+        next_call, returned, clock, pid = results.next_call, results.returned, time.monotonic, os.getpid
+        made, first = 0, 0.0
         this, begun = pid(), clock()
         looked = now = begun
-        results.next_call(now)
+        next_call(now)
         for arguments in zip(*self._columns, strict=True):
             if now - looked > _LOOK_SECONDS:
                 if folder.is_asked_for_no_more_calls():
@@ -91,13 +92,13 @@ class CallChunk:
                 _drop_own_frame(error)
                 results.raised(error, *describe(error))
             else:
-                results.returned(value)
+                returned(value)
             made += 1
             now = clock()
-            results.next_call(now)
+            next_call(now)
             first = first or now - begun
             if is_stopped():
-                results.next_call(0.0)  # there is none
+                next_call(0.0)  # there is none
                 break
         results.close()
         return Timing(made, first, now - begun)
