@@ -7,7 +7,8 @@ import pytest
 from jobcontainer.events import JobState, Outcome
 from jobcontainer.jobs.job import Job
 from jobcontainer.storage.folder import JobFolder
-from jobcontainer.views.group_card import MOST_KINDS, MOST_ROWS, GroupSummary
+from jobcontainer.views.failure_kinds import MOST_KINDS
+from jobcontainer.views.group_card import MOST_ROWS, GroupSummary
 from jobcontainer.views.render import card_html, card_text
 from jobcontainer.views.snapshot import JobSnapshot
 
