@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, Final
 from jobcontainer.engines import RunsInCaller
 from jobcontainer.errors import CorruptFileError, SerializationError
 from jobcontainer.events import RETRIED, JobState
-from jobcontainer.jobs.chunk_sizes import IN_FLIGHT, ChunkSizes
+from jobcontainer.jobs.chunk_sizes import ChunkSizes
 from jobcontainer.jobs.submission import Repeated
 from jobcontainer.process import ChunkOptions
 from jobcontainer.storage.call_results import CallReader, present_call_began
@@ -214,7 +214,7 @@ class Feeder:
                 self._inbox.get_nowait()()
         try:
             self._hold_scheduler()
-            while self._has_calls() and len(self._open) < IN_FLIGHT * self._target.slots:
+            while self._has_calls() and len(self._open) < self._sizes.in_flight * self._target.slots:
                 chunk = self._again.popleft() if self._again else self._next_chunk()
                 self._submit(chunk)
         except BaseException as error:  # noqa: BLE001 -- whoever reads the results gets it
@@ -308,7 +308,8 @@ class Feeder:
         if job.state is JobState.SUCCEEDED:
             timing = job.result()
             self._has_loaded = True
-            self._sizes.learn(timing.calls, timing.first, timing.all)
+            cost = max(0.0, job.usage.wall - timing.all)
+            self._sizes.learn(timing.calls, timing.first, timing.all, cost)
             lacking = CancelledError("The call was cancelled.") if self._is_stopped else lost_result(job)
             chunk.settle(timing.calls, lacking, chunk.size - timing.calls, raised=timing.failures)
             return
