@@ -1111,6 +1111,30 @@ LIBRARIES = {
         def check(): return repr(Page[Row](items=[{"n": 1}])), repr(IntPage(items=["3"])), repr(Row(n=1, parent={"n": 2})), repr(Point(x="3"))
         """,
     ),
+    "pydantic models of generic ones": (
+        "Page Row Sub Tree Pair PAGES",
+        """
+        import pydantic, typing
+        T, U = typing.TypeVar("T"), typing.TypeVar("U")
+        class Page(pydantic.BaseModel, typing.Generic[T]):
+            items: list[T]
+        class Pair(Page[T], typing.Generic[T, U]):
+            other: U
+        class Row(pydantic.BaseModel):
+            n: int
+        class Sub(Page[int]):
+            size: int = 1
+        class Tree(pydantic.BaseModel):
+            pages: "list[Page[Tree]]" = []
+        PAGES = [Page[int](items=[1]), Page[list[Row]](items=[[Row(n=1)]]), Pair[int, Row](items=[], other=Row(n=2))]
+        IntPage = Page[int]
+        def check():
+            kinds = Page[int], Page[list[Row]], Pair[int, Row]
+            same = [type(page) is kind for page, kind in zip(PAGES, kinds)]
+            tree = Tree.model_validate({"pages": [{"items": [{}]}]})
+            return same, IntPage is Page[int], Sub.__mro__[1] is Page[int], type(tree.pages[0]) is Page[Tree], repr(tree)
+        """,
+    ),
     "exceptions, loggers and paths of the standard library": (
         "Path Log Thread",
         """

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import collections
+import compileall
 import contextlib
 import gc
 import os
+import py_compile
 import secrets
 import signal
 import sys
@@ -15,9 +18,9 @@ from multiprocessing import resource_tracker
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
 from joblib.externals.loky import ProcessPoolExecutor
 
+import jobcontainer
 from jobcontainer.worker import process_tree
 
 pytest_plugins = ["job_files"]
@@ -33,8 +36,44 @@ SESSION = f"JOBCONTAINER_TEST_SESSION={secrets.token_hex(8)}"
 
 def pytest_addoption(parser):
     """What the searches of ``searches/`` take; pytest asks only this file for options."""
-    parser.addoption("--search-seconds", type=float, default=0.0, help="how long each search goes on; 0 for none")
+    seconds = 20.0 if "CI" in os.environ else 0.0
+    parser.addoption("--search-seconds", type=float, default=seconds, help="how long each search goes on; 0 for none")
     parser.addoption("--search-seed", type=int, default=None, help="the number that a search printed, to run it again")
+
+
+def pytest_configure(config):
+    """Keep what pytest makes of the asserts, in containers too; let the fast suite try a fifth of the examples."""
+    sys.dont_write_bytecode = False  # to write them anew takes ten seconds
+    from hypothesis import settings  # noqa: PLC0415 -- pytest rewrites its asserts as well
+
+    few = {"max_examples": 20} if "not slow" in config.option.markexpr else {}
+    settings.register_profile("this run", deadline=None, **few)  # what an example takes depends on who else runs here
+    settings.load_profile("this run")
+
+
+def pytest_sessionstart():
+    """Compile the package, as pip does with what it installs: tests start hundreds of interpreters that import it."""
+    check_content = py_compile.PycInvalidationMode.CHECKED_HASH  # an edit of the same size within a second counts too
+    for folder in jobcontainer.__path__:
+        compileall.compile_dir(folder, quiet=2, invalidation_mode=check_content)
+
+
+@pytest.hookimpl(tryfirst=True)  # before the slow ones are left out
+def pytest_collection_modifyitems(items):
+    """Mark the cases of a test as slow that come after those that its ``fast_cases`` leaves in the fast suite."""
+    cases = collections.Counter()
+    for item in items:
+        marker = item.get_closest_marker("fast_cases")
+        test = item.nodeid.partition("[")[0]
+        cases[test] += 1
+        if marker is not None and cases[test] > marker.args[0]:
+            item.add_marker(pytest.mark.slow)
+
+
+def pytest_collection_finish():
+    """Leave what was collected, a million objects that stay, out of every garbage collection that follows."""
+    gc.collect()
+    gc.freeze()
 
 
 def leftovers(before):
@@ -142,7 +181,3 @@ def shares_something(request):
         found.scope != "function" and found.func.__module__ != __name__ and "pytest" not in found.func.__module__
         for found in definitions
     )
-
-
-settings.register_profile("shared machine", deadline=None)  # what an example takes depends on who else runs here
-settings.load_profile("shared machine")

@@ -20,7 +20,9 @@ from jobcontainer.pickling import package_versions
 
 # Forks for each file, so that each is loaded by a process that has never loaded one.
 NURSERY = """
-import json, os, sys, traceback, types
+import importlib, json, os, sys, traceback, types
+for library in sys.argv[1:]:
+    importlib.import_module(library)
 from jobcontainer.jobfile.loading import load_in_job
 from jobcontainer.jobfile.serializer import write_file
 for line in sys.stdin:
@@ -55,8 +57,10 @@ def key_file(tmp_path_factory, monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def nursery():
-    with subprocess.Popen([sys.executable, "-c", NURSERY], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+def nursery(request):
+    """A process that forks for each file; what a test module calls its ``LIBRARIES`` is loaded before, once."""
+    command = [sys.executable, "-c", NURSERY, *getattr(request.module, "LIBRARIES", ())]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         yield process
         process.stdin.close()
 

@@ -88,6 +88,7 @@ def test_run_prints_the_log_and_nothing_else(shell, file, store):
     assert store.jobs()[0].result() == 42
 
 
+@pytest.mark.fast_cases(1)
 @pytest.mark.parametrize(
     ("process", "options", "code", "words"),
     [
@@ -112,6 +113,7 @@ def test_options_are_flags(shell, file, tmp_path):
     assert "painter" in shell("list").stdout
 
 
+@pytest.mark.slow
 def test_an_interrupt_cancels_politely(file, tmp_path, store):
     """Ctrl-C ends the job, and the command says that it was cancelled."""
     command = [sys.executable, "-m", "jobcontainer", "run", str(file(Sleeps()))]
@@ -189,6 +191,7 @@ def test_a_long_list_shows_the_newest_jobs_and_how_many_more_there_are(tmp_path,
     assert [one["id"] for one in json.loads(listed("--json"))] == [job.id for job in jobs]
 
 
+@pytest.mark.slow
 def test_rerun_runs_a_job_again(shell, file, store):
     """``rerun`` makes a second job of the first one's process."""
     shell("run", file(Prints()))
@@ -228,6 +231,7 @@ class FailsNastily:
         raise NastyError(NASTY)
 
 
+@pytest.mark.slow
 def test_nothing_that_a_file_or_a_job_says_acts_on_the_terminal(shell, tmp_path):
     """Names, results, messages, sources, headers: each field begins a line of its own, with its controls shown."""
     with JobPool(engine="inline", store=tmp_path / ".jobcontainer", name=NASTY) as pool:
@@ -288,6 +292,7 @@ def _partial():
     return Call(print, ("from a plain pickle",), {})
 
 
+@pytest.mark.fast_cases(2)
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

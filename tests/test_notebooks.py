@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
 import sys
 from pathlib import Path
 
-import nbformat
 import pytest
 
 ROOT = Path(__file__).parents[1]
@@ -20,23 +20,30 @@ each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path
 
 
 def code_cells(path):
-    notebook = nbformat.read(path, as_version=4)
-    nbformat.validate(notebook)
-    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+    return [cell for cell in content(path)["cells"] if cell["cell_type"] == "code"]
+
+
+def content(path):
+    """Read a notebook as plain JSON: to import nbformat takes seconds."""
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def source(cell):
+    return "".join(cell["source"])
 
 
 def check_outputs(path):
     """Every cell was run in order, from the top; no output is a placeholder; exactly the tagged cells raise."""
     cells = code_cells(path)
-    assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
+    assert [cell["execution_count"] for cell in cells] == list(range(1, len(cells) + 1))
     assert not [word for word in PLACEHOLDERS if word in path.read_text()]
     for cell in cells:
-        errors = [output.ename for output in cell.outputs if output.output_type == "error"]
-        assert bool(errors) == ("raises-exception" in cell.metadata.get("tags", ())), cell.source
-        shown = str(cell.outputs)
-        submits = cell.source.startswith(("%%jobcontainer", "%jobcontainer")) and "--save" not in cell.source
+        errors = [output["ename"] for output in cell["outputs"] if output["output_type"] == "error"]
+        assert bool(errors) == ("raises-exception" in cell["metadata"].get("tags", ())), source(cell)
+        shown = str(cell["outputs"])
+        submits = source(cell).startswith(("%%jobcontainer", "%jobcontainer")) and "--save" not in source(cell)
         if submits and "SerializationError" not in errors:  # it is raised before there is a job
-            assert "data-card=" in shown, cell.source
+            assert "data-card=" in shown, source(cell)
         assert "data-snapshot" not in shown, "a job was still running when the notebook was saved"
 
 
@@ -56,15 +63,24 @@ def test_saved_notebooks_have_no_trace_of_the_machine_they_were_made_on(path):
     """No folder of a person, no times of execution: a difference between two commits is one that matters."""
     found = OF_A_MACHINE.search(path.read_text())
     assert not found, path.read_text()[found.start() - 80 : found.end() + 80]
-    notebook = nbformat.read(path, as_version=4)
-    assert set(notebook.metadata) <= {"kernelspec", "language_info"}
-    assert all(set(cell.metadata) <= {"tags"} for cell in notebook.cells)
+    notebook = content(path)
+    assert set(notebook["metadata"]) <= {"kernelspec", "language_info"}
+    assert all(set(cell["metadata"]) <= {"tags"} for cell in notebook["cells"])
+
+
+@pytest.mark.slow
+@each_notebook
+def test_a_saved_notebook_is_of_the_format(path):
+    """By the schema of nbformat."""
+    import nbformat  # noqa: PLC0415 -- it takes seconds, which the fast suite does not have
+
+    nbformat.validate(nbformat.read(path, as_version=4))
 
 
 @each_notebook
 def test_notebooks_are_short(path):
     """A reader needs a few minutes for one."""
-    lines = sum(len(cell.source.splitlines()) for cell in code_cells(path))
+    lines = sum(len(source(cell).splitlines()) for cell in code_cells(path))
     assert lines <= 120
     assert path.stat().st_size < 600_000
 
@@ -79,3 +95,4 @@ def test_notebooks_run_from_the_top(path, tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=env)
     assert done.returncode == 0, done.stderr[-4000:]
     check_outputs(tmp_path / path.name)
+    test_a_saved_notebook_is_of_the_format(tmp_path / path.name)

@@ -9,7 +9,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import nbformat
 import pytest
 
 ROOT = Path(__file__).parents[1]
@@ -105,6 +104,8 @@ def test_every_python_snippet_and_command_runs_as_printed(tmp_path):
 @pytest.mark.slow
 def test_every_notebook_cell_runs_as_printed(tmp_path):
     """Typed into one notebook, after the extension is loaded, the README's cells run."""
+    import nbformat  # noqa: PLC0415 -- it takes seconds, which the fast suite does not have
+
     assert "`%load_ext jobcontainer`" in README
     typed = ["%load_ext jobcontainer", *CELLS]
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(text) for text in typed])

@@ -6,6 +6,7 @@ A process is any object with ``run()``. :class:`JobOptions` are the words that e
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 import os
@@ -36,6 +37,18 @@ class Process(Protocol[R_co]):
 
     def run(self) -> R_co:
         """Do the work; what it returns is the job's result."""
+
+
+def has_run(thing: object) -> bool:
+    """Return whether something has a ``run()``; an attribute that can't be read is none.
+
+    Example:
+        >>> has_run(Call(pow, (2, 10), {})), has_run(pow)
+        (True, False)
+    """
+    with contextlib.suppress(Exception):  # user code
+        return callable(getattr(thing, "run", None))
+    return False
 
 
 @dataclass(frozen=True, slots=True)

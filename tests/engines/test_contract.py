@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import importlib
+import json
 import logging
 import multiprocessing
 import os
+import pickle
 import random
 import shutil
 import signal
@@ -51,7 +53,8 @@ ENGINES = {
     "dask": None,  # on the module's cluster
     "dask remote": None,  # which can't see the store
 }
-REMOTE, CLUSTERS, TAKE_TIME = "dask remote", {"dask", "dask remote"}, {"no fork", "reuse"}
+REMOTE, CLUSTERS = "dask remote", {"dask", "dask remote"}
+QUICK, QUICK_ANYWHERE = {"inline", "fork"}, {"inline", "fork", "reuse"}
 SAME_PROCESS = "it runs jobs in the caller's process"
 
 pytestmark = pytest.mark.usefixtures("as_notebook")
@@ -60,14 +63,15 @@ pytestmark = pytest.mark.usefixtures("as_notebook")
 def pytest_generate_tests(metafunc):
     """Try each promise on every engine that gives it.
 
-    The quick run tries all of them on one engine, some where a job starts an interpreter or comes after others, and
-    none on a cluster.
+    The quick run tries all of them on one engine, some where a job comes after others, a few where a job starts an
+    interpreter, and none on a cluster.
     """
     marker = metafunc.definition.get_closest_marker("not_promised")
     left_out = marker.kwargs if marker else {}
     names = [name for name in ENGINES if name.replace(" ", "_") not in left_out]
-    slow = CLUSTERS if metafunc.definition.get_closest_marker("quick") else CLUSTERS | TAKE_TIME
-    params = [pytest.param(name, marks=pytest.mark.slow if name in slow else ()) for name in names]
+    quick = metafunc.definition.get_closest_marker("quick")
+    fast = QUICK if quick is None else QUICK_ANYWHERE | set(quick.args)
+    params = [pytest.param(name, marks=() if name in fast else pytest.mark.slow) for name in names]
     metafunc.parametrize("engine", params, indirect=True, scope="module")
 
 
@@ -162,7 +166,7 @@ def test_the_results_of_calls_are_in_the_folder(start, store):
 # --- ends -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.quick
+@pytest.mark.quick("no fork")
 def test_what_run_returns_comes_back_by_the_result_file(start):
     """The outcome says succeeded, the result file holds the value, the log what was printed, the events both ends."""
 
@@ -180,7 +184,7 @@ def test_what_run_returns_comes_back_by_the_result_file(start):
     assert events[-1] == outcome
 
 
-@pytest.mark.quick
+@pytest.mark.quick("no fork")
 def test_what_run_raises_comes_back_as_the_same_exception(start):
     """The outcome says failed and names the error; the result file holds it, with the job's traceback attached."""
 
@@ -442,7 +446,7 @@ class ReadsWhenLoaded:
         return self.seen
 
 
-@pytest.mark.quick
+@pytest.mark.quick("no fork")
 def test_env_is_set_for_this_job_alone_before_its_code_is_loaded(start):
     """Two jobs at a time see different devices."""
     jobs = [start(ReadsWhenLoaded(), env={"CUDA_VISIBLE_DEVICES": str(number)}) for number in range(4)]
@@ -772,6 +776,81 @@ def test_breakpoint_says_where_a_job_can_be_debugged(start, run, tmp_path, monke
     assert folder.tail(1) == ["listening"]
 
 
+def trace_in_pdb():
+    import pdb  # noqa: T100 -- what is tested
+
+    pdb.set_trace()  # noqa: T100 -- as above
+
+
+def look_after_an_error():
+    import pdb  # noqa: T100 -- what is tested
+
+    try:
+        json.loads("")
+    except ValueError:
+        pdb.post_mortem()
+
+
+def open_console():
+    import code
+
+    code.interact(local={})
+
+
+def ask_by_input():
+    return input("name? ")
+
+
+def ask_for_password():
+    import getpass
+
+    return getpass.getpass()
+
+
+def ask_by_click():
+    import click
+
+    return click.prompt("name")
+
+
+def trace_in_own_debugger():
+    import pdb  # noqa: T100 -- what is tested
+
+    class Debugger(pdb.Pdb): ...
+
+    Debugger().set_trace()
+    return "went on"
+
+
+@pytest.mark.not_promised(inline="it is the caller's terminal")
+@pytest.mark.parametrize(
+    ("prompt", "said"),
+    [
+        (trace_in_pdb, "pdb.set_trace(): a job has no terminal"),
+        (look_after_an_error, "pdb.post_mortem(): a job has no terminal"),
+        (open_console, "code.interact(): a job has no terminal"),
+        (ask_by_input, "standard input is empty"),
+        (ask_for_password, "standard input is empty"),
+        (ask_by_click, "standard input is empty"),
+        (trace_in_own_debugger, "A debugger: a job has no terminal"),
+    ],
+)
+def test_what_stops_at_a_prompt_says_where_it_can(start, prompt, said):
+    """Debuggers and consoles do not pass as if somebody had looked; the reason names the engine that has a terminal."""
+    _, future = start(prompt)
+    reason = future.result(60).reason
+    told = reason if said in reason else future.result(60).error_message
+    assert said in told
+    assert 'engine="inline"' in told
+
+
+def test_the_end_of_another_file_is_no_prompt(start):
+    """An ``EOFError`` of pickle, or one that user code raises, has no advice about terminals."""
+    for raises in (lambda: pickle.loads(b""), lambda: (_ for _ in ()).throw(EOFError("mine"))):
+        _, future = start(raises)
+        assert "standard input" not in future.result(60).reason
+
+
 def raise_in_child():
     raise ValueError("of the child")
 
@@ -904,7 +983,7 @@ def test_a_cancelled_coroutine_may_clean_up(start, engine, tmp_path):
 # --- output ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.quick
+@pytest.mark.quick("no fork")
 @pytest.mark.not_promised(inline="descriptors 1 and 2 stay the terminal's, so that a debugger can be used")
 def test_everything_that_is_printed_is_in_the_log_in_order(start):
     """Python, its streams without a newline, descriptors, C, subprocesses: as they came."""
@@ -978,7 +1057,7 @@ def wait_and_clean_up(started, cleaned):
         cleaned.touch()
 
 
-@pytest.mark.quick
+@pytest.mark.quick("no fork")
 @pytest.mark.not_promised(inline="nobody is there to stop the caller's thread")
 def test_a_cancelled_job_may_clean_up_and_ends_at_once(start, engine, tmp_path):
     """``finally`` blocks run, the log shows where it was, and the end is told long before the grace is over."""
@@ -1061,7 +1140,7 @@ def test_a_job_that_will_not_stop_is_killed_after_its_grace(start, engine, tmp_p
     assert not is_running(int(started.read_text()))
 
 
-@pytest.mark.quick
+@pytest.mark.quick("no fork")
 @pytest.mark.not_promised(inline="nobody is there to measure")
 def test_memory_bounds_the_process_tree(start):
     """A job that grows above it is ended; the outcome names peak and limit, the log where it grew."""
@@ -1202,7 +1281,7 @@ def test_what_can_be_put_back_does_not_reach_the_next_job(run, tmp_path):
     assert run(look) == before
 
 
-@pytest.mark.quick
+@pytest.mark.quick("no fork")
 @pytest.mark.not_promised(inline=SAME_PROCESS)
 def test_a_crash_costs_its_own_job_only(start):
     """Its neighbours, and the jobs that follow it, succeed."""
@@ -1266,7 +1345,7 @@ def test_processes_can_be_used_inside_a_job(run):
 # --- large data -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.quick
+@pytest.mark.quick("no fork")
 def test_large_data_is_written_once(start, store):
     """Jobs over one array share its bytes on disk and its pages in memory, may write to it, and hand it on uncopied."""
     changed, handed_on = np.arange(500_000.0), np.arange(300_000)

@@ -86,6 +86,7 @@ def staying(engine, tmp_path):
     return staying
 
 
+@pytest.mark.fast_cases(2)
 @pytest.mark.parametrize("phase", PHASES)
 def test_a_job_that_is_killed_has_crashed(staying, phase):
     """Unless its result was written: then its state was decided."""
@@ -97,6 +98,7 @@ def test_a_job_that_is_killed_has_crashed(staying, phase):
     assert folder.read_events()[0][-1] == outcome
 
 
+@pytest.mark.fast_cases(2)
 @pytest.mark.parametrize("phase", PHASES)
 def test_a_job_whose_keeper_is_killed_is_lost(staying, phase):
     """And gone. Unless its result was written: then its state was decided. The slot gets another keeper."""
@@ -109,6 +111,7 @@ def test_a_job_whose_keeper_is_killed_is_lost(staying, phase):
     wait_for(lambda: not is_running(pid), within=GONE)
 
 
+@pytest.mark.slow
 def test_a_keeper_that_is_killed_while_it_is_idle_costs_no_job(engine, tmp_path):
     """The next job gets another."""
     store = StoreFolder(tmp_path / "store")
@@ -199,6 +202,7 @@ sleep()
 """
 
 
+@pytest.mark.slow
 def test_nothing_survives_the_notebook(tmp_path):
     """A notebook is killed with a job in each phase: no process of it is left a second later, daemons included.
 
@@ -286,6 +290,7 @@ def python_processes(token, by):
     return found
 
 
+@pytest.mark.fast_cases(1)
 @pytest.mark.parametrize("by", ["comm", "cmdline"])
 def test_nothing_survives_a_notebook_and_keepers_that_are_killed_together(tmp_path, by):
     """``pkill -9 python``, or ``-f``: whatever jobs started ends too, daemons with their own environment included."""
@@ -317,6 +322,7 @@ def test_nothing_survives_a_notebook_and_keepers_that_are_killed_together(tmp_pa
     shared_memory.remove_left_by({notebook.pid})  # its trackers were killed as well
 
 
+@pytest.mark.fast_cases(1)
 @pytest.mark.parametrize("who", ["keeper", "subreaper", "job"])
 def test_nothing_of_a_job_survives_its_keeper(engine, tmp_path, who):
     """Whichever of the processes around a job is killed alone, and whatever environment the job's children have."""
@@ -336,6 +342,7 @@ def test_nothing_of_a_job_survives_its_keeper(engine, tmp_path, who):
     wait_for(lambda: not any(map(is_running, [job, *strays])), within=GONE)
 
 
+@pytest.mark.fast_cases(1)
 @pytest.mark.parametrize("moment", [0.0, 0.15, 0.3, 0.5, 0.8])
 def test_a_keeper_that_just_starts_does_not_survive_the_notebook(tmp_path, moment):
     """A notebook is killed before its keeper has been given its only call: the keeper notices and ends."""

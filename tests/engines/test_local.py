@@ -191,6 +191,7 @@ def test_a_script_that_does_not_close_its_engine_ends_cleanly(script):
     assert process.returncode == 0
 
 
+@pytest.mark.fast_cases(1)
 @pytest.mark.parametrize("left", ["", "start(engine, hang)", "start(engine, hang), start(engine, hang)"])
 def test_a_script_whose_engine_has_several_keepers_ends_cleanly(script, left):
     """Loky has its own function at exit registered anew with each keeper; ours comes before all of them."""
@@ -214,6 +215,7 @@ def test_a_script_whose_engine_has_several_keepers_ends_cleanly(script, left):
     assert process.returncode == 0
 
 
+@pytest.mark.slow
 def test_a_script_needs_no_guard(script):
     """A script without ``if __name__ == "__main__"`` runs once: no keeper and no job imports it."""
     process = script("""
@@ -280,6 +282,7 @@ def test_a_fork_of_the_notebook_does_not_keep_keepers_alive(script):
         os.kill(child, signal.SIGKILL)
 
 
+@pytest.mark.slow
 def test_it_can_be_used_from_many_threads(submit, engine):
     """Jobs that several threads submit at once all end."""
     futures = []
@@ -330,6 +333,55 @@ def test_modules_are_preloaded(submit, store):
         assert read_result(folder.result_file)[0] is True
     finally:
         engine.close()
+
+
+SCARCE = """
+import errno, os, pathlib
+fork = os.fork
+
+def fork_where_there_is_room():
+    if pathlib.Path({full!r}).exists():
+        pathlib.Path({tried!r}).touch()
+        raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+    return fork()
+
+os.fork = fork_where_there_is_room
+"""
+
+
+@pytest.fixture
+def scarce(tmp_path, monkeypatch):
+    """A keeper's system that has no process ids left while one file exists; it makes another when it was asked."""
+    full, tried = tmp_path / "full", tmp_path / "tried"
+    full.touch()
+    (tmp_path / "scarce.py").write_text(SCARCE.format(full=str(full), tried=str(tried)))
+    monkeypatch.syspath_prepend(tmp_path)
+    engine = LokyEngine(1, preload=["scarce"])
+    yield engine, full, tried
+    engine.close()
+
+
+def test_a_job_waits_while_its_keeper_can_fork_no_process(submit, scarce):
+    """For a moment there are no process ids or no memory: that is no reason to lose a job, or a keeper."""
+    engine, full, tried = scarce
+    future = submit(engine, os.getpid)
+    wait_for(tried.exists, within=30)
+    (keeper,) = keepers()
+    full.unlink()
+    assert future.result(30).state is JobState.SUCCEEDED
+    assert keepers() == [keeper]
+
+
+def test_a_job_that_waits_for_a_process_can_be_cancelled(submit, store, scarce):
+    """It never started, and the keeper is there for the next one."""
+    engine, full, tried = scarce
+    folder = store.new_job("job")
+    future = submit(engine, os.getpid, folder=folder)
+    wait_for(tried.exists, within=30)
+    engine.cancel(folder.id)
+    assert future.result(10).state is JobState.CANCELLED
+    full.unlink()
+    assert submit(engine, os.getpid).result(30).state is JobState.SUCCEEDED
 
 
 @pytest.mark.slow
@@ -400,6 +452,7 @@ job = pool.submit(Waits())
 """
 
 
+@pytest.mark.slow
 def test_a_process_forked_by_multiprocessing_ends_while_a_pool_lives(script):
     """Its exit runs none of our exit hooks, waits for no job of its parent, and ends no keeper."""
     process = script(
@@ -417,6 +470,7 @@ def test_a_process_forked_by_multiprocessing_ends_while_a_pool_lives(script):
     assert (out, err) == ("child\n0 False\n", "")
 
 
+@pytest.mark.slow
 def test_a_forked_process_exits_and_may_have_a_pool_of_its_own(script):
     """It can't use its parent's pool, and says so; one that it makes runs jobs, and its exit waits for these alone."""
     process = script(
@@ -502,6 +556,7 @@ FORKED = {
 SAID = {"Pool": "[1]", "ProcessPoolExecutor": "[1]", "a child that lists and shuts down": "['running', 'queued']\n0"}
 
 
+@pytest.mark.fast_cases(1)
 @pytest.mark.parametrize("interactive", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["script", "prompt"])
 @pytest.mark.parametrize("name", FORKED)
 def test_a_child_that_user_code_forks_neither_waits_nor_acts(script, name, interactive):
@@ -533,6 +588,7 @@ def test_a_child_that_user_code_forks_neither_waits_nor_acts(script, name, inter
     assert (out, err) == (f"{SAID.get(name, '0')}\nTrue False False 1\n", "")
 
 
+@pytest.mark.fast_cases(1)
 @pytest.mark.parametrize("closed", ["<&-", "2>&-", "<&- 2>&-", ">&- 2>&- <&-"])
 def test_it_runs_where_standard_streams_are_closed(tmp_path, closed):
     """A daemon or a container may start Python so; the descriptors 0 to 2 are then free for other files."""
@@ -558,6 +614,7 @@ def test_it_runs_where_standard_streams_are_closed(tmp_path, closed):
     assert read_result(JobFolder(job).result_file)[0] == ("", [os.devnull, str(JobFolder(job).log_file)])
 
 
+@pytest.mark.slow
 def test_a_script_may_end_when_its_first_job_was_just_submitted(script):
     """No process can be started while the interpreter exits: what a job needs has been started by then."""
     process = script(
@@ -595,6 +652,34 @@ def test_an_interrupt_while_the_first_keeper_starts_breaks_nothing(script, momen
     assert process.returncode == 0
 
 
+def test_an_interrupt_while_libraries_are_imported_leaves_them_whole(script):
+    """Ctrl-C comes when an engine imports joblib; the engine runs jobs, and the user imports the same libraries."""
+    process = script("""
+        class Interrupts:
+            def find_spec(name, path=None, target=None):
+                if name == "asyncio.locks":
+                    sys.meta_path.remove(Interrupts)
+                    os.kill(os.getpid(), signal.SIGINT)
+
+        sys.meta_path.insert(0, Interrupts)
+        engine = LokyEngine(1)
+        try:
+            engine.warm_up()
+            time.sleep(60)
+        except KeyboardInterrupt:
+            print("interrupted")
+        import asyncio, joblib, numpy
+        print(asyncio.base_events.__name__, numpy.linalg.__name__)
+        print(start(engine, lambda: "first").result().state)
+        engine.close()
+    """)
+    assert process.communicate(timeout=60) == (
+        "interrupted\nasyncio.base_events numpy.linalg\nsucceeded\n",
+        "",
+    )
+
+
+@pytest.mark.slow
 def test_an_engine_takes_the_keeper_that_was_started_early(submit):
     """``warm_up`` of the extension starts one in the background; the first engine uses it, and ends it."""
     worker_slots.start_spare_keeper()
@@ -607,6 +692,7 @@ def test_an_engine_takes_the_keeper_that_was_started_early(submit):
     assert not is_running(early)
 
 
+@pytest.mark.fast_cases(1)
 @pytest.mark.parametrize("use", ["", "JobPool(2, store=os.environ['STORE']).shutdown()", "keep = JobPool(2)"])
 def test_a_keeper_that_was_started_early_and_never_used_ends_with_the_script(script, use):
     """Nothing is printed, nothing hangs, and no process is left."""
@@ -623,6 +709,7 @@ def test_a_keeper_that_was_started_early_and_never_used_ends_with_the_script(scr
     assert process.returncode == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "ours",
     [
@@ -647,6 +734,34 @@ def test_an_executor_that_user_code_makes_after_ours_does_not_hold_up_the_exit(s
     assert process.returncode == 0
 
 
+@pytest.mark.parametrize("imported", ["sys", "joblib.externals.loky"], ids=["loky is new", "loky is there"])
+def test_a_pool_that_is_first_made_in_an_exit_function_says_that_it_is_too_late(script, imported):
+    """The script ends; a job in this process is still possible, as the message says."""
+    process = script(
+        f"""
+        import {imported}
+
+        def late():
+            pool = JobPool(1)
+            try:
+                pool.submit(abs, -42).result(20)
+            except (RuntimeError, JobLostError) as error:
+                print(type(error).__name__, "The interpreter exits" in str(error), 'engine="inline"' in str(error))
+            pool.shutdown()
+            print(JobPool(engine="inline").submit(abs, -42).result())
+
+        os.chdir(os.path.dirname(os.environ["STORE"]))
+        atexit.register(late)
+        """,
+        prelude="import atexit, os\nfrom jobcontainer import JobLostError, JobPool\n",
+    )
+    out, err = process.communicate(timeout=30)
+    assert out.splitlines()[-2:] in (["RuntimeError True True", "42"], ["JobLostError True True", "42"])
+    assert err == ""
+    assert process.returncode == 0
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("imported", ["joblib.parallel", "joblib.externals.loky", "numpy.linalg"])
 def test_user_code_may_import_what_loky_needs_while_keepers_start(script, imported):
     """Whichever submodule the user's thread imports first, its import succeeds, and so do the jobs of all slots."""
@@ -704,6 +819,7 @@ def test_a_reused_job_that_removes_its_folder_ends_as_well(engine, submit, store
     assert submit(engine, int, isolation="reuse").result(BOUND).state is JobState.SUCCEEDED
 
 
+@pytest.mark.slow
 def test_a_crash_costs_none_of_the_reused_jobs_around_it(engine, submit):
     """Each has its own end, whatever the one before did to the process."""
     futures = [submit(engine, os.abort if number % 5 == 4 else int, isolation="reuse") for number in range(20)]
@@ -711,6 +827,7 @@ def test_a_crash_costs_none_of_the_reused_jobs_around_it(engine, submit):
     assert states == [JobState.CRASHED if number % 5 == 4 else JobState.SUCCEEDED for number in range(20)]
 
 
+@pytest.mark.slow
 def test_no_job_stays_pending_whose_keeper_hangs_when_the_engine_closes(submit, tmp_path, monkeypatch):
     """The keeper is killed, and the job is told as cancelled, which it was."""
     monkeypatch.setattr(worker_slots, "_PATIENCE", 0.2)

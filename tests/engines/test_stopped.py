@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from jobcontainer.engines.local import watchdog
+from jobcontainer.engines.local import keeper_process, watchdog, worker_slots
 from jobcontainer.engines.local.engine import LokyEngine
 from jobcontainer.events import JobState, Started
 from jobcontainer.jobfile.serializer import Serializer
@@ -78,6 +78,8 @@ class Slot:
 @pytest.fixture
 def slot(tmp_path, monkeypatch):
     monkeypatch.setattr(watchdog, "PATIENCE", PATIENCE)
+    monkeypatch.setattr(worker_slots, "_PATIENCE", PATIENCE)
+    monkeypatch.setattr(keeper_process, "_REASON_SECONDS", PATIENCE)
     slot = Slot(tmp_path)
     yield slot
     slot.engine.close()
@@ -111,6 +113,7 @@ def assert_gone(slot):
     assert slot.run().result(30).state is JobState.SUCCEEDED
 
 
+@pytest.mark.fast_cases(1)
 def test_a_job_that_is_cancelled_ends_though_its_keeper_is_stopped(slot, stopped):
     """After its grace and the engine's patience; it is cancelled, and the sentence says what happened."""
     future = stopped()
@@ -122,6 +125,7 @@ def test_a_job_that_is_cancelled_ends_though_its_keeper_is_stopped(slot, stopped
     assert_gone(slot)
 
 
+@pytest.mark.slow
 def test_a_job_times_out_though_its_keeper_is_stopped(slot, stopped, monkeypatch):
     """It is told as timed out, and so is not tried again."""
     monkeypatch.setattr(watchdog, "PATIENCE", 3.0)
@@ -130,6 +134,7 @@ def test_a_job_times_out_though_its_keeper_is_stopped(slot, stopped, monkeypatch
     assert_gone(slot)
 
 
+@pytest.mark.fast_cases(1)
 def test_a_job_whose_keeper_is_stopped_is_lost(slot, stopped):
     """Though nobody asked for its end: nobody would tell it. It may be tried again."""
     outcome = stopped().result(BOUND + 5)
@@ -138,6 +143,7 @@ def test_a_job_whose_keeper_is_stopped_is_lost(slot, stopped):
     assert_gone(slot)
 
 
+@pytest.mark.slow
 def test_an_engine_closes_though_a_keeper_is_stopped(slot, stopped):
     """Its job is told as cancelled, and nothing is left."""
     future = stopped()
@@ -163,6 +169,7 @@ def test_an_engine_closes_though_an_idle_slot_is_stopped(slot, who):
     assert not is_running(subreaper)
 
 
+@pytest.mark.slow
 def test_a_job_that_a_stopped_keeper_never_began_is_run_by_another(slot):
     """An order that was sent to it is sent again."""
     (keeper,) = process_tree.children_of(slot.subreaper)
@@ -181,6 +188,7 @@ def test_a_keeper_that_was_stopped_for_a_moment_goes_on(slot, tmp_path, monkeypa
     assert (outcome.state, outcome.reason) == (JobState.CANCELLED, "It was cancelled.")
 
 
+@pytest.mark.slow
 def test_a_keeper_that_hangs_without_being_stopped_is_replaced(slot, tmp_path, monkeypatch):
     """It runs, and reads nothing: it is asked, and does not answer."""
     monkeypatch.setattr(watchdog, "_PING_SECONDS", 0.1)
@@ -222,10 +230,12 @@ class WaitsFor:
 # --- stopped jobs ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.fast_cases(1)
 @pytest.mark.parametrize("how", ["cancel", "timeout", "close"])
 def test_a_stopped_job_ends_as_any_other(slot, tmp_path, how):
     """Its whole session is stopped, and a child of it: no signal but SIGKILL reaches them."""
-    future = slot.wait_in_job(tmp_path, **({"timeout": 0.5} if how == "timeout" else {}))
+    options = {"timeout": 3.0} if how == "timeout" else {}  # in which a busy machine starts it
+    future = slot.wait_in_job(tmp_path, **options)
     with contextlib.suppress(ProcessLookupError):
         for pid in (slot.job, slot.child):
             os.kill(pid, signal.SIGSTOP)
@@ -234,7 +244,7 @@ def test_a_stopped_job_ends_as_any_other(slot, tmp_path, how):
         slot.engine.cancel(slot.folder.id)
     elif how == "close":
         slot.engine.close()
-    outcome = future.result(GRACE + 2)
-    assert time.monotonic() - begun < GRACE + 2.5
+    outcome = future.result(options.get("timeout", 0) + GRACE + 2)
+    assert time.monotonic() - begun < options.get("timeout", 0) + GRACE + 2.5
     assert outcome.state is (JobState.TIMED_OUT if how == "timeout" else JobState.CANCELLED)
     wait_for(lambda: not any(map(is_running, (slot.job, slot.child))), within=2)

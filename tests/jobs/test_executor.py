@@ -356,6 +356,70 @@ def test_what_can_not_run_is_refused(shared, work, arguments, words):
         shared.submit(work, *arguments)
 
 
+class HidesItsClass:
+    @property
+    def __class__(self):
+        raise ValueError("on purpose")
+
+    def run(self):
+        return 1
+
+
+class RaisesForRun:
+    @property
+    def run(self):
+        raise ValueError("on purpose")
+
+
+class RaisesForAll:
+    def __getattribute__(self, name):
+        raise ValueError("on purpose")
+
+
+class HidesTheClassOfTheClass(type):
+    @property
+    def __class__(cls):
+        raise ValueError("on purpose")
+
+
+class Odd(metaclass=HidesTheClassOfTheClass):
+    def run(self):
+        return 1
+
+
+@pytest.mark.parametrize("kind", [RaisesForRun, RaisesForAll])
+def test_a_run_that_can_not_be_read_is_refused(shared, kind):
+    """With its name and what it raised, and not with that error itself."""
+    with pytest.raises(TypeError, match=f"run of {kind.__name__} can't be read, as that raised ValueError"):
+        shared.submit(kind())
+
+
+@pytest.mark.parametrize(
+    ("hold", "path"),
+    [
+        (lambda part: part, "process"),
+        (Returns, r"process\.value"),
+        (lambda part: Returns([part]), r"process\.value\[0\]"),
+    ],
+    ids=["the process", "a part", "a part of a list"],
+)
+def test_an_object_that_hides_its_class_is_named(shared, hold, path):
+    """Pickle asks for it, so it can't go into a file; the error names the part."""
+    with pytest.raises(SerializationError, match=rf"{path} \(.*HidesItsClass\): Pickling it raised ValueError"):
+        shared.submit(hold(HidesItsClass()))
+
+
+def test_a_class_that_hides_its_class_is_run(shared):
+    """Only pickle's own questions count."""
+    assert shared.submit(Odd()).result(60) == 1
+
+
+def test_a_result_that_hides_its_class_is_named(shared):
+    """The end says which part it is."""
+    with pytest.raises(SerializationError, match=r"result \(.*HidesItsClass\)"):
+        shared.submit(HidesItsClass).result(60)
+
+
 def test_many_are_submitted_all_or_none(shared):
     """One that can't be pickled leaves no folder of the others."""
     before = set(shared.store.iterdir())

@@ -16,6 +16,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from echo_engine import EchoEngine
 from jobcontainer import JobContainerError, JobPool
 from jobcontainer.jobfile import signing
 from jobcontainer.jobs.detached import client, protocol
@@ -96,6 +97,7 @@ class Served:
 @pytest.fixture
 def served(store, monkeypatch):
     monkeypatch.setattr(host_module, "_LOOK_SECONDS", 0.02)
+    monkeypatch.setattr(host_module, "engine_named", lambda *_: EchoEngine())  # not a keeper for each test
     served = Served(store)
     yield served
     served.is_wanted = False

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import sys
 from functools import partial
@@ -12,6 +11,7 @@ import pytest
 
 import jobcontainer
 from echo_engine import EchoEngine, Works
+from interrupts import interrupted
 from jobcontainer import JobPool, JobStore
 from waiting import wait_for
 
@@ -28,32 +28,6 @@ def engine():
     engine = EchoEngine()
     yield engine
     engine.close()
-
-
-def interrupted(call, number, kind, where=WHERE):
-    """Make a call with a KeyboardInterrupt at its nth step; return whether it has so many."""
-    seen = 0
-
-    def trace(frame, event, _):
-        nonlocal seen
-        if not frame.f_code.co_filename.startswith(where):
-            return None
-        frame.f_trace_opcodes = kind == "opcode"
-        if event == kind:
-            seen += 1
-            if seen > number:
-                sys.settrace(None)
-                raise KeyboardInterrupt
-        return trace
-
-    before = sys.gettrace()
-    sys.settrace(trace)
-    try:
-        with contextlib.suppress(KeyboardInterrupt):
-            call()
-    finally:
-        sys.settrace(before)
-    return seen > number
 
 
 def several(pool):
@@ -78,7 +52,7 @@ CALLS = {
 STRIDE = 11
 """Opcodes from one that is interrupted to the next: with every one, a call takes minutes."""
 
-SLOW = [name for name in CALLS if name not in {"submit", "cancel", "wait"}]
+SLOW = [name for name in CALLS if name not in {"cancel", "wait"}]
 
 
 @pytest.mark.parametrize("kind", ["line", pytest.param("opcode", marks=pytest.mark.slow)])
@@ -88,7 +62,7 @@ def test_an_interrupt_anywhere_costs_no_slot_and_no_job(tmp_path, engine, name, 
     pool = JobPool(engine=engine, store=tmp_path)
     stride = 1 if kind == "line" else STRIDE  # of a thousand opcodes some, others in each process
     number = first = os.getpid() % stride
-    while interrupted(CALLS[name](pool), number, kind):
+    while interrupted(CALLS[name](pool), number, kind, WHERE):
         assert pool.submit(Works()).result(20) == 1, f"dead after step {number}"
         number += stride
     assert number - first > 9
@@ -109,7 +83,7 @@ def test_an_interrupt_anywhere_of_a_shutdown_leaves_nothing_open(tmp_path, leave
         engine = EchoEngine()
         pool = JobPool(engine=engine, store=tmp_path)
         job = pool.submit(Works())
-        has_more = interrupted(partial(leave, pool), number, "line")
+        has_more = interrupted(partial(leave, pool), number, "line", WHERE)
         pool.shutdown()
         assert job.result(20) == 1
         assert engine.closed.wait(20), f"open after step {number}"

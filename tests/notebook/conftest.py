@@ -14,7 +14,6 @@ import sys
 import time
 from pathlib import Path
 
-import nbformat
 import pytest
 from jupyter_client.manager import KernelManager
 from jupyter_core.utils import ensure_event_loop
@@ -91,6 +90,8 @@ class Lab:
         (self.settings / "themes.jupyterlab-settings").write_text(json.dumps({"theme": name}))
 
     def write(self, name: str, *cells: str) -> Path:
+        import nbformat  # noqa: PLC0415 -- it takes seconds, which the fast suite does not have
+
         notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
         notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
         path = self.root / name
@@ -130,6 +131,8 @@ class Tab:
 
     def outputs(self, index: int) -> list[dict]:
         """Return the saved outputs of a cell."""
+        import nbformat  # noqa: PLC0415 -- it takes seconds, which the fast suite does not have
+
         self.save()
         return nbformat.read(self.path, 4).cells[index].outputs
 

@@ -23,6 +23,17 @@ class Needy:
         return self.lr
 
 
+class Odd:
+    def __getattribute__(self, name):
+        raise ValueError("on purpose")
+
+
+def test_a_value_that_can_not_be_asked_is_no_process():
+    """The last expression of a cell may be anything."""
+    assert find_in_value(Odd()) is None
+    assert find_in_value([Odd()]) is None
+
+
 @pytest.mark.parametrize(
     ("value", "count", "as_group"),
     [

@@ -10,7 +10,6 @@ import sys
 import time
 from pathlib import Path
 
-import nbformat
 import pytest
 
 from jobcontainer.events import JobState
@@ -348,6 +347,8 @@ def test_a_headless_cell_waits_for_its_jobs_and_has_no_widget(kernel):
 
 def test_executing_a_notebook_whose_job_fails_fails_and_saves_the_failure(tmp_path):
     """``jupyter execute`` exits non-zero; the notebook has the final card of the failed job, and its error."""
+    import nbformat  # noqa: PLC0415 -- it takes seconds, which the fast suite does not have
+
     notebook = nbformat.v4.new_notebook(
         cells=[
             nbformat.v4.new_code_cell("%load_ext jobcontainer"),

@@ -82,17 +82,19 @@ def test_a_terminal_shows_the_table_of_a_group_at_its_end(terminal, tmp_path):
         ("_job.result()", "of the cell"),
         ("%jobcontainer --wait Fails()", "of the cell"),
         ("json.loads('nothing')", "no name"),
+        ("%jobcontainer --engine inline --wait Fails()", "of run"),
+        ("jobcontainer.JobPool(engine='inline').submit(Fails()).result()", "of run"),
     ],
 )
 def test_the_debugger_stops_where_user_code_asked_for_the_result(terminal, tmp_path, call, frame):
-    """With ``%pdb on``, the prompt is in the frame that called this package; errors of others stop where they did."""
+    """With ``%pdb on``, the prompt is in the frame that called this package; where the error is if that is here."""
     (tmp_path / "fails.py").write_text(
-        "class Fails:\n    def run(self):\n        raise KeyError('no')\n"
+        "class Fails:\n    def run(self):\n        here = 'of run'\n        raise KeyError('no')\n"
         "def wait(get):\n    here = 'of wait'\n    return get()\n"
     )
     lines = (
         "%load_ext jobcontainer",
-        "import json, concurrent.futures; from fails import Fails, wait; here = 'of the cell'",
+        "import json, concurrent.futures, jobcontainer; from fails import Fails, wait; here = 'of the cell'",
         "%jobcontainer Fails()",
         "concurrent.futures.wait([_job]); None",
         "%pdb on",

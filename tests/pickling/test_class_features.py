@@ -16,6 +16,8 @@ from class_cells import CELLS, REFUSED
 from describing import differences, without_addresses
 from jobcontainer import SerializationError, Serializer
 
+LIBRARIES = ("describing", "attrs", "pydantic")  # of the cells, and of what is asked about them
+
 ASKS = """
 from describing import describe
 class Asks:
@@ -81,6 +83,47 @@ def test_a_class_of_a_helper_module_is_the_same_in_a_job(cell, helper, path, run
     # A type parameter, as in ``class Box[T]``, has no name in its module by which a result could find it.
     assert without_addresses(answer_there) == without_addresses(answer_here)
     assert list(differences(here, there)) == []
+
+
+GENERIC = """
+import pydantic, typing
+T = typing.TypeVar("T")
+class Far(pydantic.BaseModel, typing.Generic[T]):
+    far: T
+"""
+
+
+def test_what_pydantic_makes_of_a_generic_model_is_the_same_there_and_back(cell, helper, path, run_in_job):
+    """``Page[int] is type(page)``: of the notebook's generic models and of a module's, whoever has made it first."""
+    names = cell("GENERIC = None")
+    names["helper_of_classes"] = helper(GENERIC)
+    names = cell(
+        """
+        import pydantic, typing
+        T = typing.TypeVar("T")
+        class Page(pydantic.BaseModel, typing.Generic[T]):
+            item: T
+        class Row(pydantic.BaseModel):
+            n: int
+        def kinds(far):
+            return [Page[int], Page[Row], far[str], far[Row], far[list[Row]], Page[far[int]]]
+        class Asks:
+            def __init__(self, far):
+                self.far = far
+                self.pages = [Page[int](item=1), Page[Row](item=Row(n=1)), far[str](far="a"), far[Row](far=Row(n=1))]
+            def run(self):
+                assert [type(page) for page in self.pages] == kinds(self.far)[:4]
+                far = self.far
+                return *self.pages, far[list[Row]](far=[Row(n=1)]), Page[far[int]](item=far[int](far=2))
+        """
+    )
+    far = names["helper_of_classes"].Far
+    Serializer.serialize_to_file(names["Asks"](far), path)
+    kept = names["Page"][far[int]]  # that the job has made anew
+    found = run_in_job(path)
+    assert [type(page) for page in found] == names["kinds"](far)
+    assert type(found[5]) is kept
+    assert [page.model_dump() for page in found[:2]] == [{"item": 1}, {"item": {"n": 1}}]
 
 
 PLUGIN = """

@@ -527,19 +527,132 @@ def test_a_module_of_a_package_run_as_a_script(tmp_path):
 
 # --- names in a text ------------------------------------------------------------------------------------------------
 
+IN_TEXTS = {
+    "get": "def work(): return globals().get('RATE')",
+    "in": "def work(): return 'RATE' in globals(), 'NOBODY' in globals()",
+    "item": "def work(): return globals()['RATE']",
+    "loop": "def work(): return [globals()[name] for name in ('RATE', 'double')][0]",
+    "attribute": "def work(): return __main__.RATE, hasattr(__main__, 'double'), __main__.Model([1]).predict(2)",
+    "alias": "import __main__ as mine\ndef work(): return mine.RATE, getattr(mine, 'double')(2).weights",
+    "import": "def work():\n    from __main__ import RATE, Model\n    return RATE, Model([1]).predict(2)",
+    "modules": "def work(): return vars(sys.modules['__main__'])['RATE']",
+    "import_module": "import importlib\ndef work(): return importlib.import_module('__main__').RATE",
+    "eval": "def work(): return eval('RATE * len(double(2).weights)')",
+    "exec": "def work():\n    exec('made = RATE + 1', globals())\n    return made",
+    "template": "import string\ndef work(): return string.Template('$RATE ${COUNT}').substitute(globals())",
+    "format": "def work(): return '{RATE:.2f} {COUNT}'.format(**globals()) + '%(RATE)s' % globals()",
+    "format_map": "def work(): return '{RATE}'.format_map(globals())",
+    "query": "import pandas as pd\ndef work(): return len(pd.DataFrame({'a': [1]}).query('a > @RATE'))",
+    "pandas.eval": "import pandas as pd\ndef work(): return pd.eval('RATE + 1')",
+    "frame.eval": "import pandas as pd\ndef work(): return pd.DataFrame({'a': [1]}).eval('a + @RATE').tolist()",
+    "another function": """
+def find(name): return globals()[name]
+def work(): return find('RATE'), type(find('double')(1)) is find('Model')
+""",
+    "default": "def work(name='RATE', *, other='double'): return globals()[name], globals()[other](1).weights",
+    "a global text": "FORMULA = 'RATE * 2'\ndef work(): return eval(FORMULA)",
+    "global texts": "NAMES = ['COUNT', 'RATE']\ndef work(): return [eval(name) for name in NAMES]",
+    "a class": """
+class Formula:
+    text = 'RATE + COUNT'
+    def value(self): return eval(self.text)
+def work(): return Formula().value()
+""",
+    "in a chain": """
+def third(): return eval('RATE')
+def second(): return globals()['third']()
+def work(): return globals()['second']()
+""",
+    "in a circle": """
+class Even:
+    def down(self, n): return n == 0 or globals()['Odd']().down(n - 1)
+class Odd:
+    def down(self, n): return n != 0 and globals()['Even']().down(n - 1)
+def work(): return globals()['Even']().down(4)
+""",
+    "a member": "TABLE = {Color.RED: [Model([1])]}\ndef work(): return globals()['TABLE'][Color.RED][0].predict(2)",
+}
+
+
+@pytest.mark.parametrize("source", IN_TEXTS.values(), ids=IN_TEXTS)
+def test_a_name_in_a_text_of_the_code_is_in_the_job(in_job, source):
+    """Where code may look it up by that text, in the dict of globals or by evaluating it."""
+    found, names = in_job("RATE = 0.1\n" + textwrap.dedent(source))
+    assert found == names["work"]()
+
+
+def test_polars_finds_frames_of_the_notebook(in_job):
+    """It looks through the local names of all callers, which are the notebook's globals in a cell."""
+    found, _ = in_job(
+        """
+        import pandas as pd
+        FRAME = pd.DataFrame({"a": [1, 2]})
+        def work():
+            import polars as pl
+            return pl.sql("select sum(a) as n from FRAME").collect().item()
+        """
+    )
+    assert found == 3
+
+
+def test_a_name_in_an_attribute_of_the_process_is_in_the_job(cell, pool):
+    """As formulas of a sweep are; a name of a class is one too."""
+    cell(CELL)
+    names = cell(
+        """
+        RATE = 0.1
+        class Evaluates:
+            def __init__(self, formula, *kinds): self.formula, self.kinds = formula, kinds
+            def run(self): return eval(self.formula), [globals().get(kind) is None for kind in self.kinds]
+        """
+    )
+    jobs = pool.submit_all([names["Evaluates"]("RATE + 1", "Model"), names["Evaluates"]("double(2).weights", "Nobody")])
+    assert jobs.results() == [(1.1, [False]), ([4], [True])]
+
+
+def test_a_text_that_only_seems_to_be_a_name_costs_nothing(cell, pool):
+    """What has that name may be unfit for a file; what nobody looks up stays in the notebook."""
+    names = cell(
+        """
+        import threading
+        class Loud:
+            def __reduce__(self): raise ValueError("not this one")
+        lock, loud, big = threading.Lock(), Loud(), bytes(10_000_000)
+        def looks(): return ["lock", "loud"], sorted({"lock", "loud", "fine"} & globals().keys())
+        fine = 1
+        class Looks:
+            def run(self): return looks()
+        class Does_not_look:
+            def run(self): return ["big", "lock"]
+        """
+    )
+    assert pool.submit(names["Looks"]()).result(60) == (["lock", "loud"], ["fine"])
+    job = pool.submit(names["Does_not_look"]())
+    assert job.result(60) == ["big", "lock"]
+    assert sum(file.stat().st_size for file in job.folder.path.glob("process.job*")) < 100_000
+
+
 LOOKED_UP = {
-    "eval": "def work(): return eval('RATE')",
-    "globals": "def work(): return globals()['RATE']",
-    "import": "def work(): return __main__.RATE",
-    "query": "def work():\n    import pandas as pd\n    return pd.DataFrame({'a': [1]}).query('a > @RATE')",
-    "pandas.eval": "def work():\n    import pandas as pd\n    return pd.eval('RATE + 1')",
+    "eval": "def work(): return eval(TEXT())",
+    "globals": "def work(): return globals()[TEXT()]",
+    "import": "def work(): return getattr(__main__, TEXT())",
+    "import from": "def work(): exec('from __main__ import ' + TEXT())",
+    "query": "def work():\n    import pandas as pd\n    return pd.DataFrame({'a': [1]}).query('a > @' + TEXT())",
+    "pandas.eval": "def work():\n    import pandas as pd\n    return pd.eval(TEXT() + ' + 1')",
     "pickle": "def work(): return pickle.loads(b'c__main__\\nRATE\\n.')",
     "duckdb": "def work(): raise OSError('Catalog Error: Table with name RATE does not exist!\\nDid you mean x?')",
     "polars": "def work(): raise OSError(\"relation 'RATE' was not found\")",
+    "template": "import string\ndef work(): return string.Template('$' + TEXT()).substitute(globals())",
+    "formatter": "import string\ndef work(): return string.Formatter().vformat('{%s}' % TEXT(), (), globals())",
+    "format": "def work(): return ('{' + TEXT() + '}').format(**globals())",
+    "format_map": "def work(): return ('{' + TEXT() + '}').format_map(globals())",
+    "percent": "def work(): return ('%(' + TEXT() + ')s') % globals()",
+    "chain of maps": "def work(): return collections.ChainMap({}, globals())[TEXT()]",
+    "another function": "def look(names, name): return names[name]\ndef work(): return look(globals(), TEXT())",
     "wrapped": """
 def work():
     try:
-        eval('RATE * 2')
+        eval(TEXT() + ' * 2')
     except NameError as error:
         raise RuntimeError('no formula') from error
 """,
@@ -550,7 +663,7 @@ def work():
 def test_a_name_in_a_text_that_the_job_lacks_is_explained(cell, source, pool):
     """In the exception's note, in the log, and in the reason on the card: what is missing, and what to do."""
     cell(CELL)
-    names = cell("RATE = 0.1\n" + textwrap.dedent(source))
+    names = cell("RATE, LETTERS = 0.1, list('RATE')\ndef TEXT(): return ''.join(LETTERS)\n" + textwrap.dedent(source))
     job = pool.submit(names["Process"](names["work"]))
     error = job.exception(60)
     sentence = "The notebook has RATE, but the job does not"
@@ -567,6 +680,7 @@ def test_a_name_in_a_text_that_the_job_lacks_is_explained(cell, source, pool):
         "def work(): return eval('NOBODY')",
         "def work(): return {}['RATE']",
         "def work():\n    RATE\n    return eval('RATES')",
+        "def work():\n    import pandas as pd\n    return globals() and pd.DataFrame({'a': [1]})[''.join(LETTERS)]",
         "def work():\n    raise ValueError('RATE')",
         "def work():\n    if len('a') > 1: inner = 1\n    return inner",
     ],
@@ -574,7 +688,7 @@ def test_a_name_in_a_text_that_the_job_lacks_is_explained(cell, source, pool):
 def test_other_errors_have_no_such_note(cell, source, pool):
     """A name that the notebook lacks too, another kind of error, a local name."""
     cell(CELL)
-    names = cell("RATE = inner = 0.1\n" + source)
+    names = cell("RATE = inner = 0.1\nLETTERS = list('RATE')\n" + source)
     job = pool.submit(names["Process"](names["work"]))
     error = job.exception(60)
     assert not getattr(error, "__notes__", [])

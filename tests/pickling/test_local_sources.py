@@ -318,6 +318,48 @@ def test_data_files_beside_a_module_are_found(beside, in_job):
     assert in_job(work) == (("words",) * 3, True, "late")
 
 
+READERS = {
+    "file": "def read(): return (pathlib.Path(__file__).parent / 'data.txt').read_text()",
+    "deeper": "def read(): return open(os.path.join(os.path.dirname(__file__), 'more', 'data.txt')).read()",
+    "resource": "def read(): return importlib.resources.files(__package__).joinpath('data.txt').read_text()",
+    "pandas": "import pandas\ndef read(): return pandas.read_csv(pathlib.Path(__file__).with_name('data.txt'))",
+    "wrapped": """
+def read():
+    try:
+        return pathlib.Path(__file__).with_name('data.txt').read_bytes()
+    except OSError as error:
+        raise RuntimeError('no data') from error
+""",
+}
+
+
+@pytest.mark.parametrize("source", READERS.values(), ids=READERS)
+def test_a_data_file_that_is_not_where_the_job_runs_is_explained(beside, path, pool, tmp_path, source):
+    """As on a machine that does not see the notebook's folder: the reason says that no data files travel."""
+    beside("reads/__init__.py", f"import importlib.resources, os, pathlib\n{source}")
+    beside("reads/data.txt", "data")
+    beside("reads/more/data.txt", "data")
+    module = importlib.import_module("reads")
+    assert len(module.read()) > 0
+    Serializer.serialize_to_file(Calls(module.read), path)
+    (tmp_path / "notebook").rename(tmp_path / "elsewhere too")
+    job = pool.submit_file(path)
+    assert "data.txt is of the folder of the module reads, which is not on the machine" in str(
+        job.exception(60).__notes__
+    )
+    assert "Put them there, or pass in what is in them" in job.outcome.reason
+
+
+def test_a_file_that_is_nowhere_has_no_such_note(beside, pool):
+    """Nor one that is missing in a folder which the job sees, nor one of no module's folder."""
+    beside("reads", "import pathlib\ndef read(name): return (pathlib.Path(__file__).parent / name).read_text()")
+    module = importlib.import_module("reads")
+    for name in ("missing.txt", "/nowhere/data.txt"):
+        job = pool.submit(module.read, name)
+        assert isinstance(job.exception(60), FileNotFoundError)
+        assert "machine" not in job.outcome.reason
+
+
 def test_tracebacks_and_inspect_show_the_lines_as_they_were(beside, path, run_in_job):
     """Of a helper that was edited, or removed, since."""
     source = 'class Thing:\n    """Doc."""\n    SIZE = 3\n\ndef fail():\n    raise ValueError("as it was")  # first\n'

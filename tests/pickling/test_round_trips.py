@@ -26,6 +26,7 @@ from hypothesis import strategies as st
 
 from jobcontainer import Serializer
 
+LIBRARIES = ("hypothesis.extra.numpy", "pandas", "pytest")  # of this module, which jobs import
 ATOMS = st.one_of(
     st.none(),
     st.booleans(),

@@ -7,9 +7,11 @@ import json
 import os
 import resource
 import secrets
+import select
 import signal
 import socket
 import subprocess
+import threading
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -18,6 +20,7 @@ import psutil
 
 from jobcontainer.events import JobState, Outcome
 from jobcontainer.storage.folder import JobFolder
+from jobcontainer.worker.subreaper import NAME
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -25,6 +28,8 @@ if TYPE_CHECKING:
 PATIENCE = 40.0
 """Seconds in which an order must be answered, and a job that may end must have ended."""
 ENDED = {state.value for state in JobState if state.ended}
+SOON = 10.0
+"""Seconds in which nothing is left of a kernel that was killed; it takes a hundredth of that on an idle machine."""
 NO_LIMIT = resource.RLIM_INFINITY
 
 
@@ -98,9 +103,7 @@ class Process:
         try:
             line = self._lines.readline()
         except TimeoutError:
-            os.kill(self.pid, signal.SIGUSR1)
-            time.sleep(0.5)
-            raise FoundError(f"a call hangs:\n{self._traces.read_text()}") from None
+            raise FoundError(f"a call hangs:\n{self.trace()}") from None
         except ConnectionError:
             line = ""
         if not line:
@@ -111,6 +114,16 @@ class Process:
         self.send(**order)
         return self.receive()
 
+    def trace(self):
+        """Return what its threads do, and which processes are below it."""
+        before = self._traces.stat().st_size
+        os.kill(self.pid, signal.SIGUSR1)
+        until = time.monotonic() + 2
+        while self._traces.stat().st_size == before and time.monotonic() < until:
+            time.sleep(0.05)
+        below = [f"{one.pid} below {one.ppid()}, {one.status()}: {one.cmdline()}" for one in self.below()]
+        return "\n".join([self._traces.read_text()[before:], *below])
+
     def below(self):
         """Return the processes that it started, and all below them."""
         with contextlib.suppress(psutil.NoSuchProcess):
@@ -118,8 +131,10 @@ class Process:
         return []
 
     def keepers(self):
+        """Return its keepers, and the subreapers above them."""
         with contextlib.suppress(psutil.NoSuchProcess):
-            return [child for child in psutil.Process(self.pid).children() if "Loky" in " ".join(child.cmdline())]
+            subreapers = [one for one in psutil.Process(self.pid).children() if one.name() == NAME]
+            return [keeper for one in subreapers for keeper in (one, *one.children())]
         return []
 
     def limit_files(self, size):
@@ -129,9 +144,17 @@ class Process:
             with contextlib.suppress(ProcessLookupError):
                 resource.prlimit(pid, resource.RLIMIT_FSIZE, (size, NO_LIMIT))
 
-    def kill(self):
+    def kill(self, *, with_keepers=False):
+        """Kill it, as it is or with all that bear Python's name; nothing of it may live on."""
+        below = self.below()
         os.kill(self.pid, signal.SIGKILL)
+        for process in below if with_keepers else ():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                if process.name() != NAME:
+                    process.kill()
         self.close()
+        if left := psutil.wait_procs(below, timeout=SOON)[1]:
+            raise FoundError(f"{left} outlived their kernel")
 
     def close(self):
         self._lines.close()
@@ -157,6 +180,10 @@ class History:
         self._hearing = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._hearing.bind("\0" + self.witness)
         self._hearing.settimeout(0)
+        self._hears = threading.Lock()
+        self._is_over = threading.Event()
+        self._hearer = threading.Thread(target=self._hear_on)  # or jobs would wait: such a socket holds ten messages
+        self._hearer.start()
         self._numbers = 0
 
     # what happens
@@ -222,11 +249,11 @@ class History:
             raise FoundError(f"jobcontainer {arguments} failed: {self.nursery.errors.read_text()[-3000:]}")
         return json.loads(line)
 
-    def kill_kernel(self, which):
+    def kill_kernel(self, which, *, with_keepers=False):
         kernel = self.kernels[which]
         self._may_be_lost(lambda known: known.kernel is kernel)
-        kernel.kill()
         self.kernels[which] = None
+        kernel.kill(with_keepers=with_keepers)
 
     def end_kernel(self, which):
         """Shut it down as a script that ends: what runs is waited for, so only what waits in a queue is cancelled."""
@@ -240,11 +267,17 @@ class History:
         self.kernels[which] = None
 
     def kill_keeper(self, which, number):
+        self._signal_keeper(which, number, signal.SIGKILL)
+
+    def stop_keeper(self, which, number):
+        self._signal_keeper(which, number, signal.SIGSTOP)
+
+    def _signal_keeper(self, which, number, signal_number):
         kernel = self.kernels[which]
         self._may_be_lost(lambda known: known.kernel is kernel)
         if keepers := kernel.keepers():
             with contextlib.suppress(psutil.NoSuchProcess):
-                keepers[number % len(keepers)].kill()
+                keepers[number % len(keepers)].send_signal(signal_number)
 
     def host(self):
         """Return the pid of the store's host; None where none runs."""
@@ -354,7 +387,7 @@ class History:
 
     def hear(self):
         """Take what the jobs said so far."""
-        with contextlib.suppress(BlockingIOError):
+        with self._hears, contextlib.suppress(BlockingIOError):
             while True:
                 number, what = json.loads(self._hearing.recv(4096))
                 self.said.setdefault(number, []).append(what)
@@ -370,7 +403,7 @@ class History:
                 if kernel is not None and known.kernel in {kernel, None}:
                     answer = kernel.ask(do="result", job_id=job_id, timeout=PATIENCE / 2)
                     if "value" in answer and answer["value"]["state"] not in ENDED:
-                        raise FoundError(f"{known} never ends")
+                        raise FoundError(f"{known} never ends:\n{kernel.trace()}")
                     self.see_result(job_id, answer)
             if kernel is not None:
                 self.end_kernel(which)
@@ -395,7 +428,14 @@ class History:
             if kernel is not None:
                 self.kill_kernel(which)
         self.kill_host()
+        self._is_over.set()
+        self._hearer.join()
         self._hearing.close()
+
+    def _hear_on(self):
+        while not self._is_over.is_set():
+            if select.select([self._hearing], [], [], 0.1)[0]:
+                self.hear()
 
     def _ask(self, kernel, stop_after=None, **order):
         kernel.send(**order)

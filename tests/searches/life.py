@@ -14,6 +14,9 @@ import sys
 from jobcontainer import JobPool, JobStore, progress, report
 from waiting import wait_for
 
+DATA = bytes(range(256)) * 1200
+"""More than is written into a job file itself."""
+
 
 class Works:
     """Leaves something of every kind: a log, progress, a display, a result with a large buffer."""
@@ -29,6 +32,17 @@ class Works:
         display({"text/plain": "seen"}, raw=True)  # noqa: F821 -- a job has it, as a notebook has
         print("done", self.number)
         return {"number": self.number, "bytes": bytearray(5000)}
+
+
+class Shares:
+    """Has large data, which the store holds once however many jobs and results have it."""
+
+    def __init__(self, number):
+        self.number, self.data = number, DATA
+
+    def run(self):
+        print("shares", self.number)
+        return {"number": self.number, "data": self.data}
 
 
 class Fails:
@@ -88,8 +102,13 @@ def main(engine, store, marks):
     mark("submitted", again)
     again.result(60)
     mark("succeeded", again)
+    sharing = pool.submit_all([Shares(1), Shares(2), Shares(3)])
+    mark("submitted", *sharing)
+    for job in sharing:
+        job.result(60)
+        mark("succeeded", job)
     JobStore(store).jobs()
-    mark("pruning", *group, good)
+    mark("pruning", *group, good, again, *sharing[:2])
     gone = JobStore(store).prune(states={"failed"}) + JobStore(store).prune(keep=1, states={"succeeded"})
     mark("pruned", *gone)
     pool.shutdown()

@@ -91,6 +91,7 @@ class Calls:
     def __init__(self, store, random):
         self.store, self.random = store, random
         self.pool = JobPool(2, store=store)
+        self.hosts = set()  # processes that run detached jobs
 
     def names(self):
         return [name.removeprefix("call_") for name in dir(self) if name.startswith("call_")]
@@ -100,6 +101,11 @@ class Calls:
 
     def call_submit_with_options(self):
         return lambda: self.pool.with_options(name="other", retries=1).submit(pow, 2, 3)
+
+    def call_submit_detached(self):
+        pool = self.pool.with_options(detach=True)
+        self.hosts.add(pool.submit(Quick(0)).record.owner["pid"])  # so that there is a host, which takes long to start
+        return lambda: pool.submit(Quick(1)).result()
 
     def call_submit_all(self):
         return lambda: self.pool.submit_all([Quick(number) for number in range(5)])
@@ -195,6 +201,9 @@ class Stops:
         while time.monotonic() < self.until:
             self._stop(self.random.choice(names if self.random.random() < 0.05 else frequent))
         self.calls.pool.shutdown()
+        for host in self.calls.hosts:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(host, signal.SIGTERM)
         print(json.dumps({"counts": self.counts}), flush=True)
 
     def _measure(self, name):
@@ -276,10 +285,10 @@ class Stops:
 
     def _compare_held(self):
         """Threads and descriptors are as many as before, once what is on its way out is gone."""
-        until = time.monotonic() + PATIENCE / 4
+        until = time.monotonic() + PATIENCE
         while more := self._more_held():
             if time.monotonic() > until:
-                self._find(f"more is held than before: {more}")
+                self._find(f"more is held than before: {more}\n{stacks()}")
                 self.before = self._held()
                 break
             time.sleep(0.02)
@@ -308,6 +317,15 @@ class Stops:
 
     def _find(self, what):
         print(json.dumps({"find": what, "call": self.last, "stop": self.counts["stops"]}), flush=True)
+
+
+def stacks():
+    """Return what each thread does."""
+    names = {thread.ident: thread.name for thread in threading.enumerate()}
+    return "".join(
+        f"{names.get(number)}:\n{''.join(traceback.format_stack(frame)[-4:])}"
+        for number, frame in sys._current_frames().items()
+    )
 
 
 if __name__ == "__main__":

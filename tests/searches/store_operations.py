@@ -71,8 +71,8 @@ class State:
                 names[path] = operation.inode
             case "mkdir":
                 names[path] = 0
-            case "link" if path in names:
-                names.setdefault(to, names[path])
+            case "link":  # to a file, whatever becomes of its other name
+                names.setdefault(to, operation.inode)
             case "rename" if path in names:
                 for name in [name for name in names if name == path or name.startswith(path + "/")]:
                     names[to + name[len(path) :]] = names.pop(name)
@@ -251,7 +251,7 @@ class Recording:
         path, to = self._two(given)
         if to is not None:
             assert path is not None, "a file from outside was linked into the folder"
-            self._add(Operation("link", path, to))
+            self._add(Operation("link", path, to, inode=self._state.names[path]))
 
     def _remove(self, given, _value):
         if (path := self._inside(given)) is not None:

@@ -13,6 +13,7 @@ from concurrent.futures import CancelledError
 from dataclasses import dataclass, field
 
 import pytest
+from life import DATA
 from store_operations import is_available, record
 
 from jobcontainer import JobContainerError, JobStore, cli
@@ -132,6 +133,9 @@ class Reader:
             left = {job.id for job in JobStore(path).jobs()}
             if gone != ended or left != seen.keys() - ended:
                 self.finds.append(f"prune() deleted {len(gone)} of {len(ended)} jobs, and left {len(left)}")
+            unused = [file.name for file in (path / "data").glob("*") if file.stat().st_nlink == 1]
+            if unused:
+                self.finds.append(f"prune() left {unused}, which no job has")
 
     def _check_absent(self, path, life):
         if self.is_whole and life.submitted <= self.count < life.pruning:
@@ -226,6 +230,8 @@ class Crashes:
             if "Works" in life.id:
                 number = int(life.log.split()[1])
                 life.result = {"number": number, "bytes": bytearray(5000)}
+            elif "Shares" in life.id and life.log:
+                life.result = {"number": int(life.log.split()[1]), "data": DATA}
 
     def after_kill(self, count, size=None):
         self._read(self.recording.killed(count, size), count, f"all killed in operation {count}, {size=}", whole=True)

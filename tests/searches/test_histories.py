@@ -128,11 +128,21 @@ class Histories(RuleBasedStateMachine):
             self.do("kill_kernel", which)
 
     @rule(which=KERNEL)
+    def kill_kernel_and_keepers(self, which):
+        if self.history.kernels[which] is not None:
+            self.do("kill_kernel", which, with_keepers=True)
+
+    @rule(which=KERNEL)
     def end_kernel(self, which):
         if self.history.kernels[which] is not None and not self.history.kernels[which].disk_is_full:
             self.do("end_kernel", which)
 
-    @rule(which=KERNEL, number=st.integers(0, 1))
+    @rule(which=KERNEL, number=st.integers(0, 3))
+    def stop_keeper(self, which, number):
+        if self.history.kernels[which] is not None:
+            self.do("stop_keeper", which, number)
+
+    @rule(which=KERNEL, number=st.integers(0, 3))
     def kill_keeper(self, which, number):
         if self.history.kernels[which] is not None:
             self.do("kill_keeper", which, number)

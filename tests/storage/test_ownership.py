@@ -17,6 +17,7 @@ from jobcontainer.jobs.submission import Submitter, write_records
 from jobcontainer.process import JobOptions
 from jobcontainer.storage import ownership
 from jobcontainer.storage.folder import JobFolder
+from jobcontainer.storage.regular_file import open_regular
 from jobcontainer.storage.store_folder import StoreFolder
 
 NOBODY = 65534
@@ -255,7 +256,7 @@ def test_a_file_that_is_not_what_it_should_be_is_not_written_to(tmp_path, put, n
     path = tmp_path / name
     put(path, precious)
     with pytest.raises(PermissionError, match=rf"{name} .*not used"):
-        ownership.open_own_file(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+        open_regular(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, own=True)
     assert precious.read_text() == "precious"
     assert not precious.with_name("nothing").exists()
 
@@ -266,7 +267,7 @@ def test_a_file_of_another_user_is_not_written_to(tmp_path, give_away):
     path.touch(0o600)
     give_away(path)
     with pytest.raises(PermissionError, match="belongs to"):
-        ownership.open_own_file(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+        open_regular(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, own=True)
     assert path.read_bytes() == b""
 
 
@@ -275,9 +276,8 @@ def test_ones_own_file_is_made_and_appended_to(tmp_path):
     before = os.umask(0)
     try:
         for _ in range(2):
-            descriptor = ownership.open_own_file(tmp_path / "host.log", os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-            os.write(descriptor, b"line\n")
-            os.close(descriptor)
+            with open_regular(tmp_path / "host.log", os.O_WRONLY | os.O_APPEND | os.O_CREAT, own=True) as file:
+                file.write(b"line\n")
     finally:
         os.umask(before)
     assert (tmp_path / "host.log").read_bytes() == b"line\n" * 2

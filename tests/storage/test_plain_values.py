@@ -12,7 +12,7 @@ from pathlib import PurePosixPath
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jobcontainer.process import Call
@@ -171,6 +171,7 @@ def test_the_parameters_of_a_call_are_its_arguments_by_name(call, parameters):
     assert parameters_of(call) == parameters
 
 
+@settings(max_examples=20)  # of up to two hundred values each, which take hypothesis most of the time
 @given(st.dictionaries(st.text(), anything))
 def test_parameters_are_bounded_and_json_whatever_a_process_holds(attributes):
     """They fit into ``job.json``, and are the same when they are read."""

@@ -80,6 +80,7 @@ def engine():
     engine.close()
 
 
+@pytest.mark.fast_cases(2)
 @pytest.mark.parametrize("isolation", ["fresh", "reuse"])
 @pytest.mark.parametrize(("act", "state", "logged"), ENDS, ids=lambda value: getattr(value, "__name__", ""))
 def test_a_job_finds_nothing_of_ours_in_its_files(engine, tmp_path, act, state, logged, isolation):
@@ -127,6 +128,7 @@ with JobPool(1, store=sys.argv[2]) as pool:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("limit", [48, 60, 64])
 def test_jobs_run_where_few_descriptors_are_allowed(tmp_path, limit):
     """The numbers that we choose lie below the limit (`ulimit -n`); tracebacks of killed jobs are there too."""
@@ -161,6 +163,24 @@ def test_a_descriptor_that_is_another_file_now_is_not_written_to(tmp_path):
     own.close()
     os.close(taken)
     os.close(number)
+
+
+def test_a_file_of_the_users_with_our_number_is_never_closed(tmp_path):
+    """Not when we are done, and not when what we had opened goes."""
+    ours, theirs = tmp_path / "ours", tmp_path / "theirs"
+    ours.touch()
+    for ends in (OwnDescriptor.close, OwnDescriptor.ensured):
+        own = OwnDescriptor(open_regular(ours), reopen=lambda: open_regular(ours))
+        taken = own.number
+        other = os.open(theirs, os.O_WRONLY | os.O_CREAT)
+        os.dup2(other, taken)
+        ends(own)
+        if ends is OwnDescriptor.ensured:
+            own.close()
+        del own
+        assert os.path.samestat(os.fstat(taken), theirs.stat())
+        os.close(taken)
+        os.close(other)
 
 
 @pytest.mark.parametrize("kind", ["pipe", "link", "folder", "device"])

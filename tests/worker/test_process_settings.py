@@ -15,8 +15,6 @@ import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import pytest
-import sklearn
-from sklearn.exceptions import ConvergenceWarning
 
 from jobcontainer import JobPool
 from jobcontainer.worker import process_settings
@@ -33,7 +31,6 @@ def settled():
         np.printoptions(),
         decimal.localcontext(),
         mpl.rc_context(),
-        sklearn.config_context(),
         pd.option_context("display.max_rows", 60, "display.float_format", None),
     ):
         limit = sys.getrecursionlimit()
@@ -41,6 +38,15 @@ def settled():
         sys.setrecursionlimit(limit)
         logging.disable(logging.NOTSET)
         logging.getLogger("of.a.library").setLevel(logging.NOTSET)
+
+
+@pytest.fixture
+def sklearn_settled():
+    """Put scikit-learn's settings back too; it is imported by the tests of it alone, as that takes seconds."""
+    import sklearn  # noqa: PLC0415 -- see above
+
+    with sklearn.config_context():
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -78,13 +84,18 @@ def set_printing():
     np.set_printoptions(precision=3, suppress=True, legacy="1.25")
 
 
+def set_formatters():
+    formatters = {"float_kind": "<{:.2f}>".format, "int": "%04d".__mod__, "bool": ascii, "str_kind": textwrap.dedent}
+    np.set_printoptions(formatter=formatters)
+
+
 def set_pandas():
     pd.set_option("display.max_rows", 7)
     pd.options.display.float_format = "{:.1f}".format
 
 
 def set_sklearn():
-    sklearn.set_config(transform_output="pandas", display="text")
+    sys.modules["sklearn"].set_config(transform_output="pandas", display="text")
 
 
 def set_matplotlib():
@@ -105,6 +116,7 @@ SETTINGS = {
     set_decimal: ("import decimal", "(decimal.getcontext().prec, decimal.getcontext().traps[decimal.Inexact])"),
     set_errors: ("import numpy as np", "np.geterr()"),
     set_printing: ("import numpy as np", "str(np.array([1.23456, 1e-9]))"),
+    set_formatters: ("import numpy as np", "str([np.array([1.23456]), np.array([7, 8]), np.array(['  a'])])"),
     set_pandas: ("import pandas as pd", "(pd.get_option('display.max_rows'), repr(pd.Series([1.25])))"),
     set_sklearn: ("import sklearn", "sklearn.get_config()"),
     set_matplotlib: ("import matplotlib as mpl", PARAMETERS),
@@ -123,9 +135,15 @@ class Looks:
 
 @pytest.mark.usefixtures("settled")
 @pytest.mark.parametrize("isolation", ["fresh", "reuse"])
-@pytest.mark.parametrize("change", SETTINGS, ids=lambda change: change.__name__)
-def test_a_setting_follows_the_job(pool, change, isolation):
+@pytest.mark.parametrize(
+    "change",
+    [pytest.param(change, marks=pytest.mark.slow if change is set_sklearn else ()) for change in SETTINGS],
+    ids=lambda change: change.__name__,
+)
+def test_a_setting_follows_the_job(request, pool, change, isolation):
     """What is set when the job is submitted holds in it, and what was before it does where that is put back."""
+    if change is set_sklearn:
+        request.getfixturevalue("sklearn_settled")
     look, sender = Looks(*SETTINGS[change]), pool.with_options(isolation=isolation)
     before = look.run()
     assert sender.submit(look).result() == before
@@ -134,13 +152,75 @@ def test_a_setting_follows_the_job(pool, change, isolation):
     assert sender.submit(look).result() == look.run()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("settled")
 def test_a_category_of_a_library_holds_once_the_job_imports_it(pool):
     """A filter for a category of warnings is set when its module is loaded; none is imported for it."""
+    from sklearn.exceptions import ConvergenceWarning  # noqa: PLC0415 -- it takes seconds
+
     warnings.simplefilter("error", ConvergenceWarning)
     assert not pool.submit(Looks("import sys", "'sklearn' in sys.modules")).result()
     action = "warnings.filters[[f[2] for f in warnings.filters].index(e.ConvergenceWarning)][0]"
     assert pool.submit(Looks("import warnings, sklearn.exceptions as e", action)).result() == "error"
+
+
+LATER = """
+import warnings
+CHANGE
+import sklearn.exceptions as e
+"""
+KINDS = "(e.ConvergenceWarning, UserWarning, RuntimeWarning, e.FitFailedWarning)"
+ORDER = f"[f[0] for f in warnings.filters if f[2] in {KINDS}]"
+
+
+@pytest.mark.usefixtures("settled")
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ("", ["ignore", "error", "always", "once"]),
+        ("warnings.simplefilter('default', UserWarning)", ["default", "ignore", "error", "always", "once"]),
+        (
+            "warnings.filterwarnings('module', category=UserWarning, append=True)",
+            ["ignore", "error", "always", "once", "module"],
+        ),
+        ("warnings.resetwarnings()", ["error", "once"]),
+    ],
+    ids=["as here", "another before it", "another after it", "none"],
+)
+def test_a_category_that_is_imported_late_has_its_place_among_the_filters(pool, change, expected):
+    """Between those that stand before and after it here; what the job sets goes before or after all of them."""
+    import sklearn.exceptions as e  # noqa: PLC0415 -- it takes seconds
+
+    for action, category in [
+        ("once", e.FitFailedWarning),
+        ("always", RuntimeWarning),
+        ("error", e.ConvergenceWarning),
+        ("ignore", UserWarning),
+    ]:
+        warnings.simplefilter(action, category)
+    names = {"warnings": warnings, "e": e}
+    assert [action for action in eval(ORDER, names) if action != "default"] == ["ignore", "error", "always", "once"]  # noqa: S307
+    assert pool.submit(Looks(LATER.replace("CHANGE", change), ORDER)).result() == expected
+
+
+@pytest.mark.usefixtures("settled")
+def test_a_category_that_is_imported_while_warnings_are_caught_has_its_place_after_that_too(pool):
+    """``catch_warnings`` puts the filters away, and what is imported inside it sets its filters for good."""
+    import sklearn.exceptions as e  # noqa: PLC0415 -- it takes seconds
+
+    warnings.simplefilter("error", e.ConvergenceWarning)
+    warnings.simplefilter("ignore", UserWarning)
+    source = """
+        import warnings
+        with warnings.catch_warnings():
+            warnings.simplefilter("always")
+            import sklearn.exceptions as e
+            places = [(f[0], f[2]) for f in warnings.filters]
+            wanted = ("always", Warning), ("ignore", UserWarning), ("error", e.ConvergenceWarning)
+            caught, *ours = map(places.index, wanted)
+    """
+    look = Looks(textwrap.dedent(source), f"(caught < ours[0], ours[1] - ours[0], {ORDER}[:2])")
+    assert pool.submit(look).result() == (True, 1, ["ignore", "error"])
 
 
 @pytest.mark.usefixtures("settled")
@@ -189,7 +269,7 @@ def test_settings_are_plain_data():
     """They go through any pipe as JSON, and come out the same; what JSON can't say is left out."""
     for change in SETTINGS:
         change()
-    np.set_printoptions(formatter={"float": "{:.1f}".format})
+    np.set_printoptions(formatter={"float": lambda number: f"<{number}>"})
     pd.options.display.float_format = lambda number: f"<{number}>"
     captured = process_settings.capture()
     assert json.loads(json.dumps(captured)) == captured

@@ -10,9 +10,14 @@ from jobcontainer.events import JobState
 from jobcontainer.storage.ending import cancelled_before_start, lost, write_end
 
 if TYPE_CHECKING:
+    from types import TracebackType
+
     from jobcontainer.events import Outcome
     from jobcontainer.storage.folder import JobFolder
     from jobcontainer.worker.keeper_protocol import Order
+
+_MOST_TRACEBACKS = 8
+_tracebacks: dict[str, TracebackType] = {}
 
 
 @dataclass(eq=False)
@@ -48,3 +53,18 @@ class Attempt:
     def end_lost(self, reason: str, state: JobState = JobState.LOST) -> Outcome:
         """Write the end of an attempt whose worker went away; see :func:`~jobcontainer.storage.ending.lost`."""
         return write_end(self.folder, lost(self.folder, reason, self.number, state))
+
+
+def keep_traceback(job_id: str, trace: TracebackType) -> None:
+    """Keep the traceback of what a job has raised in this process, for :func:`take_traceback`.
+
+    Only those of the last few jobs are kept, as all that their functions hold lives as long.
+    """
+    _tracebacks[job_id] = trace
+    for oldest in list(_tracebacks)[:-_MOST_TRACEBACKS]:
+        _tracebacks.pop(oldest, None)
+
+
+def take_traceback(job_id: str) -> TracebackType | None:
+    """Return the traceback of what a job has raised in this process, once, so that a debugger can stop there."""
+    return _tracebacks.pop(job_id, None)

@@ -21,7 +21,7 @@ from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING, Any, TextIO
 
-from jobcontainer.engines.attempt import Attempt
+from jobcontainer.engines.attempt import Attempt, keep_traceback
 from jobcontainer.events import Started, Usage
 from jobcontainer.jobfile.loading import load_process
 from jobcontainer.storage.ending import write_end
@@ -110,13 +110,15 @@ def _run(attempt: Attempt) -> Outcome:
     folder.remove_result()
     folder.append_event(Started(at=begun, pid=os.getpid(), attempt=attempt.number))
     reported: dict[str, Any] = {}
-    descriptor = open_regular(folder.log_file, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-    log = os.fdopen(descriptor, "a", encoding="utf-8", errors="backslashreplace", buffering=1)
+    opened = io.BufferedWriter(open_regular(folder.log_file, os.O_WRONLY | os.O_APPEND | os.O_CREAT))
+    log = io.TextIOWrapper(opened, encoding="utf-8", errors="backslashreplace", line_buffering=True)
     with log, contextlib.ExitStack() as place:
         place.enter_context(contextlib.redirect_stdout(_Copy(sys.stdout, log)))
         place.enter_context(contextlib.redirect_stderr(_Copy(sys.stderr, log)))
         prepare = partial(place.enter_context, _place(options))
-        run_process(folder, prepare, reported.update, load=load_process)
+        raised = run_process(folder, prepare, reported.update, load=load_process)
+    if raised is not None and raised.__traceback__ is not None:
+        keep_traceback(folder.id, raised.__traceback__)
     usage = Usage(wall=time.time() - begun, cpu=time.process_time() - cpu)
     return write_end(folder, classify(ExitFacts(reported=reported, log=str(folder.log_file)), usage, attempt.number))
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
+
+from jobcontainer.jobfile.open_file import open_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,8 +29,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     """
     temporary = temporary_beside(Path(path))
     try:
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
+        with io.BufferedWriter(open_file(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL)) as file:
             yield file
         temporary.replace(path)
     except BaseException:

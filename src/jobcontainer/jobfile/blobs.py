@@ -16,7 +16,6 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
-import io
 import mmap
 import os
 import re
@@ -28,14 +27,17 @@ from typing import TYPE_CHECKING, Final, Protocol
 from jobcontainer.errors import CorruptFileError
 from jobcontainer.jobfile.format import Digest, digest_of, joined, most_digest_threads, pieces
 from jobcontainer.jobfile.identity import FileIdentity
+from jobcontainer.jobfile.open_file import open_file
 
 if TYPE_CHECKING:
+    import io
+
     from jobcontainer.jobfile.format import Buffer
 
 BLOB_FROM: Final = 256 * 2**10
 """Bytes from which on data goes into a blob. Its links, temporary file and mapping cost as much as to write 100 KiB."""
 
-_FLAGS: Final = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK  # a FIFO would wait for its writer for ever
+_FLAGS: Final = os.O_RDONLY | os.O_NONBLOCK  # a FIFO would wait for its writer for ever
 _NAME: Final = re.compile(r"\.[0-9a-f]{64}")
 _MOST_KNOWN: Final = 10_000
 
@@ -114,19 +116,16 @@ def remember_blob(identity: FileIdentity, digest: str) -> None:
 def is_whole(path: Path, digest: str) -> FileIdentity | None:
     """Return the identity of a blob whose content has this digest; None where it is not there, or another content."""
     try:
-        descriptor = os.open(path, _FLAGS)
+        file = open_file(path, _FLAGS)
     except OSError:
         return None
-    try:
-        status = os.fstat(descriptor)
-        identity = FileIdentity.of(descriptor)
+    with file:
+        status, identity = os.fstat(file.fileno()), FileIdentity.of(file.fileno())
         if not stat.S_ISREG(status.st_mode):
             return None
         if identity not in _known:
-            remember_blob(identity, digest_of(_mapped(descriptor, status.st_size)))
+            remember_blob(identity, digest_of(_mapped(file, status.st_size)))
         return identity if _known[identity] == digest else None
-    finally:
-        os.close(descriptor)
 
 
 def load_blob(file: str, blob: Buffer, *, vouched: bool, anew: bool = False, mapped: bool = True) -> memoryview:
@@ -144,7 +143,7 @@ def load_blob(file: str, blob: Buffer, *, vouched: bool, anew: bool = False, map
     """
     path = blob_path(file, blob.digest)
     try:
-        descriptor = os.open(path, _FLAGS)
+        opened = open_file(path, _FLAGS)
     except OSError as error:
         if error.errno in {errno.EMFILE, errno.ENFILE}:
             raise
@@ -152,13 +151,11 @@ def load_blob(file: str, blob: Buffer, *, vouched: bool, anew: bool = False, map
             f"{file} is not whole: a part of its data, {path}, can't be read ({error.strerror}). Nothing of it was "
             "loaded. Copy or move the whole folder, not the file alone."
         ) from error
-    try:
-        status, identity = os.fstat(descriptor), FileIdentity.of(descriptor)
+    with opened:
+        status, identity = os.fstat(opened.fileno()), FileIdentity.of(opened.fileno())
         if not stat.S_ISREG(status.st_mode) or status.st_size != blob.size:
             raise _altered(path)
-        view = _mapped(descriptor, blob.size) if mapped else _read(descriptor, blob.size)
-    finally:
-        os.close(descriptor)
+        view = _mapped(opened, blob.size) if mapped else _read(opened, blob.size)
     if anew or not (_known.get(identity) == blob.digest or (vouched and identity == blob.identity)):
         if digest_of(view) != blob.digest:
             raise _altered(path)
@@ -190,20 +187,19 @@ class _PyBuffer(ctypes.Structure):
     )
 
 
-def _mapped(descriptor: int, size: int) -> memoryview:
+def _mapped(file: io.FileIO, size: int) -> memoryview:
     """Map a file copy-on-write; read it where there is no descriptor to spare, or the file system can't map."""
     if size:
         with contextlib.suppress(OSError):
-            return memoryview(mmap.mmap(descriptor, size, access=mmap.ACCESS_COPY))
-    return _read(descriptor, size)
+            return memoryview(mmap.mmap(file.fileno(), size, access=mmap.ACCESS_COPY))
+    return _read(file, size)
 
 
-def _read(descriptor: int, size: int) -> memoryview:
+def _read(file: io.FileIO, size: int) -> memoryview:
     data = bytearray(size)
-    with io.FileIO(descriptor, closefd=False) as file:
-        filled = 0
-        while filled < size and (count := file.readinto(memoryview(data)[filled:])):
-            filled += count
+    filled = 0
+    while filled < size and (count := file.readinto(memoryview(data)[filled:])):
+        filled += count
     return memoryview(data)
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import io
 import mmap
 import os
 import shutil
@@ -31,6 +30,7 @@ from jobcontainer.jobfile.format import (
     pieces,
 )
 from jobcontainer.jobfile.identity import FileIdentity, boot_id
+from jobcontainer.jobfile.open_file import open_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -44,7 +44,7 @@ _MAPPED_FROM: Final = 2**20  # buffers smaller than this together are read: each
 _MOST_MAPPED: Final = 200  # blobs of one file, for the same reason; the others are read
 _NO_FILE: Final = frozenset({errno.ENXIO, errno.EISDIR, errno.ELOOP, errno.ENODEV})  # sockets, links to themselves
 # A blocking open of a FIFO would wait for its writer for ever.
-_FLAGS: Final = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+_FLAGS: Final = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)
 
 
 class FileReader:
@@ -73,13 +73,13 @@ class FileReader:
         self.path = os.fspath(path)
         self.signed = self.signature = b""
         try:
-            self._descriptor = os.open(self.path, _FLAGS)
+            self._file = open_file(self.path, _FLAGS)
         except OSError as error:
             if error.errno not in _NO_FILE:
                 raise
             raise CorruptFileError(f"{self.path} is no job file: {error.strerror}.") from error
         try:
-            self.status, self.identity = os.fstat(self._descriptor), FileIdentity.of(self._descriptor)
+            self.status, self.identity = os.fstat(self._file.fileno()), FileIdentity.of(self._file.fileno())
             self._read_head()
         except BaseException:
             self.close()
@@ -95,14 +95,12 @@ class FileReader:
 
     def close(self) -> None:
         """Close the file; buffers that were mapped stay."""
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
+        self._file.close()
 
     def _read_head(self) -> None:
         if not stat.S_ISREG(self.status.st_mode):
             raise CorruptFileError(f"{self.path} is no job file, not even a regular file.")
-        self._head = os.read(self._descriptor, _FIRST_READ)
+        self._head = os.read(self._file.fileno(), _FIRST_READ)
         self.is_job_file = self._head.startswith(MAGIC)
         if not self.is_job_file:
             return
@@ -204,7 +202,7 @@ class FileReader:
         if self._header_offset - first >= _MAPPED_FROM:
             # Without a descriptor to spare, or on a file system that can't map, reading does as well.
             with contextlib.suppress(OSError):
-                mapped = mmap.mmap(self._descriptor, self._header_offset, access=mmap.ACCESS_COPY)
+                mapped = mmap.mmap(self._file.fileno(), self._header_offset, access=mmap.ACCESS_COPY)
                 whole = memoryview(mapped)[first:]
         if whole is None:
             whole = memoryview(bytearray(self.read(first, self._header_offset - first)))
@@ -242,20 +240,18 @@ class FileReader:
             return self._head[offset : offset + size]
         data = bytearray(size)
         filled = 0
-        with io.FileIO(self._descriptor, closefd=False) as file:
-            file.seek(offset)
-            while filled < size:
-                count = file.readinto(memoryview(data)[filled:])
-                if not count:
-                    raise self.corrupt("it ends before it should")
-                filled += count
+        self._file.seek(offset)
+        while filled < size:
+            count = self._file.readinto(memoryview(data)[filled:])
+            if not count:
+                raise self.corrupt("it ends before it should")
+            filled += count
         return data
 
     def copy_to(self, target: BinaryIO) -> None:
         """Write the whole file into another one."""
-        with io.FileIO(self._descriptor, closefd=False) as file:
-            file.seek(0)
-            shutil.copyfileobj(file, target, _COPIED_AT_ONCE)
+        self._file.seek(0)
+        shutil.copyfileobj(self._file, target, _COPIED_AT_ONCE)
 
     def corrupt(self, what: str) -> CorruptFileError:
         """Return the error that says what is wrong with the file."""

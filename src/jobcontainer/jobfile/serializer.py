@@ -31,6 +31,7 @@ from jobcontainer.pickling.repeated import RepeatedPickler
 from jobcontainer.pickling.size_warning import warn_if_large
 from jobcontainer.pickling.source_code import carried_sources
 from jobcontainer.pickling.source_importer import packed_together
+from jobcontainer.process import has_run
 
 if TYPE_CHECKING:
     import os
@@ -68,7 +69,7 @@ class Serializer:
             UntrustedFileError: there is no usable key to sign with.
             OSError: the file can't be written; an older one is as it was.
         """
-        is_process = callable(getattr(obj, "run", None)) and not isinstance(obj, type)
+        is_process = has_run(obj) and not issubclass(type(obj), type)
         write_file(obj, file_path, kind="process" if is_process else "object")
 
     @staticmethod

@@ -28,6 +28,8 @@ from typing import TYPE_CHECKING, Final
 from platformdirs import user_config_path
 
 from jobcontainer.errors import UntrustedFileError
+from jobcontainer.jobfile.atomic import write_all
+from jobcontainer.jobfile.open_file import open_file
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -147,7 +149,7 @@ def _signature(key: bytes, purpose: Purpose, data: bytes) -> bytes:
 def _read(path: str, _state: tuple[int, ...]) -> bytes:
     """Read the key, once for each state of its file."""
     # A FIFO would wait for its writer for ever.
-    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
+    with open_file(path, os.O_RDONLY | os.O_NONBLOCK) as file:
         _check(path, os.fstat(file.fileno()))
         key = file.read(4096).strip()
     if len(key) < _SHORTEST:
@@ -186,10 +188,9 @@ def _create(path: Path) -> None:
     temporary = path.with_name(f".key.{secrets.token_hex(6)}")
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         try:
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(secrets.token_hex(32).encode() + b"\n")
+            with open_file(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL) as file:
+                write_all(file.fileno(), secrets.token_hex(32).encode() + b"\n")
             # A link, unlike a rename, never replaces a key that is there; and it appears with its content.
             path.hardlink_to(temporary)
         except FileExistsError:

@@ -34,6 +34,7 @@ from jobcontainer.jobfile.format import (
     pieces,
 )
 from jobcontainer.jobfile.identity import FileIdentity, boot_id
+from jobcontainer.jobfile.open_file import open_file
 from jobcontainer.jobfile.reader import remove_stale_blobs
 
 if TYPE_CHECKING:
@@ -75,8 +76,7 @@ class FileWriter:
             self._replaces = True
         self._temporary = temporary_beside(self._path)
         self._maker = os.getpid()
-        # Not by a number of a descriptor, which an interrupt might leave open.
-        self._file = io.BufferedWriter(io.FileIO(self._temporary, "x", opener=_open_own), _HELD)
+        self._file = io.BufferedWriter(open_file(self._temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL), _HELD)
         self._file.seek(STREAM_OFFSET)
         self._stream_size = 0
         self._digest = Digest()
@@ -186,10 +186,6 @@ class FileWriter:
 
 
 _unfinished: weakref.WeakSet[FileWriter] = weakref.WeakSet()
-
-
-def _open_own(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)
 
 
 def _let_go() -> None:

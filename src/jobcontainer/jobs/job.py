@@ -28,6 +28,7 @@ from concurrent.futures import CancelledError, Future
 from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
+from jobcontainer.engines.attempt import take_traceback
 from jobcontainer.errors import CorruptFileError, JobError, JobLostError
 from jobcontainer.events import Display, JobState, Outcome, Usage, folded
 from jobcontainer.jobfile.identity import FileIdentity
@@ -319,7 +320,9 @@ class Job(BoundToProcess, Future[R], Generic[R]):
     def _read_result(self, outcome: Outcome) -> tuple[Any, BaseException | None]:
         identity = outcome.result_identity
         try:
-            return read_result(self.folder.result_file, identity and FileIdentity(*identity))
+            value, error = read_result(self.folder.result_file, identity and FileIdentity(*identity))
+            trace = take_traceback(self.id)
+            return value, error if error is None or trace is None else error.with_traceback(trace)
         except FileNotFoundError:
             if os.path.lexists(self.folder.result_file):
                 raise  # what its content raises

@@ -286,22 +286,32 @@ def as_process(work: object, args: tuple[Any, ...], kwargs: dict[str, Any]) -> P
     Raises:
         TypeError: it is neither, or a process came with arguments; the message says what to do.
     """
-    if isinstance(work, type) and hasattr(work, "run"):
-        raise TypeError(f"{work.__name__} is a class: submit an instance of it, {work.__name__}(...).")
-    if callable(getattr(work, "run", None)):
+    kind = type(work).__name__
+    try:
+        is_process = callable(getattr(work, "run", None))
+    except Exception as error:
+        raise TypeError(
+            f"run of {kind} can't be read, as that raised {type(error).__name__}. Put that right."
+        ) from error
+    if is_process and issubclass(type(work), type):
+        name = work.__name__  # type: ignore[attr-defined]  # it is one
+        raise TypeError(f"{name} is a class: submit an instance of it, {name}(...).")
+    if is_process:
         if args or kwargs:
             raise TypeError(
-                f"run() takes no arguments: give them to the constructor, {type(work).__name__}(...), "
-                "and submit the object alone."
+                f"run() takes no arguments: give them to the constructor, {kind}(...), and submit the object alone."
             )
         return work  # type: ignore[return-value]  # it has run(), as was just seen
     if callable(work):
         return Call(work, args, kwargs)
-    raise TypeError(f"{work!r} has no run() method and is no function: there is nothing to run.")
+    shown = f"An object of {kind}"
+    with contextlib.suppress(Exception):  # user code
+        shown = repr(work)
+    raise TypeError(f"{shown} has no run() method and is no function: there is nothing to run.")
 
 
 def name_of(process: object) -> str:
     """Return what a process is called where nobody named it: its class, or the function it calls."""
-    if isinstance(process, Call):
+    if type(process) is Call:
         return getattr(process.function, "__name__", type(process.function).__name__)
     return type(process).__name__

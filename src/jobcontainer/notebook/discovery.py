@@ -15,6 +15,8 @@ from dataclasses import dataclass, replace
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from jobcontainer.process import has_run
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -51,7 +53,7 @@ class FoundProcesses:
         return self.processes if self.keys is None else dict(zip(self.keys, self.processes, strict=True))
 
 
-def find_in_value(value: object) -> FoundProcesses | None:
+def find_in_value(value: Any) -> FoundProcesses | None:
     """Find the processes in the value of a last expression; return None where it has none.
 
     Args:
@@ -68,10 +70,10 @@ def find_in_value(value: object) -> FoundProcesses | None:
     """
     if _has_run(value):
         return FoundProcesses((_instance(value),), as_group=False)
-    if isinstance(value, Mapping):
+    if issubclass(type(value), Mapping):
         found = find_in_value(list(value.values()))
         return found and replace(found, keys=tuple(value))
-    if isinstance(value, (str, bytes, bytearray)) or not isinstance(value, _ITERABLES):
+    if issubclass(type(value), (str, bytes, bytearray)) or not issubclass(type(value), _ITERABLES):
         return None
     items = iter(value)
     first = next(items, None)
@@ -92,8 +94,8 @@ def find_in_classes(names: Iterable[str], namespace: Mapping[str, Any]) -> Found
     Raises:
         NothingToRunError: no class has ``run()``, or one needs arguments.
     """
-    bound = dict.fromkeys(namespace.get(name) for name in names)
-    classes = [cls for cls in bound if isinstance(cls, type) and _has_run(cls) and not _is_abstract(cls)]
+    bound: list[Any] = list(dict.fromkeys(namespace.get(name) for name in names))
+    classes = [cls for cls in bound if issubclass(type(cls), type) and _has_run(cls) and not _is_abstract(cls)]
     leaves = [cls for cls in classes if not any(issubclass(other, cls) for other in classes if other is not cls)]
     if not leaves:
         raise NothingToRunError(f"There is nothing to run: looked for {_LOOKED_FOR}.")
@@ -101,7 +103,7 @@ def find_in_classes(names: Iterable[str], namespace: Mapping[str, Any]) -> Found
 
 
 def _has_run(thing: object) -> bool:
-    return not isinstance(thing, ModuleType) and callable(getattr(thing, "run", None))
+    return not issubclass(type(thing), ModuleType) and has_run(thing)
 
 
 def _is_abstract(cls: type) -> bool:
@@ -110,7 +112,7 @@ def _is_abstract(cls: type) -> bool:
 
 def _instance(thing: Any) -> Any:
     """Return a process as it is, and an instance of a class."""
-    if not isinstance(thing, type):
+    if not issubclass(type(thing), type):
         return thing
     required = _required_arguments(thing)
     if required:

@@ -20,7 +20,7 @@ from jobcontainer.pickling.unpickler import add_globals, loading
 if TYPE_CHECKING:
     import abc
     import enum
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 _STOP: Final = "stop here"
 
@@ -82,6 +82,32 @@ def make_class(
     if members:
         loading.members[id(cls)] = {key: _empty_member(cls, key, arguments) for key, arguments in members.items()}
     return cls
+
+
+def make_parametrized(origin: Any, arguments: tuple[Any, ...], *made_of: Any) -> type:
+    """Find the class that is made of a generic one and its arguments, or make an empty one; streams call this.
+
+    Args:
+        origin: the generic class.
+        arguments: what it is given.
+        made_of: what :func:`make_class` takes, for a job, or if a class among these is not filled yet.
+    """
+    live = loading.live_class(made_of[0])
+    if live is not None:
+        return live
+    if not loading.anew and not any(id(part) in loading.built for part in all_parts((origin, arguments))):
+        with contextlib.suppress(Exception):  # code of a library
+            return origin[arguments]  # type: ignore[no-any-return]
+    return make_class(*made_of)
+
+
+def all_parts(arguments: tuple[Any, ...]) -> Iterator[Any]:
+    """Yield the arguments of a generic class, and those of generic ones among them, as of ``list[int]``."""
+    for argument in arguments:
+        yield argument
+        inner = argument if isinstance(argument, tuple) else getattr(argument, "__args__", ())
+        if isinstance(inner, tuple):
+            yield from all_parts(inner)
 
 
 def _empty_class(metaclass: type, name: str, bases: tuple[type, ...], namespace: dict[str, Any]) -> type:

@@ -8,6 +8,7 @@ notebook made the class runs again: neither its body nor decorators, metaclass, 
 from __future__ import annotations
 
 import enum
+import operator
 import pickle
 import sys
 import types
@@ -16,10 +17,12 @@ from typing import TYPE_CHECKING, Any, Final
 from jobcontainer.pickling import cloudpickle_internals, cpython_internals
 from jobcontainer.pickling.annotation_names import named_in_annotations
 from jobcontainer.pickling.class_builder import (
+    all_parts,
     compute_mro,
     define_names,
     enum_member,
     make_class,
+    make_parametrized,
     register_virtual_subclasses,
     remove_attributes,
     restore_registrations,
@@ -28,9 +31,9 @@ from jobcontainer.pickling.class_builder import (
     set_slots,
     type_method,
 )
-from jobcontainer.pickling.class_registries import registrations_of
+from jobcontainer.pickling.class_registries import origin_and_arguments, registrations_of
 from jobcontainer.pickling.definitions import Definition, code_and_data
-from jobcontainer.pickling.module_origin import MAIN
+from jobcontainer.pickling.module_origin import MAIN, travels
 from jobcontainer.pickling.namespaces import global_of
 
 if TYPE_CHECKING:
@@ -53,6 +56,21 @@ Attributes = dict[str, Any]
 def class_attributes(cls: type) -> Attributes:
     """Return the attributes of a class's own that travel, in their order."""
     return {name: value for name, value in vars(cls).items() if name not in _CACHES and not _is_made_with(cls, value)}
+
+
+def class_travels(cls: type) -> bool:
+    """Return whether a class goes into the stream instead of its name."""
+    return travels(cls.__module__) or not cloudpickle_internals.goes_by_name(cls)
+
+
+def parametrized_by_name(cls: type) -> tuple[Any, ...] | None:
+    """Reduce a class that is made of a generic one and its arguments to these; None where one of all these travels."""
+    made_of = origin_and_arguments(cls)
+    if made_of is None or travels(cls.__module__):
+        return None
+    if any(isinstance(part, type) and class_travels(part) for part in all_parts(made_of)):
+        return None
+    return operator.getitem, made_of
 
 
 def class_by_value(cls: type) -> Definition:
@@ -92,7 +110,11 @@ def class_by_value(cls: type) -> Definition:
         data_fills.append((compute_mro, None))
     if data:
         data_fills.append((set_class, data))
-    return Definition(make_class, made_of, *_with_environment(cls, code_fills, data_fills))
+    fills = _with_environment(cls, code_fills, data_fills)
+    parametrized = origin_and_arguments(cls)
+    if parametrized is not None:
+        return Definition(make_parametrized, (*parametrized, *made_of), *fills)
+    return Definition(make_class, made_of, *fills)
 
 
 def _with_environment(cls: type, code: list[Fill], data: list[Fill]) -> tuple[list[Fill], list[Fill]]:

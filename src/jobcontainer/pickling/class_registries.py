@@ -2,7 +2,8 @@
 
 A base class of the notebook carries its own registry. That of an installed one stays where it is, in the base or its
 module, and in a job it would lack the notebook's class, as no hook runs there again. So the entry is found here, and
-made again by loading. The same holds for abstract classes of the standard library that a class is registered with.
+made again by loading. The same holds for abstract classes of the standard library that a class is registered with, and
+for what a library makes once of a generic class and its arguments, as pydantic makes ``Page[int]``.
 """
 
 from __future__ import annotations
@@ -64,6 +65,18 @@ def registrations_of(cls: type) -> list[Registration]:
     ]
 
 
+def origin_and_arguments(cls: type) -> tuple[Any, tuple[Any, ...]] | None:
+    """Return the generic class and the arguments that a class was made of; None for one that was not made so.
+
+    Pydantic says it of its models. A class of :mod:`typing`'s kind, as ``Box[int]``, is no class but an alias.
+    """
+    made_of = vars(cls).get("__pydantic_generic_metadata__")
+    if not isinstance(made_of, dict) or not isinstance(made_of.get("origin"), type):
+        return None
+    arguments = made_of.get("args")
+    return (made_of["origin"], arguments) if isinstance(arguments, tuple) and arguments else None
+
+
 def _registered_with(cls: type) -> list[abc.ABCMeta]:
     """Return the abstract classes of the standard library that a class was registered with."""
     if id(cls) not in _registered(abc.get_cache_token()):
@@ -93,7 +106,10 @@ def restore(cls: type, registration: Registration) -> None:
 
 
 def _owners(cls: type) -> Iterator[type | ModuleType]:
-    """Yield the installed classes that have a hook for new classes, and the modules that define them."""
+    """Yield the installed classes that have a hook for new classes, and the modules that define them.
+
+    What is made of a generic class and its arguments may be kept by any module of the package.
+    """
     hooked = [base for base in cls.__mro__[1:-1] if "__init_subclass__" in vars(base)]
     if type(cls) is not type:
         hooked += [base for base in type.mro(type(cls)) if not vars(base).keys().isdisjoint(("__new__", "__init__"))]
@@ -103,14 +119,20 @@ def _owners(cls: type) -> Iterator[type | ModuleType]:
         if name.partition(".")[0] not in sys.stdlib_module_names and not travels(name) and name in sys.modules:
             yield base
             modules[name] = sys.modules[name]
+    if origin_and_arguments(cls) is not None:
+        packages = tuple(name.partition(".")[0] + "." for name in modules)
+        modules |= {name: found for name, found in list(sys.modules.items()) if name.startswith(packages)}
     yield from modules.values()
 
 
 def _registration(cls: type, owner: type | ModuleType, name: str, registry: Any) -> Registration | None:
     if isinstance(registry, _MAPPINGS):
         found = [(key, value) for key, value in list(registry.items()) if key is cls or value is cls]
-        pairs = [pair for pair in found if all(map(_is_plain, pair))]  # others are rather caches
-        return Registration(owner, name, pairs) if pairs else None
+        if origin_and_arguments(cls) is None:
+            found = [pair for pair in found if all(map(_is_plain, pair))]  # others are rather caches
+        else:
+            found = [(key, value) for key, value in found if value is cls]
+        return Registration(owner, name, found) if found else None
     if isinstance(registry, _SEQUENCES) and any(entry is cls for entry in list(registry)):
         return Registration(owner, name, [])
     return None

@@ -69,6 +69,8 @@ class Definition(NamedTuple):
 def is_code(value: object) -> bool:
     """Return whether a part of a definition can be loaded while no definition is filled yet.
 
+    The type alone is asked: what an object says of its ``__class__`` may be another one, or raise.
+
     Example:
         >>> is_code(len), is_code(5), is_code([])
         (True, True, False)
@@ -76,13 +78,13 @@ def is_code(value: object) -> bool:
     kind = type(value)
     if kind in _CODE:
         return True
-    if isinstance(value, _WRAPPERS):
-        return is_code(value.__func__)
-    if isinstance(value, property):
-        return is_code(value.fget) and is_code(value.fset) and is_code(value.fdel)
+    if issubclass(kind, _WRAPPERS):
+        return is_code(value.__func__)  # type: ignore[attr-defined]  # it is one
+    if issubclass(kind, property):
+        return all(is_code(getattr(value, name)) for name in ("fget", "fset", "fdel"))
     if kind is functools.cached_property:
         return is_code(value.func)  # type: ignore[attr-defined]  # it is one
-    return isinstance(value, (type, types.ModuleType))
+    return issubclass(kind, (type, types.ModuleType))
 
 
 def code_and_data(parts: Mapping[Key, Any]) -> tuple[dict[Key, Any], dict[Key, Any]]:

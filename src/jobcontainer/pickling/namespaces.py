@@ -11,6 +11,7 @@ import sys
 import threading
 from typing import TYPE_CHECKING, Any, Final
 
+from jobcontainer.pickling import cloudpickle_internals
 from jobcontainer.pickling.module_origin import MAIN, travels
 from jobcontainer.pickling.unpickler import module_namespace
 
@@ -55,6 +56,32 @@ class Namespace:
         return module_namespace, (self.name,)
 
 
+class Cell:
+    """Stands for a cell of a closure while functions that have it are pickled."""
+
+    def __init__(self, cell: types.CellType) -> None:
+        """Keep the cell."""
+        self._cell = cell
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Become an empty cell where the stream is loaded."""
+        return cloudpickle_internals.MAKE_EMPTY_CELL, ()
+
+    @property
+    def is_filled(self) -> bool:
+        """Whether there is something in the cell."""
+        try:
+            self._cell.cell_contents  # noqa: B018 -- it raises for an empty one
+        except ValueError:
+            return False
+        return True
+
+    @property
+    def content(self) -> Any:
+        """What is in the cell."""
+        return self._cell.cell_contents
+
+
 def namespace_of(function: types.FunctionType) -> Namespace | None:
     """Return what stands for a function's globals in a stream; None for a namespace that belongs to no module."""
     name = function.__globals__.get("__name__")
@@ -76,10 +103,11 @@ def global_of(obj: Any) -> dict[str, Any]:
     if obj.__module__ != "__main__":
         return {}
     top, *rest = getattr(obj, "__qualname__", obj.__name__).split(".")
-    found = whole = vars(sys.modules["__main__"]).get(top)
+    found: Any = vars(sys.modules["__main__"]).get(top)
+    whole = found
     for name in rest:
         found = getattr(found, "__dict__", {}).get(name)
-    if isinstance(found, (staticmethod, classmethod)):
+    if type(found) in {staticmethod, classmethod}:
         found = found.__func__
     return {top: whole} if found is obj else {}
 

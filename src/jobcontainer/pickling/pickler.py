@@ -15,6 +15,7 @@ What differs from cloudpickle, on whose pickler this one is built:
 
 from __future__ import annotations
 
+import contextlib
 import copyreg
 import enum
 import functools
@@ -27,16 +28,17 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 from jobcontainer.pickling import MOST_BUFFERS, class_builder, cloudpickle_internals, definitions, reducers, unpickler
 from jobcontainer.pickling.annotation_names import named_in_annotations
 from jobcontainer.pickling.class_builder import instance, method_function, type_method
-from jobcontainer.pickling.class_reducer import class_by_value, member_by_value
+from jobcontainer.pickling.class_reducer import class_by_value, class_travels, member_by_value, parametrized_by_name
 from jobcontainer.pickling.code_references import imported_by, mentions, named_in_classes, submodules_named
 from jobcontainer.pickling.definitions import Definition, Definitions, Scope, Step, call_after, code_and_data
 from jobcontainer.pickling.large_data import LARGE, reducer_for
 from jobcontainer.pickling.module_origin import MAIN, is_local, travels
-from jobcontainer.pickling.namespaces import BOUND_TO_MODULES, global_of, globals_bound_to_modules, namespace_of
+from jobcontainer.pickling.names_in_texts import Global, NamesInTexts
+from jobcontainer.pickling.namespaces import BOUND_TO_MODULES, Cell, global_of, globals_bound_to_modules, namespace_of
 from jobcontainer.pickling.notebook_syntax import refuse_notebook_syntax
 from jobcontainer.pickling.reducers import DEFINITIONS, DESCRIPTORS, NAMED, REDUCERS, descriptor_by_value
 from jobcontainer.pickling.standard_streams import is_stream_type, reduce_stream, standard_streams
-from jobcontainer.pickling.unpickler import module_global, set_function
+from jobcontainer.pickling.unpickler import define_global, module_global, set_function
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -94,6 +96,7 @@ class Pickler(cloudpickle_internals.BasePickler):
         unimported: names that code in it imports, and this process has not: modules, or what a module has.
         files: names of the files that code in the stream is from, in order.
         classes: whose definition is in the stream.
+        names: that code in it looks up by a text.
     """
 
     def __init__(self, file: Any, before_own_code: Callable[[], object] = lambda: None) -> None:
@@ -106,11 +109,20 @@ class Pickler(cloudpickle_internals.BasePickler):
         self.unimported: set[str] = set()
         self.files: dict[str, None] = {}
         self.classes: list[type] = []
-        self._cells: dict[int, _Cell] = {}
+        self._cells: dict[int, Cell] = {}
         self._streams = standard_streams()
-        self._definitions = Definitions(self._subclasses)
+        self._definitions = Definitions(self._further)
         self._subclasses_are_asked_for = False
+        self.names = NamesInTexts()
+        self._can_go: dict[str, bool] = {}
         self._reducers = dict(self._of_types)
+
+    def dump(self, obj: Any) -> None:
+        """Write an object; texts that it has as attributes may name globals that its code looks up."""
+        state = object.__getstate__(obj)
+        for attributes in state if isinstance(state, tuple) else (state,):
+            self.names.add_values((attributes or {}).values())
+        super().dump(obj)
 
     def reducer_override(self, obj: Any) -> Any:
         """Decide for classes, functions and modules whether they go by name or by value."""
@@ -173,7 +185,7 @@ class Pickler(cloudpickle_internals.BasePickler):
         if home is not None:
             self.replace_namespace(function.__globals__, home)
         # It is made with its cells empty, as what is in them may be the function itself.
-        cells = tuple(self._cells.setdefault(id(cell), _Cell(cell)) for cell in function.__closure__ or ())
+        cells = tuple(self._cells.setdefault(id(cell), Cell(cell)) for cell in function.__closure__ or ())
         make, arguments, parts = self.function_by_value(function, cells)
         self._add_references(function, parts, home)
         contents = {position: cell.content for position, cell in enumerate(cells) if cell.is_filled}
@@ -198,6 +210,8 @@ class Pickler(cloudpickle_internals.BasePickler):
             if "." not in function.__qualname__:  # a method goes with its class
                 names.update(global_of(function))
             self._subclasses_are_asked_for |= mentions(function, "__subclasses__")
+            self.names.given |= names.keys()
+            self.names.add_function(function, names.values())
         parts.submodules.extend(submodules_named(function, names.values()))
         for name in imported_by(function):
             (self.modules if name in sys.modules else self.unimported).add(name)
@@ -206,12 +220,17 @@ class Pickler(cloudpickle_internals.BasePickler):
         reduced = cloudpickle_internals.class_by_name(cls)
         if reduced is not None:
             return reduced
-        if not _class_travels(cls):
+        reduced = parametrized_by_name(cls)
+        if reduced is not None:
+            return reduced
+        if not class_travels(cls):
             self.modules.add(cls.__module__)
             return NotImplemented
         definition = class_by_value(cls)
         self.by_value = True
         self.classes.append(cls)
+        self.names.given |= global_of(cls).keys()
+        self.names.add_values(vars(cls).values())
         return self.define(cls, definition)
 
     def _described(self, obj: Any) -> Any:
@@ -235,6 +254,28 @@ class Pickler(cloudpickle_internals.BasePickler):
     @functools.cached_property
     def _bound_globals(self) -> dict[int, tuple[str, str]]:
         return globals_bound_to_modules()
+
+    def _further(self) -> list[object]:
+        """Return what code in the stream asks for, and no code mentions."""
+        return [*self._subclasses(), *self._globals_in_texts()]
+
+    def _globals_in_texts(self) -> list[Global]:
+        """Return the globals of the notebook that code looks up by a text, as far as they can be pickled."""
+        main = vars(sys.modules["__main__"])
+        missing = self.names.missing(main)
+        self.names.given.update(missing)
+        return [Global(name, main[name]) for name in missing if self._can_be_pickled(name, main[name])]
+
+    def _can_be_pickled(self, name: str, value: object) -> bool:
+        """Try to pickle a global; other globals that its code looks up do not matter."""
+        if name not in self._can_go:
+            self._can_go[name] = False  # while it is tried
+            probe = Pickler(NullFile(), self._before_own_code)
+            probe._can_go = self._can_go
+            with contextlib.suppress(Exception):  # user code
+                probe.dump(value)
+                self._can_go[name] = True
+        return self._can_go[name]
 
     def _subclasses(self) -> list[type]:
         """Return subclasses of what is in the stream that are not, if code in it asks for ``__subclasses__()``.
@@ -261,7 +302,7 @@ class Pickler(cloudpickle_internals.BasePickler):
         for base, reduce in self._of_subclasses.items():
             if issubclass(kind, base):
                 return reduce
-        if issubclass(kind, enum.Enum) and _class_travels(kind):
+        if issubclass(kind, enum.Enum) and class_travels(kind):
             return self._of_members
         bring_out = reducer_for(kind)
         if bring_out is not None:
@@ -279,6 +320,7 @@ class Pickler(cloudpickle_internals.BasePickler):
         types.BuiltinFunctionType: _builtin,
         Step: lambda _, step: (definitions.fill, (step.take(),)),
         Scope: lambda _, scope: (list, (), None, scope.steps()),
+        Global: lambda _, found: (define_global, tuple(found)),
     }
     _of_members, _of_streams, _of_instances = staticmethod(_member), staticmethod(_stream), staticmethod(_instance)
     _of_subclasses: ClassVar[dict[type, Callable[[Pickler, Any], Any]]] = {
@@ -296,17 +338,13 @@ def _has_own_code(kind: type) -> bool:
     return any(travels(name) or is_local(name) for name in found)
 
 
-def _class_travels(cls: type) -> bool:
-    return travels(cls.__module__) or not cloudpickle_internals.goes_by_name(cls)
-
-
 def _has_own_new(cls: type) -> bool:
     """Return whether a class of the notebook has a ``__new__`` that only pickle calls, and not to restore the state."""
     owner = next(base for base in cls.__mro__ if "__new__" in vars(base))
     return (
         owner is not object
-        and _class_travels(owner)
-        and _class_travels(cls)
+        and class_travels(owner)
+        and class_travels(cls)
         and type_method(cls, "__new__") is object.__new__
         and all(getattr(cls, name) is getattr(object, name) for name in ("__reduce_ex__", "__reduce__", "__getstate__"))
         and not hasattr(cls, "__getnewargs_ex__")
@@ -322,30 +360,6 @@ def _owner_of(function: types.FunctionType) -> type | None:
         owner = getattr(owner, name, None)
     method = vars(owner).get(function.__name__) if isinstance(owner, type) else None
     return owner if getattr(method, "__func__", None) is function else None
-
-
-class _Cell:
-    """Stands for a cell of a closure while functions that have it are pickled."""
-
-    def __init__(self, cell: types.CellType) -> None:
-        self._cell = cell
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return cloudpickle_internals.MAKE_EMPTY_CELL, ()
-
-    @property
-    def is_filled(self) -> bool:
-        """Whether there is something in the cell."""
-        try:
-            self._cell.cell_contents  # noqa: B018 -- it raises for an empty one
-        except ValueError:
-            return False
-        return True
-
-    @property
-    def content(self) -> Any:
-        """What is in the cell."""
-        return self._cell.cell_contents
 
 
 def _stays_in_stream(buffers: list[memoryview], buffer: pickle.PickleBuffer) -> bool:

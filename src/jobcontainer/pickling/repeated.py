@@ -49,7 +49,7 @@ class RepeatedPickler(Pickler):
         self.beginning = _PROTO_5 + callee + self._file.getvalue()[:-_STOP_SIZE]
         self._known = self.memo.copy()  # type: ignore[has-type]  # cloudpickle has no types
         self.shared_buffers = list(self.buffers)
-        self._found = self.by_value, self.modules, self.unimported, self.files, self.classes
+        self._found = self.by_value, self.modules, self.unimported, self.files, self.classes, self.names
 
     def own_part(self, own: object) -> bytes:
         """Return the rest of a stream; what the pickler has recorded is then of the whole stream."""
@@ -57,9 +57,9 @@ class RepeatedPickler(Pickler):
         self._file.truncate()
         self.memo = self._known
         self.buffers[:] = self.shared_buffers
-        by_value, modules, unimported, files, classes = self._found
+        by_value, modules, unimported, files, classes, names = self._found
         self.by_value, self.modules, self.unimported = by_value, set(modules), set(unimported)
-        self.files, self.classes = dict(files), list(classes)
+        self.files, self.classes, self.names = dict(files), list(classes), names.copy()
         self.dump(own)
         return self._file.getvalue()[:-_STOP_SIZE] + _CALL_WITH_BOTH
 

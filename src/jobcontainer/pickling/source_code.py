@@ -79,9 +79,10 @@ def _lines_of(file: str) -> list[str]:
 
 def definition_of(obj: object) -> type | Callable[..., Any]:
     """Return what defines an object: its class, or the function that a partial or a Call calls."""
-    while isinstance(obj, (functools.partial, Call)):
-        obj = obj.func if isinstance(obj, functools.partial) else obj.function
-    return obj if isinstance(obj, _DEFINED) else type(obj)
+    found: Any = obj
+    while issubclass(type(found), (functools.partial, Call)):
+        found = found.func if issubclass(type(found), functools.partial) else found.function
+    return found if issubclass(type(found), _DEFINED) else type(found)
 
 
 def definition_in(sources: bytes | bytearray, qualified_name: str, file: str = "") -> str:

@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import importlib.util
 import marshal
+import os
 import sys
 import threading
 import zlib
 from importlib.machinery import ModuleSpec, SourceFileLoader
+from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from jobcontainer.pickling.job_main import with_causes
 from jobcontainer.pickling.module_origin import is_local
 
 if TYPE_CHECKING:
@@ -152,6 +155,11 @@ class SourceFinder:
         module = self._modules.get(name)
         return None if module is None else (module, self._sources.get(module.file, ""))
 
+    def module_beside(self, path: Path) -> str | None:
+        """Return a module that came with the job from the folder that a path is in; None for none."""
+        files = ((name, Path(module.file)) for name, module in self._modules.items() if module.file)
+        return next((name for name, file in files if path.is_relative_to(file.parent)), None)
+
     def has_same_as(self, other: SourceFinder) -> bool:
         """Return whether the modules and sources are those of another finder."""
         return self._modules == other._modules and self._sources == other._sources
@@ -190,6 +198,25 @@ def install(modules: Iterable[LocalModule], sources: Mapping[str, str], compiled
 def carried(name: str) -> tuple[LocalModule, str] | None:
     """Return a module that came with the job of this process, and its source; None for any other."""
     return _installed.find(name)
+
+
+def missing_data(error: BaseException) -> str | None:
+    """Return the sentence for a file that was not found because only the modules of its folder came; else None.
+
+    That is so on a machine, as one of a cluster, that does not see the notebook's folder.
+    """
+    for cause in with_causes(error):
+        if not isinstance(cause, (FileNotFoundError, NotADirectoryError)) or cause.filename is None:
+            continue
+        path = Path(os.fsdecode(cause.filename)).absolute()
+        name = _installed.module_beside(path)
+        if name is not None and not path.parent.is_dir():
+            return (
+                f"{path} is of the folder of the module {name}, which is not on the machine where the job ran: a "
+                "process takes the source of modules along, and no other files. Put them there, or pass in what is in "
+                "them."
+            )
+    return None
 
 
 def module_being_imported() -> str:

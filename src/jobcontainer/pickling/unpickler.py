@@ -144,6 +144,11 @@ def add_globals(namespace: dict[str, Any], names: dict[str, Any]) -> None:
         namespace.setdefault(name, value)
 
 
+def define_global(name: str, value: object) -> None:
+    """Define a global of the notebook's functions; streams call this."""
+    add_globals(loading.main, {name: value})
+
+
 def module_namespace(name: str) -> dict[str, Any]:
     """Find the globals that functions of a module share; streams call this."""
     return loading.main if name in MAIN else vars(importlib.import_module(name))

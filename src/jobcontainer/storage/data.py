@@ -31,6 +31,7 @@ from jobcontainer.jobfile.atomic import temporary_beside
 from jobcontainer.jobfile.blobs import address_of, blob_path, is_whole, load_blob, remember_blob, write_blob
 from jobcontainer.jobfile.format import Buffer, digest_of
 from jobcontainer.jobfile.identity import FileIdentity
+from jobcontainer.jobfile.open_file import open_file
 from jobcontainer.jobfile.reader import blobs_of
 
 if TYPE_CHECKING:
@@ -194,19 +195,19 @@ def _temporary_file(folder: Path) -> Iterator[tuple[int, Path]]:
     while True:
         path = temporary_beside(folder / "blob")
         try:
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            file = open_file(path, os.O_RDWR | os.O_CREAT | os.O_EXCL)
         except (FileNotFoundError, NotADirectoryError):
             _make(folder)
             continue
         with contextlib.suppress(OSError):  # file systems that have no locks
-            fcntl.flock(descriptor, fcntl.LOCK_SH)
-        if os.fstat(descriptor).st_nlink:  # else it was taken for a leftover before it was locked
+            fcntl.flock(file, fcntl.LOCK_SH)
+        if os.fstat(file.fileno()).st_nlink:  # else it was taken for a leftover before it was locked
             break
-        os.close(descriptor)
+        file.close()
     try:
-        yield descriptor, path
+        with file:
+            yield file.fileno(), path
     finally:
-        os.close(descriptor)
         path.unlink(missing_ok=True)
 
 
@@ -220,13 +221,11 @@ def _make(folder: Path) -> None:
 
 def _is_being_written(path: str) -> bool:
     """Return whether a process writes a temporary file; where none can be locked, whether one did in the last hour."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:
-        return time.time() - os.fstat(descriptor).st_mtime < _HOUR
-    finally:
-        os.close(descriptor)
+    with open_file(path, os.O_RDONLY | os.O_NONBLOCK) as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        except OSError:
+            return time.time() - os.fstat(file.fileno()).st_mtime < _HOUR
     return False

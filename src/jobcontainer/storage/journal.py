@@ -157,14 +157,11 @@ def _locked(path: Path) -> Iterator[int]:
     Raises:
         OSError: somebody else holds it, or it was replaced just now.
     """
-    descriptor = open_regular(path, os.O_RDWR)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if os.fstat(descriptor).st_ino != _inode(path):
+    with open_regular(path, os.O_RDWR) as file:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.fstat(file.fileno()).st_ino != _inode(path):
             raise BlockingIOError(f"{path} was replaced.")
-        yield descriptor
-    finally:
-        os.close(descriptor)
+        yield file.fileno()
 
 
 def _inode(path: Path) -> int | None:

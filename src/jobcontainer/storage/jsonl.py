@@ -36,15 +36,13 @@ def append_lines(path: Path, records: Iterable[dict[str, Any]]) -> int:
         OSError: they can't be written.
     """
     data = "".join([json.dumps(record) + "\n" for record in records]).encode()
-    descriptor = open_regular(path, os.O_RDWR | os.O_APPEND | os.O_CREAT)
-    try:
+    with open_regular(path, os.O_RDWR | os.O_APPEND | os.O_CREAT) as file:
+        descriptor = file.fileno()
         found = os.fstat(descriptor)
         if data and found.st_size and os.pread(descriptor, 1, found.st_size - 1) != b"\n":
             data = b"\n" + data
         write_all(descriptor, data)
         return found.st_ino
-    finally:
-        os.close(descriptor)
 
 
 def read_lines(path: Path, offset: int = 0) -> tuple[list[dict[str, Any]], int]:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from jobcontainer.jobfile.atomic import write_all
 
 if TYPE_CHECKING:
+    import io
     from collections.abc import Callable
 
 
@@ -21,15 +22,19 @@ class OwnDescriptor:
     """A descriptor, and the file that it is.
 
     Args:
-        number: the descriptor.
+        file: the open file, or the number of a descriptor that somebody else closes.
         reopen: opens the same file again where the descriptor is not ours any more; None where that can't be done.
+
+    Attributes:
+        number: of the descriptor.
     """
 
-    __slots__ = ("_identity", "_reopen", "number")
+    __slots__ = ("_file", "_identity", "_reopen", "number")
 
-    def __init__(self, number: int, reopen: Callable[[], int] | None = None) -> None:
-        self.number, self._reopen = number, reopen
-        self._identity = _identity(number)
+    def __init__(self, file: io.FileIO | int, reopen: Callable[[], io.FileIO] | None = None) -> None:
+        self._file, self._reopen = file, reopen
+        self.number = _number(file)
+        self._identity = _identity(self.number)
 
     def is_there(self) -> bool:
         """Whether the descriptor still is the file that it was."""
@@ -53,17 +58,30 @@ class OwnDescriptor:
             return self.number
         if self._reopen is None:
             raise OSError(errno.EBADF, "User code has closed this descriptor")
-        number = self._reopen()
-        if _identity(number) != self._identity:
-            os.close(number)
+        file = self._reopen()
+        if _identity(file.fileno()) != self._identity:
+            file.close()
             raise OSError(errno.ESTALE, "User code has replaced this file")
-        self.number = number
-        return number
+        _taken.append(self._file)
+        self._file, self.number = file, file.fileno()
+        return self.number
 
     def close(self) -> None:
         """Close the descriptor, where it still is ours."""
-        if self.is_there():
-            os.close(self.number)
+        if not self.is_there():
+            _taken.append(self._file)
+        elif isinstance(self._file, int):
+            os.close(self._file)
+        else:
+            self._file.close()
+
+
+_taken: list[io.FileIO | int] = []
+"""Files whose descriptors user code has closed: when such an object goes, it closes what has the number by then."""
+
+
+def _number(file: io.FileIO | int) -> int:
+    return file if isinstance(file, int) else file.fileno()
 
 
 def _identity(number: int) -> tuple[int, int] | None:

@@ -10,7 +10,6 @@ to its readers, and a colleague's may be read.
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import stat
 from typing import TYPE_CHECKING, Final
@@ -19,7 +18,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _ROOT: Final = 0
-_FLAGS: Final = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # without the second, a FIFO waits for its other end
 
 
 def why_foreign(status: os.stat_result) -> str:
@@ -52,29 +50,6 @@ def why_foreign_folder(path: Path) -> str:
     return why_foreign(path.stat())
 
 
-def open_own_file(path: Path, flags: int) -> int:
-    """Open a file that is this user's own, or make it; return a descriptor.
-
-    Raises:
-        PermissionError: what is there is no regular file of this user's own; the message says what to do.
-        OSError: it can't be opened.
-    """
-    try:
-        descriptor = os.open(path, flags | _FLAGS, 0o600)
-    except OSError as error:
-        if error.errno not in {errno.ELOOP, errno.ENXIO, errno.EISDIR}:
-            raise
-        raise _not_own(path, "is no regular file") from error
-    status = os.fstat(descriptor)
-    what = "is no regular file" if not stat.S_ISREG(status.st_mode) else why_foreign(status)
-    if not what and status.st_nlink > 1:
-        what = "is known by another name, too"
-    if what:
-        os.close(descriptor)
-        raise _not_own(path, what)
-    return descriptor
-
-
 def this_user() -> int:
     """Return the id of the user that this process acts as."""
     return os.geteuid()
@@ -92,7 +67,3 @@ def user_name(user: int) -> str:
     with contextlib.suppress(KeyError):
         return pwd.getpwuid(user).pw_name
     return f"user {user}"
-
-
-def _not_own(path: Path, what: str) -> PermissionError:
-    return PermissionError(f"{path} {what}, so it is not used. Nothing of yours should be lost if you delete it.")

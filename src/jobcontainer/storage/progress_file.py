@@ -47,7 +47,7 @@ class ProgressFile:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         write_whole(Path(path), b"")
-        self._file = OwnDescriptor(_open(path), reopen=lambda: _open(path))
+        self._file = OwnDescriptor(open_regular(path, os.O_WRONLY), reopen=lambda: open_regular(path, os.O_WRONLY))
         self._sequence = 0
 
     def write(self, bars: Iterable[Bar]) -> None:
@@ -109,10 +109,6 @@ def _read_slot(data: bytes, offset: int) -> tuple[int, bytes] | None:
     digest, sequence, length = _HEADER.unpack_from(data, offset)
     record = data[offset : offset + _HEADER.size + length]
     return (sequence, record[_HEADER.size :]) if sequence and crc32(record[4:]) == digest else None
-
-
-def _open(path: str | os.PathLike[str]) -> int:
-    return open_regular(path, os.O_WRONLY)
 
 
 def _finite(number: float) -> float:

@@ -1,4 +1,4 @@
-"""The one way in which files that a job can reach are opened: regular files, and nothing that stands in their place.
+"""The one way in which files of a store are opened whose names are known beforehand: regular files, and nothing else.
 
 A job can put whatever it likes in the place of its own files: a pipe, on which an open would wait for ever; a link to
 some other file; a device; a folder; a file of another user. Whoever reads or appends through this module finds none of
@@ -11,25 +11,31 @@ import errno
 import os
 import stat
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from jobcontainer.jobfile.atomic import write_all
+from jobcontainer.jobfile.open_file import open_file
+from jobcontainer.storage.ownership import why_foreign
 
-_FLAGS: Final = os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_NOCTTY
+if TYPE_CHECKING:
+    import io
+
+_FLAGS: Final = os.O_NONBLOCK | os.O_NOFOLLOW | os.O_NOCTTY
 # What the system says of an open of something that is no file of the job's, or of one that it has locked away.
 _NO_FILE: Final = {errno.ELOOP, errno.EMLINK, errno.ENXIO, errno.ENODEV, errno.EISDIR, errno.ENOTDIR, errno.EACCES}
 
 
-def open_regular(path: str | os.PathLike[str], flags: int = os.O_RDONLY, mode: int = 0o600) -> int:
-    """Open a regular file, and return its descriptor; never wait, and never follow a link to it.
+def open_regular(path: str | os.PathLike[str], flags: int = os.O_RDONLY, *, own: bool = False) -> io.FileIO:
+    """Open a regular file; never wait, and never follow a link to it. One that is made is its owner's alone.
 
     Args:
         path: the file.
         flags: as for :func:`os.open`.
-        mode: of a file that is made.
+        own: whether it is refused where another user can write to it too: what is in it is not a job's, but ours.
 
     Raises:
         FileNotFoundError: there is no such file, or something else is in its place.
+        PermissionError: it is to be our own, and something else is in its place; the message says what to do.
         OSError: it can't be opened at the moment: too many files are open, the disk is full.
 
     Example:
@@ -39,15 +45,19 @@ def open_regular(path: str | os.PathLike[str], flags: int = os.O_RDONLY, mode: i
         FileNotFoundError: [Errno 2] A job's file can't be used (it is no regular file): '/dev/null'
     """
     try:
-        descriptor = os.open(path, flags | _FLAGS, mode)
+        file = open_file(path, flags | _FLAGS)
     except OSError as error:
         if error.errno not in _NO_FILE:
             raise
-        raise _no_file(path, str(error.strerror)) from error
-    if wrong := _what_is_wrong(path, os.fstat(descriptor), writes=flags & os.O_ACCMODE != os.O_RDONLY):
-        os.close(descriptor)
-        raise _no_file(path, wrong)
-    return descriptor
+        raise _refusal(path, str(error.strerror), own=own) from error
+    found = os.fstat(file.fileno())
+    wrong = _what_is_wrong(path, found, writes=flags & os.O_ACCMODE != os.O_RDONLY)
+    if own and not wrong and (why := why_foreign(found)):
+        wrong = f"it {why}"
+    if wrong:
+        file.close()
+        raise _refusal(path, wrong, own=own)
+    return file
 
 
 def read_part(path: str | os.PathLike[str], offset: int, size: int) -> bytes:
@@ -57,13 +67,11 @@ def read_part(path: str | os.PathLike[str], offset: int, size: int) -> bytes:
         OSError: it can't be read at the moment.
     """
     try:
-        descriptor = open_regular(path)
+        file = open_regular(path)
     except FileNotFoundError:
         return b""
-    try:
-        return os.pread(descriptor, size, offset)
-    finally:
-        os.close(descriptor)
+    with file:
+        return os.pread(file.fileno(), size, offset)
 
 
 def append(path: str | os.PathLike[str], data: bytes) -> None:
@@ -72,11 +80,8 @@ def append(path: str | os.PathLike[str], data: bytes) -> None:
     Raises:
         OSError: they can't be written, or something else is in the place of the file.
     """
-    descriptor = open_regular(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-    try:
-        write_all(descriptor, data)
-    finally:
-        os.close(descriptor)
+    with open_regular(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT) as file:
+        write_all(file.fileno(), data)
 
 
 def status_of(path: str | os.PathLike[str], *, dir_fd: int | None = None) -> os.stat_result | None:
@@ -103,5 +108,7 @@ def _what_is_wrong(path: str | os.PathLike[str], found: os.stat_result, *, write
     return "it has another name, so that it may be some other file" if writes and found.st_nlink > 1 else ""
 
 
-def _no_file(path: str | os.PathLike[str], reason: str) -> FileNotFoundError:
+def _refusal(path: str | os.PathLike[str], reason: str, *, own: bool) -> OSError:
+    if own:
+        return PermissionError(f"{path} is not used: {reason}. Nothing of yours should be lost if you delete it.")
     return FileNotFoundError(errno.ENOENT, f"A job's file can't be used ({reason})", os.fspath(path))

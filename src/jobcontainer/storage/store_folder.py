@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from jobcontainer.jobfile.atomic import write_whole
+from jobcontainer.jobfile.open_file import open_folder
 from jobcontainer.process import working_directory
 from jobcontainer.storage.folder import RECORD_NAME, JobFolder, size_on_disk
 from jobcontainer.storage.ownership import why_foreign_folder
@@ -149,11 +150,7 @@ class StoreFolder:
 
         A folder whose name can't be printed is nobody's job.
         """
-        try:
-            store = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        except (FileNotFoundError, NotADirectoryError):
-            return []
-        try:
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError), open_folder(self.path) as store:
             with os.scandir(store) as entries:
                 names = [
                     entry.name
@@ -165,8 +162,7 @@ class StoreFolder:
             names.sort()
             # By a path that begins at the store: of a hundred thousand names, whole paths would take twice as long.
             return [name for name in names if status_of(f"{name}{os.sep}{RECORD_NAME}", dir_fd=store) is not None]
-        finally:
-            os.close(store)
+        return []
 
     def size(self) -> int:
         """Return the bytes that the store takes on disk, as ``du`` counts them: what jobs share counts once."""

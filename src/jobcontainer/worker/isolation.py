@@ -23,12 +23,12 @@ from typing import TYPE_CHECKING, Any, Final
 from jobcontainer.worker import CHANNEL_NUMBER
 from jobcontainer.worker.cpython_internals import become_main_process
 from jobcontainer.worker.nested_multiprocessing import teach_multiprocessing
+from jobcontainer.worker.no_terminal import refuse_prompts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
     from types import ModuleType
 
-_breakpoint = sys.breakpointhook
 _LINUX = sys.platform == "linux"
 ADOPTS: Final = _LINUX
 """Whether a process can become the parent of every descendant whose own parent ends."""
@@ -118,7 +118,7 @@ def become_clean(keeper: int, channel: int) -> int:
         close_descriptors_but({CHANNEL_NUMBER})
     become_main_process()
     teach_multiprocessing()
-    sys.breakpointhook = _refuse_breakpoint
+    refuse_prompts()
     sys.dont_write_bytecode = True  # an edit of the same size within a second would go unnoticed by the next job
     reseed()
     gc.enable()
@@ -150,16 +150,6 @@ _SEEDS: dict[str, Callable[[Any], object]] = {
     "tensorflow": lambda module: module.random.set_seed(secrets.randbits(63)),
 }
 """How each library seeds its generators, by the module that shows that it is loaded."""
-
-
-def _refuse_breakpoint(*arguments: Any, **named: Any) -> Any:
-    """Say how to debug a job, whose standard input is empty; a debugger that a variable names is called."""
-    if os.environ.get("PYTHONBREAKPOINT"):
-        return _breakpoint(*arguments, **named)
-    raise RuntimeError(
-        "breakpoint(): a job has no terminal. Run it in the notebook's own process to debug it: "
-        '%%jobcontainer --engine inline, or JobPool(engine="inline").'
-    )
 
 
 def prefer_as_oom_victim(pid: int) -> None:

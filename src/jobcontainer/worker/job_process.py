@@ -58,7 +58,13 @@ class JobProcess:
         self._handle = handle
         self.starting = handle is not None
         self._watches = handle is None or hasattr(os, "pidfd_open")
-        self.exited: int = os.pidfd_open(pid) if self._watches else handle.sentinel  # type: ignore[union-attr]
+        try:
+            self.exited: int = os.pidfd_open(pid) if self._watches else handle.sentinel  # type: ignore[union-attr]
+        except OSError:  # no descriptors
+            self.kill()
+            self._watches = False
+            self.reap()
+            raise
 
     def send(self, order: Order) -> None:
         """Send it an order; an OSError if it has ended, or if a job before has sent what nobody asked for."""
@@ -108,14 +114,18 @@ class JobProcess:
 
 
 def fork(inherited: Inherited | None = None) -> JobProcess:
-    """Fork a process that waits for an order, and has the environment and threads that its keeper took over."""
-    ours, theirs = (end.detach() for end in socket.socketpair())
-    keeper, pid = os.getpid(), os.fork()
-    if pid == 0:
-        _live_clean(keeper, theirs)
-    os.close(theirs)
-    isolation.prefer_as_oom_victim(pid)
-    return JobProcess(pid, Connection(ours), inherited=inherited)
+    """Fork a process that waits for an order, and has the environment and threads that its keeper took over.
+
+    Raises:
+        OSError: there is no room for another process, or there are no descriptors; nothing is left of it.
+    """
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        keeper, pid = os.getpid(), os.fork()
+        if pid == 0:
+            _live_clean(keeper, theirs.detach())
+        isolation.prefer_as_oom_victim(pid)
+        return JobProcess(pid, Connection(ours.detach()), inherited=inherited)
 
 
 def start(

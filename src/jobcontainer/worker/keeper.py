@@ -29,7 +29,8 @@ import sys
 import threading
 import time
 import traceback
-from typing import TYPE_CHECKING, NoReturn
+from functools import partial
+from typing import TYPE_CHECKING, Final, NoReturn
 
 from jobcontainer.events import JobState, Outcome, Started
 from jobcontainer.storage.ending import write_end
@@ -53,7 +54,7 @@ from jobcontainer.worker.reporting import log
 from jobcontainer.worker.supervisor import Supervisor
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from multiprocessing.connection import Connection
     from types import FrameType
 
@@ -61,7 +62,14 @@ if TYPE_CHECKING:
     from jobcontainer.worker.job_process import Inherited, JobProcess
     from jobcontainer.worker.keeper_protocol import Order, ToEngine, ToKeeper
 
+_PATIENCE: Final = 30.0  # seconds in which a process must have been made for a job
+_PAUSE_MS: Final = 100.0  # milliseconds between two attempts to make one
+
 _here: Keeper | None = None
+
+
+class _NoProcessError(Exception):
+    """No process could be made for a job; the cause says why."""
 
 
 def begin(lifeline: Connection, preload: Sequence[str], *, forks: bool) -> None:
@@ -162,6 +170,9 @@ class Keeper:
             if order.number not in self._cancelled:
                 return self._run(order)
             state, reason = JobState.CANCELLED, "It was cancelled before it started."
+        except _NoProcessError as error:
+            state = JobState.CANCELLED if order.number in self._cancelled else JobState.LOST
+            reason = f"No process could be made for it ({error.__cause__}). Submit it again."
         except Exception:  # noqa: BLE001 -- a job's end is always reported
             process_tree.end_children()
             self._spare = self._reused = None
@@ -195,9 +206,10 @@ class Keeper:
         """Send the order to a process, and write down that the job has started."""
         while True:
             if order.needs_interpreter:
-                process = job_process.start(order.environment, self._preload, order.options["env"])
+                make = partial(job_process.start, order.environment, self._preload, order.options["env"])
+                process = self._made_for(order, make)
             else:
-                process = (self._reused if order.reuses else None) or self._spare or self._make()
+                process = (self._reused if order.reuses else None) or self._spare or self._made_for(order, self._make)
             if process is self._spare:
                 self._spare = None
             shared = self._shared_with(process)
@@ -212,6 +224,17 @@ class Keeper:
                 self._reused = None if process is self._reused else self._reused
             else:
                 return process
+
+    def _made_for(self, order: Order, make: Callable[[], JobProcess]) -> JobProcess:
+        """Make a process for a job; try again for a while where the machine has no room for another one."""
+        until = time.monotonic() + _PATIENCE
+        while True:
+            try:
+                return make()
+            except OSError as error:  # no process ids, memory or descriptors
+                if self._is_cancelled(order.number) or time.monotonic() > until:
+                    raise _NoProcessError from error
+            self._messages.poll(_PAUSE_MS)
 
     def _make_spare(self) -> None:
         """Have a process ready for the next job; where none can be made now, that job makes its own."""

@@ -7,7 +7,6 @@ that nothing is imported for them.
 
 from __future__ import annotations
 
-import builtins
 import contextlib
 import logging
 import re
@@ -17,6 +16,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
+from jobcontainer.pickling.module_origin import is_local, travels
 from jobcontainer.worker.reporting.import_hooks import Hooks
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 _DECIMAL: Final = ("prec", "rounding", "Emin", "Emax", "capitals", "clamp")
 _OF_THE_DISPLAY: Final = ("backend", "interactive", "toolbar", "webagg", "timezone")  # rcParams of a place, not a style
 _NUMBERS: Final = (type(None), bool, int, float)
+_OF_TEXTS: Final = ("format", "__mod__")
 
 _hooks = Hooks()
 _category_hooks = Hooks()
@@ -88,26 +89,60 @@ def _pattern(given: Any) -> str:
 
 def _write_filters(_module: Any, filters: Sequence[Sequence[Any]]) -> None:
     warnings.resetwarnings()
-    later: dict[str, list[Sequence[Any]]] = {}
+    later = dict.fromkeys(one[2].partition(":")[0] for one in filters if _category(one) is None)
     for one in filters:
-        if not _add_filter(one, append=True):  # its category is not loaded, so nobody can warn with it yet
-            later.setdefault(one[2].partition(":")[0], []).append(one)
-    for name, ones in later.items():
-        _category_hooks.when_imported(name, partial(_insert_filters, ones))
+        if _category(one) is not None:
+            _add_filter(one, append=True)
+    for name in later:  # its category is not loaded, so nobody can warn with it yet
+        _category_hooks.when_imported(name, partial(_insert_filters, filters, warnings.filters))
 
 
-def _insert_filters(filters: Sequence[Sequence[Any]], _module: Any) -> None:
-    for one in reversed(filters):
-        _add_filter(one)
+def _insert_filters(filters: Sequence[Sequence[Any]], base: Any, module: Any) -> None:
+    """Put the filters whose category a module has at their places; what the job has set stays before or after all.
+
+    Args:
+        filters: all that the notebook has, in their order.
+        base: the list that they were put into; where ``catch_warnings`` has put it away, a copy holds at this moment.
+        module: the module, which has just been imported.
+    """
+    current: Any = warnings.filters
+    try:
+        for warnings.filters in [current] if base is current else [current, base]:
+            _insert_into(warnings.filters, filters, module.__name__)
+    finally:
+        warnings.filters = current
 
 
-def _add_filter(one: Sequence[Any], *, append: bool = False) -> bool:
-    action, message, category, module, line = one
-    home, _, name = category.partition(":")
-    found = getattr(builtins if home == "builtins" else sys.modules.get(home), name, None)
-    if found is not None:
-        warnings.filterwarnings(action, message, found, module, line, append=append)
-    return found is not None
+def _insert_into(present: Any, filters: Sequence[Sequence[Any]], module: str) -> None:
+    loaded = [one for one in filters if _category(one) is not None]
+    known = _read_filters(None)
+    place = next((place for place, one in enumerate(known) if one in loaded), len(known))
+    for one in loaded:
+        if one in known:
+            place = max(place, known.index(one) + 1)
+        elif one[2].partition(":")[0] == module:
+            _add_filter(one, append=False)
+            present.insert(place, present.pop(0))
+            known.insert(place, list(one))
+            place += 1
+
+
+def _category(one: Sequence[Any]) -> Any:
+    return _named(one[2])
+
+
+def _named(place: str) -> Any:
+    """Find what a module that is loaded has under a name, as ``module:name``; None for nothing."""
+    home, _, names = place.partition(":")
+    found: Any = sys.modules.get(home)
+    for name in names.split("."):
+        found = getattr(found, name, None)
+    return found
+
+
+def _add_filter(one: Sequence[Any], *, append: bool) -> None:
+    action, message, _, module, line = one
+    warnings.filterwarnings(action, message, _category(one), module, line, append=append)
 
 
 def _read_levels(_module: Any) -> dict[str, Any]:
@@ -187,7 +222,7 @@ def _write_matplotlib(matplotlib: Any, settings: Mapping[str, Any]) -> None:
 
 
 def _plain_items(items: Any) -> dict[str, Any]:
-    """Return the items whose values are plain data, ``"{:.2f}".format`` and cyclers included."""
+    """Return the items whose values are plain data, ``"{:.2f}".format``, cyclers and installed functions included."""
     found = {}
     for name, value in items:
         with contextlib.suppress(TypeError):
@@ -199,7 +234,7 @@ def _plain(value: Any) -> Any:
     """Return a value as JSON has it.
 
     Raises:
-        TypeError: it can't be said in plain data, as a function can't.
+        TypeError: it can't be said in plain data, as a function of the notebook can't.
     """
     if isinstance(value, str):
         return str.__str__(value)  # that of an enum too
@@ -207,13 +242,26 @@ def _plain(value: Any) -> Any:
         return value
     if isinstance(value, (int, float)):
         return float(value)
-    if isinstance(value, (list, tuple)):
-        items = [_plain(item) for item in value]
-        return {"tuple": items} if isinstance(value, tuple) else items
-    if getattr(value, "__name__", "") == "format" and type(getattr(value, "__self__", None)) is str:
-        return {"format": value.__self__}
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    return _plain_other(value)
+
+
+def _plain_other(value: Any) -> dict[str, Any]:
+    """Return what is no value of JSON's own kinds as an object of JSON with one word that says what it is."""
+    if isinstance(value, tuple):
+        return {"tuple": [_plain(item) for item in value]}
+    if type(value) is dict:
+        return {"dict": [[_plain(key), _plain(item)] for key, item in value.items()]}
     if hasattr(value, "by_key"):
         return {"items": {name: _plain(items) for name, items in value.by_key().items()}}
+    name, owner = getattr(value, "__name__", ""), getattr(value, "__self__", None)
+    if name in _OF_TEXTS and type(owner) is str:
+        return {"method": [owner, name]}
+    module = getattr(value, "__module__", None) or ""
+    place = f"{module}:{getattr(value, '__qualname__', '')}"
+    if callable(value) and _named(place) is value and not (travels(module) or is_local(module)):
+        return {"function": place}
     raise TypeError(f"{value!r} is no plain data")
 
 
@@ -222,9 +270,17 @@ def _value_of(data: Any) -> Any:
         return [_value_of(item) for item in data]
     if not isinstance(data, Mapping):
         return data
-    if "tuple" in data:
-        return tuple(map(_value_of, data["tuple"]))
-    return data["format"].format if "format" in data else data["items"]
+    [(word, content)] = data.items()
+    return _MAKERS[word](content)
+
+
+_MAKERS: Final[dict[str, Callable[[Any], Any]]] = {
+    "tuple": lambda items: tuple(map(_value_of, items)),
+    "dict": lambda pairs: {_value_of(key): _value_of(item) for key, item in pairs},
+    "items": lambda by_key: by_key,  # of a cycler
+    "method": lambda pair: getattr(*pair),
+    "function": _named,
+}
 
 
 _SETTINGS: Final[dict[str, tuple[Callable[[Any], Any], Callable[[Any, Any], object]]]] = {

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from jobcontainer.events import JobState
 from jobcontainer.jobfile.loading import load_in_job
 from jobcontainer.pickling.job_main import missing_name
+from jobcontainer.pickling.source_importer import missing_data
 from jobcontainer.storage.folder import JobFolder
 from jobcontainer.storage.result import size_with_data, write_raised, write_returned
 from jobcontainer.worker import (
@@ -31,6 +32,7 @@ from jobcontainer.worker import (
     isolation,
     limits,
     nested_multiprocessing,
+    no_terminal,
     process_settings,
     process_tree,
     reused_process,
@@ -49,6 +51,8 @@ if TYPE_CHECKING:
     from jobcontainer.worker.keeper_protocol import Order
 
 _BUILTINS = dict(vars(builtins))
+_call: Callable[[], Any] | None = None  # what _from_main() calls
+_CALL = compile(f"__import__({__name__!r}, fromlist=('',))._call()", __file__, "eval")
 _stopped = False
 _MESSAGE_LENGTH = 4000  # a report fits into the pipe in one piece, also when nobody reads yet
 
@@ -115,7 +119,7 @@ def run_process(
     load: Callable[[Path], Any] = load_in_job,
     *,
     limit: preview.Limit = lambda call: call(),
-) -> None:
+) -> BaseException | None:
     """Do all of a job: prepare, load, run, write what it returned or raised, report.
 
     Args:
@@ -126,8 +130,11 @@ def run_process(
         load: returns the process from its file; the default takes this process for the job's own.
         limit: calls what makes the text of a result or an exception, and interrupts that where this process is the
             job's own.
+
+    Returns:
+        What was raised, with its traceback in this process; None for nothing.
     """
-    process = value = None
+    process = value = raised = None
     this = os.getpid()
     try:
         prepare()
@@ -147,14 +154,19 @@ def run_process(
         end: dict[str, Any] = {"state": JobState.SUCCEEDED, "result_identity": identity}
     except BaseException as error:  # noqa: BLE001 -- whatever run() raises is its end
         _leave_if_forked(this)
-        end = _ended_by(error, folder, limit)
+        raised, end = error, _ended_by(error, folder, limit)
     with contextlib.suppress(OSError):  # a full disk
         progress.finish()
     report(end)
+    return raised
 
 
 def _run(process: Any, folder: JobFolder, this: int, limit: preview.Limit) -> Any:
     """Run the process of a job; the results of a chunk of calls are written as they come."""
+    return _from_main(partial(_run_as_it_is, process, folder, this, limit))
+
+
+def _run_as_it_is(process: Any, folder: JobFolder, this: int, limit: preview.Limit) -> Any:
     if type(process) is CallChunk:
 
         def describe(error: BaseException) -> tuple[str, str, str]:
@@ -163,6 +175,19 @@ def _run(process: Any, folder: JobFolder, this: int, limit: preview.Limit) -> An
 
         return process.run_into(folder, _awaited, partial(_leave_if_forked, this), lambda: _stopped, describe)
     return _awaited(process.run())
+
+
+def _from_main(call: Callable[[], Any]) -> Any:
+    """Call something from the top level of ``__main__``, as a cell does.
+
+    Some libraries look for names in the local names of all callers, as ``polars.sql("select a from frame")`` does.
+    """
+    global _call  # noqa: PLW0603 -- a name that is given to __main__ would be seen there
+    _call = call
+    try:
+        return eval(_CALL, vars(sys.modules["__main__"]))  # noqa: S307 -- it is a constant
+    finally:
+        _call = None
 
 
 def exit_process() -> NoReturn:
@@ -176,7 +201,7 @@ def exit_process() -> NoReturn:
 
 def _awaited(value: Any) -> Any:
     """Return what a coroutine returns, any other value as it is; ``async def run`` and functions make one."""
-    if not _BUILTINS["isinstance"](value, Coroutine):  # user code may have changed that of builtins
+    if not _BUILTINS["issubclass"](type(value), Coroutine):  # user code may have changed that of builtins
         return value
     import asyncio  # noqa: PLC0415 -- it takes as long as a short job
 
@@ -237,11 +262,11 @@ def _ended_by(error: BaseException, folder: JobFolder, limit: preview.Limit) -> 
 
 
 def _hint_for(error: BaseException, limit: preview.Limit) -> str | None:
-    """Return what to do about a name that is missing here, and add it to the traceback; None for any other error."""
+    """Return what to do about what the job lacks, and add it to the traceback; None for other errors."""
     found: list[str] = []
 
     def search() -> None:
-        if (hint := missing_name(error)) is not None:
+        if (hint := missing_name(error) or no_terminal.hint_for(error) or missing_data(error)) is not None:
             found.append(hint)
             error.add_note(hint)
 

@@ -172,7 +172,7 @@ class Supervisor:
         words = (self._facts.stopped or JobState.CANCELLED).words
         with (
             contextlib.suppress(OSError),  # user code deleted it, or put something else in its place
-            os.fdopen(open_regular(self._folder.log_file, os.O_WRONLY | os.O_APPEND), "ab", buffering=0) as log,
+            open_regular(self._folder.log_file, os.O_WRONLY | os.O_APPEND) as log,
         ):
             if not self._process.traces_into(log.fileno()):
                 return

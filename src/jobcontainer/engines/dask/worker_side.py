@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from jobcontainer.engines.dask import transfer
 from jobcontainer.engines.local.engine import LokyEngine
-from jobcontainer.engines.local.keeper_process import available_cpus
+from jobcontainer.engines.local.loky_executor import available_cpus
 from jobcontainer.errors import UntrustedFileError
 from jobcontainer.jobfile import signing
 from jobcontainer.pickling import cloudpickle_internals, package_versions

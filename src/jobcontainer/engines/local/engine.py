@@ -11,7 +11,7 @@ import weakref
 from typing import TYPE_CHECKING
 
 from jobcontainer.engines.attempt import Attempt
-from jobcontainer.engines.local.keeper_process import import_loky
+from jobcontainer.engines.local.loky_executor import import_loky
 from jobcontainer.engines.local.worker_slots import FORKS, WorkerSlots
 from jobcontainer.worker.interrupts import uninterrupted
 from jobcontainer.worker.keeper_protocol import Order

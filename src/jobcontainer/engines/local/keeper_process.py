@@ -1,8 +1,8 @@
-"""KeeperProcess: one keeper as its engine sees it. This module alone knows joblib, and of it only loky's public face.
+"""KeeperProcess: one keeper as its engine sees it.
 
-A keeper is the one worker of a private loky executor, never of the reusable one that ``joblib.Parallel`` shares. Its
-only call, :func:`jobcontainer.worker.keeper.serve`, lasts as long as it does. Orders, and how they ended, go over its
-lifeline, a pair of sockets, in a tenth of the time that loky's queues and their threads take.
+A keeper is the one worker of an executor of its own (:mod:`jobcontainer.engines.local.loky_executor`). Its only call,
+:func:`jobcontainer.worker.keeper.serve`, lasts as long as it does. Orders, and how they ended, go over its lifeline, a
+pair of sockets, in a tenth of the time that loky's queues and their threads take.
 
 States: *starting*, while the worker's process is made; *serving*; *ending*, while the executor shuts down; *ended*.
 Each keeper has one thread here, which takes it through all of them: it starts the executor, receives what the keeper
@@ -21,22 +21,19 @@ import contextlib
 import multiprocessing
 import os
 import secrets
-import signal
 import socket
 import struct
 import sys
 import threading
 import time
-from multiprocessing import resource_tracker
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
+from jobcontainer.engines.local.loky_executor import import_loky, new_executor, process_can_be_made, refuse_at_exit
 from jobcontainer.engines.local.watchdog import LOOK_SECONDS, Watchdog
 from jobcontainer.jobfile import signing
 from jobcontainer.worker import MARK, keeper, limits, process_tree
 from jobcontainer.worker.cpython_internals import (
     call_at_exit,
-    children_allowed,
     come_first_at_exit,
     exit_waits_for_others,
     forget_siblings,
@@ -69,24 +66,6 @@ _EXIT_LOOKS: Final = 2  # so that our own exit calls, which end keepers in order
 
 _lifelines: set[Connection] = set()
 _lifelines_lock = threading.RLock()
-
-
-def available_cpus() -> int:
-    """Return how many CPUs this process may really use: by its affinity, its cgroup, and ``LOKY_MAX_CPU_COUNT``."""
-    return int(import_loky().cpu_count())
-
-
-def import_loky() -> Any:
-    """Import loky; first in the thread that wants a keeper, not in the keeper's own.
-
-    Were joblib imported in the background, user code that imports a submodule of it or of numpy meanwhile could find
-    that half made: Python locks a submodule that is imported first before its package, and a package before the
-    submodules that it imports.
-    """
-    import joblib  # noqa: F401, PLC0415 -- takes a quarter of a second, and numpy with it; before its submodule
-    from joblib.externals import loky  # noqa: PLC0415 -- as above
-
-    return loky
 
 
 class KeeperListener(Protocol):
@@ -141,6 +120,7 @@ class KeeperProcess:
             import_loky()
         call_at_exit(at_exit, last=True)
         try:
+            refuse_at_exit()
             self._thread.start()
         except RuntimeError:
             self._close_lifeline()
@@ -236,21 +216,15 @@ class KeeperProcess:
             self._listener.keeper_ended(self, reason, self._watchdog.state)
 
     def _executor(self) -> Any:
-        return import_loky().ProcessPoolExecutor(
-            max_workers=1,
-            initializer=begin_keeper,
-            initargs=(self._keeper_end, self._preload, self._forks),
-            env=SAFE_START | {MARK: self._mark} | dict.fromkeys(limits.THREAD_VARIABLES, str(self._threads())),
+        return new_executor(
+            begin_keeper,
+            (self._keeper_end, self._preload, self._forks),
+            SAFE_START | {MARK: self._mark} | dict.fromkeys(limits.THREAD_VARIABLES, str(self._threads())),
         )
 
     def _submit(self, executor: Any) -> Future[None]:
-        """Start the worker and its only call.
-
-        The process is made with SIGINT blocked, so that an interrupt of the notebook does not hit it before it has
-        left the notebook's session. The tracker, which unblocks SIGINT when it starts, must be there before.
-        """
-        resource_tracker.ensure_running()
-        with _sigint_blocked(), children_allowed(), _standard_streams_open():
+        """Start the worker and its only call."""
+        with process_can_be_made():
             if self._is_killed:
                 raise RuntimeError("the engine was closed")
             call: Future[None] = executor.submit(keeper.serve)
@@ -347,15 +321,6 @@ def _bound_waiting(lifeline: Connection) -> None:
         end.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, seconds)
 
 
-@contextlib.contextmanager
-def _sigint_blocked() -> Iterator[None]:
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
 def _open_standard_descriptors() -> None:
     """Open those from 0 to 2 that are closed, as where this process was started with ``<&-``, on nothing.
 
@@ -364,21 +329,6 @@ def _open_standard_descriptors() -> None:
     while (descriptor := os.open(os.devnull, os.O_RDWR)) <= _STANDARD_ERROR:
         os.set_inheritable(descriptor, True)  # noqa: FBT003 -- it takes no names
     os.close(descriptor)
-
-
-@contextlib.contextmanager
-def _standard_streams_open() -> Iterator[None]:
-    """Put something in the place of a stream that can't be flushed, as loky does before it starts a process."""
-    closed = {name: stream for name in ("stdout", "stderr") if not _is_open(stream := getattr(sys, name))}
-    with contextlib.ExitStack() as stack:
-        for name, stream in closed.items():
-            setattr(sys, name, stack.enter_context(Path(os.devnull).open("w")))
-            stack.callback(setattr, sys, name, stream)
-        yield
-
-
-def _is_open(stream: Any) -> bool:
-    return stream is not None and not getattr(stream, "closed", False)
 
 
 def _give_up_lifelines() -> None:

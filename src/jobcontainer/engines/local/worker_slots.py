@@ -30,7 +30,8 @@ from concurrent.futures import wait
 from functools import cached_property
 from typing import TYPE_CHECKING, Final
 
-from jobcontainer.engines.local.keeper_process import KeeperProcess, available_cpus
+from jobcontainer.engines.local.keeper_process import KeeperProcess
+from jobcontainer.engines.local.loky_executor import available_cpus
 from jobcontainer.engines.local.watchdog import PATIENCE
 from jobcontainer.events import JobState
 from jobcontainer.worker.cpython_internals import in_background

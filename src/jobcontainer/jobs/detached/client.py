@@ -18,6 +18,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from jobcontainer.errors import JobContainerError
+from jobcontainer.jobfile.open_file import open_folder
 from jobcontainer.jobs.control import StoreControl
 from jobcontainer.jobs.detached.protocol import (
     ANOTHER_STORE,
@@ -29,7 +30,7 @@ from jobcontainer.jobs.detached.protocol import (
     runtime,
 )
 from jobcontainer.jobs.submission import Submitter, write_records
-from jobcontainer.storage.ownership import open_own_file
+from jobcontainer.storage.regular_file import open_regular
 from jobcontainer.worker.interrupts import uninterrupted
 
 if TYPE_CHECKING:
@@ -119,33 +120,27 @@ class DetachedJobs:
 
         It does not look for modules in the working directory, where a ``random.py`` may lie.
         """
-        log = open_own_file(self._store.host_log_file, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-        try:
-            subprocess.run(  # noqa: S603 -- this very Python
-                [sys.executable, "-P", "-m", "jobcontainer.jobs.detached.host", str(self._store.path)],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,  # so that an interrupt of the kernel does not reach it
-                timeout=_START_SECONDS,
-                check=True,
-            )
-        except subprocess.SubprocessError as error:
-            raise JobContainerError(
-                f"The host of detached jobs in {self._store.path} can't be started ({error}). Its errors are in "
-                f"{self._store.host_log_file}."
-            ) from error
-        finally:
-            os.close(log)
+        with open_regular(self._store.host_log_file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, own=True) as log:
+            try:
+                subprocess.run(  # noqa: S603 -- this very Python
+                    [sys.executable, "-P", "-m", "jobcontainer.jobs.detached.host", str(self._store.path)],
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    start_new_session=True,  # so that an interrupt of the kernel does not reach it
+                    timeout=_START_SECONDS,
+                    check=True,
+                )
+            except subprocess.SubprocessError as error:
+                raise JobContainerError(
+                    f"The host of detached jobs in {self._store.path} can't be started ({error}). Its errors are in "
+                    f"{self._store.host_log_file}."
+                ) from error
 
     @contextlib.contextmanager
     def _connection(self) -> Iterator[socket.socket]:
         """Connect through the folder's descriptor: the path itself may be too long for a socket's."""
-        folder = os.open(self._store.path, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            with socket.socket(socket.AF_UNIX) as connection:
-                connection.settimeout(_ANSWER_SECONDS)
-                connection.connect(f"/proc/self/fd/{folder}/{self._store.host_socket_file.name}")
-                yield connection
-        finally:
-            os.close(folder)
+        with open_folder(self._store.path) as folder, socket.socket(socket.AF_UNIX) as connection:
+            connection.settimeout(_ANSWER_SECONDS)
+            connection.connect(f"/proc/self/fd/{folder}/{self._store.host_socket_file.name}")
+            yield connection

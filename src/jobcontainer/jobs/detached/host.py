@@ -36,7 +36,7 @@ from jobcontainer.jobs.detached.protocol import (
 from jobcontainer.jobs.submission import Submission
 from jobcontainer.process import options_from_json
 from jobcontainer.storage.owner import this_process
-from jobcontainer.storage.ownership import open_own_file
+from jobcontainer.storage.regular_file import open_regular
 from jobcontainer.storage.store_folder import StoreFolder
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def main(arguments: Sequence[str]) -> int:
     """Become the host of the store of this path, or leave it to the one there is; return when it takes requests."""
     store = StoreFolder(arguments[0])
     store.check_own()
-    lock = open_own_file(store.host_lock_file, os.O_RDWR | os.O_CREAT)
+    lock = open_regular(store.host_lock_file, os.O_RDWR | os.O_CREAT, own=True)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -70,7 +70,7 @@ def main(arguments: Sequence[str]) -> int:
             store.host_socket_file.unlink(missing_ok=True)  # before the lock goes: the next host makes its own
         listener.close()
         host.end()
-        os.close(lock)
+        lock.close()
     return 0
 
 

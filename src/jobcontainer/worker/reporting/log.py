@@ -64,12 +64,11 @@ def redirect(log: str | os.PathLike[str], *, attempt: int = 1) -> None:
     From the second attempt on, a line marks where it begins.
     """
     global _own, _stderr  # noqa: PLW0603 -- a process has one log at a time
-    descriptor = open_regular(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-    os.set_blocking(descriptor, True)
-    os.dup2(descriptor, 1)
-    os.dup2(descriptor, 2)
-    os.dup2(descriptor, TRACE_NUMBER, inheritable=False)
-    os.close(descriptor)
+    with open_regular(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT) as file:
+        os.set_blocking(file.fileno(), True)
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+        os.dup2(file.fileno(), TRACE_NUMBER, inheritable=False)
     faulthandler.enable(TRACE_NUMBER)
     faulthandler.register(TRACE_SIGNAL, TRACE_NUMBER)
     _own = OwnDescriptor(2, reopen=lambda: open_regular(log, os.O_WRONLY | os.O_APPEND))
