@@ -126,3 +126,14 @@ def test_a_group_reads_as_text_and_html(jobs):
     assert "&lt;b&gt;Fit&lt;/b&gt;" in html
     assert "<b>Fit" not in html
     assert "E: &lt;i&gt;" in html
+
+
+def test_jobs_that_crashed_alike_are_one_kind(jobs):
+    """Each reason names the log of its own job, which is not what the failures are told apart by."""
+    group = jobs(3)
+    summary = GroupSummary(group)
+    for job in group:
+        end(job, JobState.CRASHED, reason=f"Its process died. The end of its log may show where: {job.folder.log_file}")
+        summary.note(job)
+    (row,) = summary.card(START, look).failures
+    assert (row.title, row.facts[0]) == ("Its process died. The end of its log may show where.", "3 times")

@@ -19,8 +19,8 @@ from jobcontainer.events import JobState
 from jobcontainer.jobs.group import JobGroup
 from jobcontainer.storage.call_results import CallReader, calls_so_far
 from jobcontainer.views.calls_card import CallCounts
-from jobcontainer.views.card import NO_ERRORS, error_line
-from jobcontainer.views.failure_kinds import FailureKinds
+from jobcontainer.views.card import NO_ERRORS
+from jobcontainer.views.failure_kinds import FailureKinds, reason_of
 
 if TYPE_CHECKING:
     from jobcontainer.jobs.call_feeder import Chunk, Feeder
@@ -113,11 +113,11 @@ class CallProgress:
 
 def _end_of_others(chunk: Chunk) -> tuple[JobState, str]:
     """Return how those calls of a chunk ended that have no result: the state, and why."""
-    error, outcome = chunk.error, chunk.job.outcome if chunk.job is not None else None
+    error, job = chunk.error, chunk.job
     if isinstance(error, CancelledError):
         return JobState.CANCELLED, ""
-    if outcome is not None and outcome.state not in NO_ERRORS:
-        return outcome.state, error_line(outcome)
+    if job is not None and (outcome := job.outcome) is not None and outcome.state not in NO_ERRORS:
+        return outcome.state, reason_of(outcome, job.folder)
     name = type(error).__name__
     # The message of another error may be code of the user, which is not for the thread that shows a card.
     return JobState.FAILED, f"{name}: {error}" if isinstance(error, JobContainerError | OSError) else name

@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
 from jobcontainer.views import units
-from jobcontainer.views.card import Row
+from jobcontainer.views.card import Row, error_line
 from jobcontainer.views.escaping import shown_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from jobcontainer.events import JobState
+    from jobcontainer.events import JobState, Outcome
+    from jobcontainer.storage.folder import JobFolder
 
 T = TypeVar("T")
 
@@ -80,3 +81,8 @@ class FailureKinds(Generic[T]):
         """Return how many kinds have no row, and how to see them; empty where all have one."""
         hidden = len(self._kinds) - MOST_KINDS
         return f"{units.count(hidden, 'more kind')} of failure; {how_to_see}" if hidden > 0 else ""
+
+
+def reason_of(outcome: Outcome, folder: JobFolder) -> str:
+    """Return how a job ended, without the path of its own log: in that, two jobs that ended alike differ."""
+    return error_line(outcome).replace(f": {folder.log_file}", ".")

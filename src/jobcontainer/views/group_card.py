@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 from jobcontainer.events import Bar, JobState
 from jobcontainer.views import units
 from jobcontainer.views.ansi import visible_text
-from jobcontainer.views.card import ICONS, NO_ERRORS, Card, Row, bar_lines, error_line, unreadable
+from jobcontainer.views.card import ICONS, NO_ERRORS, Card, Row, bar_lines, unreadable
 from jobcontainer.views.escaping import shown_line
-from jobcontainer.views.failure_kinds import FailureKinds
+from jobcontainer.views.failure_kinds import FailureKinds, reason_of
 from jobcontainer.views.parameters import differing, parameters_text, recorded_parameters
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ class GroupSummary:
         at = units.sound(outcome.at) or 0.0
         self._last_end = max(self._last_end, at)
         if outcome.state not in NO_ERRORS:
-            self._failures.note(error_line(outcome), outcome.state, job, at)
+            self._failures.note(reason_of(outcome, job.folder), outcome.state, job, at)
 
     def _row(self, job: JobView, look: Callable[[JobView], JobSnapshot]) -> Row:
         try:
