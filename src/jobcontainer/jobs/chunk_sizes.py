@@ -76,7 +76,7 @@ class ChunkSizes:
             call = max((seconds - first) / (made - 1) if made > 1 else seconds, 1e-9)
             most = _GROWTH * made
             wanted = max(1, int(min(_SECONDS / call, most)))
-            # A chunk that could not have told of more is no reason for less.
+            # A chunk that was too small to show more is no reason for less.
             self._size = max(self._size, wanted) if wanted == most else wanted
             self._longest = max(self._size, int(min(_MOST_SECONDS / call, most)))
             self._least = max(1, int(min(_WORTH * cost / call, self._size)))

@@ -203,7 +203,7 @@ class TerminalCard:
     @property
     def needs_polling(self) -> bool:
         """Whether its end must be looked for."""
-        return not self.source.tells_changes and not self.closed.is_set()
+        return not self.source.reports_changes and not self.closed.is_set()
 
     def refresh(self) -> bool:
         """Show the end, once; return whether it is still to come."""

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 class JobSource:
     """The content of a card of one job."""
 
-    tells_changes = True
+    reports_changes = True
 
     def __init__(
         self, job: Job[Any], on_change: Callable[[], None], position: Callable[[Job[Any]], int | None] = lambda _: None
@@ -79,7 +79,7 @@ class JobSource:
 class GroupSource:
     """The content of a card of a group."""
 
-    tells_changes = True
+    reports_changes = True
 
     def __init__(self, group: JobGroup[Any], on_change: Callable[[], None]) -> None:
         self.handle = group
@@ -147,12 +147,12 @@ class GroupSource:
 
 
 class CallsSource:
-    """The content of a card of the calls of a ``map``; nobody tells it of changes, so that the card looks for them.
+    """The content of a card of the calls of a ``map``; no change is reported to it, so that the card looks.
 
     It holds the chunks, and not the results: calls are cancelled once nobody can take their results any more.
     """
 
-    tells_changes = False
+    reports_changes = False
 
     def __init__(self, results: MapResults[Any]) -> None:
         self._progress = results.progress
