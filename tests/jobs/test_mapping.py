@@ -343,8 +343,8 @@ def test_every_call_ends_once_in_its_own_way(shared, tmp_path, seed):
     results = limited.map(call, itertools.count(), kinds, chunksize=chunksize)
     assert ended(results) == expected
     assert made(tmp_path) == list(range(len(kinds)))
+    wait_for(lambda: results.progress.look().is_over)
     counts = results.progress.look()
-    assert counts.is_over
     assert {state: count for state, count in counts.ended.items() if count} == {
         JobState.SUCCEEDED: 80,
         JobState.FAILED: 15,
