@@ -58,12 +58,9 @@ def foreign(tmp_path, give_away):
 
 
 def content(folder):
-    """All that is in a folder: names, modes, times of changes, and bytes; not when it was read, as here."""
-    found = []
-    for path in (folder, *sorted(folder.rglob("*"))):
-        status = path.lstat()
-        found.append((path, status[:7], status.st_mtime_ns, path.read_bytes() if path.is_file() else b""))
-    return found
+    """All that is in a folder: names, modes, times of changes and bytes."""
+    found = [(path, path.lstat()) for path in (folder, *sorted(folder.rglob("*")))]
+    return [(path, is_[:7], is_.st_mtime_ns, path.read_bytes() if path.is_file() else b"") for path, is_ in found]
 
 
 def made(mode, user=None):
@@ -178,7 +175,6 @@ def test_the_store_of_a_colleague_can_be_read_and_is_left_as_it_is(foreign):
     assert content(foreign) == before
 
 
-@pytest.mark.fast_cases(1)
 @pytest.mark.parametrize("change", ["cancel", "rerun", "prune"])
 def test_the_store_of_a_colleague_can_not_be_changed(foreign, change, monkeypatch):
     """Though its files may permit it."""
