@@ -780,6 +780,7 @@ def test_user_code_may_import_what_loky_needs_while_keepers_start(script, import
     assert process.communicate(timeout=30) == ("42 42\n", "")
 
 
+@pytest.mark.fast_cases(1)
 @pytest.mark.parametrize("name", ["random", "queue", "shutil"])
 def test_a_module_of_the_users_that_is_called_as_one_of_pythons_runs_in_no_process_of_ours(script, tmp_path, name):
     """A ``random.py`` beside the notebook would run in keepers and resource trackers, and break them."""
