@@ -31,6 +31,7 @@ from jobcontainer.jobfile import signing
 from jobcontainer.jobfile.serializer import write_file
 from jobcontainer.pickling import module_origin, source_importer
 from jobcontainer.pickling.module_origin import is_local, lies_beside, travels
+from jobcontainer.pickling.source_code import source_of
 
 pytestmark = pytest.mark.usefixtures("as_notebook")
 
@@ -289,6 +290,33 @@ def test_a_module_that_run_imports_itself(beside, in_job, path):
     assert in_job(work) == ("f", "part", "text", "first")
     assert not {"helper_f", "package_f", "helper_by_text"} & set(sys.modules)
     assert {"helper_f", "package_f.part", "helper_by_text", "plugins.first"} <= set(named_in(path))
+
+
+def test_packages_without_init_that_only_run_imports(beside, in_job):
+    """One in another, both of which nobody has imported here."""
+    beside("package_late/inner/module.py", "from . import sibling\nVALUE = sibling.VALUE")
+    beside("package_late/inner/sibling.py", "VALUE = 'late'")
+    beside("asks_late", "def work():\n    import package_late.inner.module as module\n    return module.VALUE")
+    import asks_late  # noqa: PLC0415 -- written just now
+
+    def work():
+        from package_late.inner import module  # noqa: PLC0415 -- as above
+
+        return module.VALUE
+
+    assert in_job(work) == "late"
+    assert in_job(asks_late.work) == "late"
+
+
+def test_what_pip_installs_into_a_folder_goes_by_name(beside, path):
+    """``pip install --target FOLDER`` leaves the names of what it has installed there."""
+    beside("put_here", "VALUE = 3")
+    beside("put_here-1.0.dist-info/METADATA.txt", "Name: put_here")
+    import put_here  # noqa: PLC0415 -- written just now
+
+    Serializer.serialize_to_file(Calls(lambda: put_here.VALUE), path)
+    assert not is_local("put_here")
+    assert b"VALUE = 3" not in path.read_bytes()
 
 
 def test_data_files_beside_a_module_are_found(beside, in_job):
@@ -795,6 +823,22 @@ def test_workers_of_a_job_import_the_same_source(beside, pool, method):
 
 
 # --- what does not travel -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("/dev/zero")], ids=["FIFO", "device"])
+def test_a_module_whose_file_is_no_regular_one_is_refused(beside, path, make):
+    """Nobody writes into a FIFO, and a device has no end: whoever read one would never come back."""
+    beside("helper_fa", "import helper_fb\ndef f(): return 1")
+    special = beside("helper_fb", "class C:\n    def run(self): return 1\ndef g(): return 1")
+    import helper_fa  # noqa: PLC0415 -- written just now
+    import helper_fb  # noqa: PLC0415
+
+    special.unlink()
+    make(special)
+    assert source_of(helper_fb.g) == source_of(helper_fb.C()) == ""
+    for function in (helper_fb.g, helper_fa.f):
+        with pytest.raises(SerializationError, match=f"helper_fb was imported from {special}.*no regular file"):
+            Serializer.serialize_to_file(Calls(function), path)
 
 
 def test_a_module_whose_file_is_gone_is_refused(beside, path):

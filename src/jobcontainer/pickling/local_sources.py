@@ -10,24 +10,21 @@ from __future__ import annotations
 import functools
 import importlib.util
 import sys
-import threading
-import warnings
 from importlib.machinery import PathFinder
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from jobcontainer.errors import SerializationError
 from jobcontainer.pickling import source_importer
-from jobcontainer.pickling.code_references import imported_in, imports_by_text
+from jobcontainer.pickling.code_references import imported_in, imports_by_text, without_warnings
 from jobcontainer.pickling.module_origin import MAIN, folders_of, is_local, lies_beside, travels
+from jobcontainer.pickling.source_code import is_special
 
 if TYPE_CHECKING:
     import types
     from collections.abc import Iterable, Iterator
 
     from jobcontainer.pickling.source_importer import LocalModule
-
-_compiling: Final = threading.Lock()  # filters of warnings are the process's
 
 
 def local_modules(names: Iterable[str]) -> list[LocalModule]:
@@ -120,6 +117,8 @@ def _find_on_path(name: str) -> LocalModule | None:
         return None
     try:
         spec = PathFinder.find_spec(name, None if package is None else package.path)
+    except KeyError:  # a package without __init__.py in one that is not imported: its path is asked for in sys.modules
+        return _folder_in(package, name) if package is not None else None
     except (ImportError, ValueError, TypeError):  # a finder of the user's own, an entry of sys.path that is no text
         return None
     if spec is None:
@@ -131,23 +130,36 @@ def _find_on_path(name: str) -> LocalModule | None:
     return source_importer.LocalModule(name, origin if spec.has_location else "", None if path is None else list(path))
 
 
+def _folder_in(package: LocalModule, name: str) -> LocalModule | None:
+    """Find a package without ``__init__.py`` in another."""
+    places = [Path(folder) / name.rpartition(".")[2] for folder in package.path or ()]
+    found = [str(place) for place in places if place.is_dir() and lies_beside(name, str(place))]
+    return source_importer.LocalModule(name, "", found) if found else None
+
+
 def _source_of(module: LocalModule) -> str | None:
     """Read the source of a module; None where there is none, and none is needed."""
     carried = source_importer.carried(module.name)
     if carried is not None or not module.file:
         return carried[1] if carried else ""
     try:
+        if is_special(module.file):
+            raise _unreadable(module, "it is no regular file")
         return importlib.util.decode_source(Path(module.file).read_bytes())
     except OSError as error:
         text = _source_of_loader(module)
         if text is None and module.name in sys.modules:
-            raise SerializationError(
-                f"The module {module.name} was imported from {module.file}, and a job imports it from the source that "
-                f"is there, which can't be read: {error}. Put the file back."
-            ) from error
+            raise _unreadable(module, error) from error
         return text
     except (SyntaxError, UnicodeDecodeError):  # import will say so
         return None
+
+
+def _unreadable(module: LocalModule, why: object) -> SerializationError:
+    return SerializationError(
+        f"The module {module.name} was imported from {module.file}, and a job imports it from the source that is "
+        f"there, which can't be read: {why}. Put the file back."
+    )
 
 
 def _source_of_loader(module: LocalModule) -> str | None:
@@ -188,7 +200,7 @@ def _compiled(module: LocalModule, text: str) -> _Compiled:
 @functools.lru_cache(maxsize=1024)
 def _compile(file: str, text: str, package: str) -> _Compiled:
     try:
-        with _compiling, warnings.catch_warnings(action="ignore"):  # its import has warned, or will
+        with without_warnings():  # its import has warned, or will
             code: types.CodeType = compile(text, file, "exec", dont_inherit=True)
     except (SyntaxError, ValueError, RecursionError):
         return _Compiled()
