@@ -618,7 +618,9 @@ def test_a_text_that_only_seems_to_be_a_name_costs_nothing(cell, pool):
         class Loud:
             def __reduce__(self): raise ValueError("not this one")
         lock, loud, big = threading.Lock(), Loud(), bytes(10_000_000)
-        def looks(): return ["lock", "loud"], sorted({"lock", "loud", "fine"} & globals().keys())
+        def looks():
+            eval("1"), ["a is 1", "5in", "\\\\d", "(" * 300, "0" * 20_000]  # no code
+            return ["lock", "loud"], sorted({"lock", "loud", "fine"} & globals().keys())
         fine = 1
         class Looks:
             def run(self): return looks()

@@ -292,6 +292,33 @@ def test_a_module_that_run_imports_itself(beside, in_job, path):
     assert {"helper_f", "package_f.part", "helper_by_text", "plugins.first"} <= set(named_in(path))
 
 
+def test_packages_without_init_that_only_run_imports(beside, in_job):
+    """One in another, both of which nobody has imported here."""
+    beside("package_late/inner/module.py", "from . import sibling\nVALUE = sibling.VALUE")
+    beside("package_late/inner/sibling.py", "VALUE = 'late'")
+    beside("asks_late", "def work():\n    import package_late.inner.module as module\n    return module.VALUE")
+    import asks_late  # noqa: PLC0415 -- written just now
+
+    def work():
+        from package_late.inner import module  # noqa: PLC0415 -- as above
+
+        return module.VALUE
+
+    assert in_job(work) == "late"
+    assert in_job(asks_late.work) == "late"
+
+
+def test_what_pip_installs_into_a_folder_goes_by_name(beside, path):
+    """``pip install --target FOLDER`` leaves the names of what it has installed there."""
+    beside("put_here", "VALUE = 3")
+    beside("put_here-1.0.dist-info/METADATA.txt", "Name: put_here")
+    import put_here  # noqa: PLC0415 -- written just now
+
+    Serializer.serialize_to_file(Calls(lambda: put_here.VALUE), path)
+    assert not is_local("put_here")
+    assert b"VALUE = 3" not in path.read_bytes()
+
+
 def test_data_files_beside_a_module_are_found(beside, in_job):
     """By ``importlib.resources``, ``pkgutil``, ``__file__``; and a submodule that did not travel, by ``__path__``."""
     beside(

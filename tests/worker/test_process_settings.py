@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import decimal
+import functools
 import importlib
 import json
 import logging
 import subprocess
 import sys
 import textwrap
+import threading
 import warnings
 
 import matplotlib as mpl
@@ -89,6 +91,21 @@ def set_formatters():
     np.set_printoptions(formatter=formatters)
 
 
+SIGN = "$"
+
+
+def priced(number):
+    return f"{SIGN}{number:.1f}"
+
+
+def set_functions():
+    np.set_printoptions(formatter={"float_kind": lambda number: f"<{number:.1f}>"})
+    pd.options.display.float_format = functools.partial(priced)
+
+
+HUGE = bytes(1_000_000)
+
+
 def set_pandas():
     pd.set_option("display.max_rows", 7)
     pd.options.display.float_format = "{:.1f}".format
@@ -117,6 +134,10 @@ SETTINGS = {
     set_errors: ("import numpy as np", "np.geterr()"),
     set_printing: ("import numpy as np", "str(np.array([1.23456, 1e-9]))"),
     set_formatters: ("import numpy as np", "str([np.array([1.23456]), np.array([7, 8]), np.array(['  a'])])"),
+    set_functions: (
+        "import pandas as pd, numpy as np",
+        "str([np.array([1.25, 2])]), repr(pd.Series([1.25])), repr(pd.DataFrame({'a': [2.0]}))",
+    ),
     set_pandas: ("import pandas as pd", "(pd.get_option('display.max_rows'), repr(pd.Series([1.25])))"),
     set_sklearn: ("import sklearn", "sklearn.get_config()"),
     set_matplotlib: ("import matplotlib as mpl", PARAMETERS),
@@ -269,12 +290,24 @@ def test_settings_are_plain_data():
     """They go through any pipe as JSON, and come out the same; what JSON can't say is left out."""
     for change in SETTINGS:
         change()
-    np.set_printoptions(formatter={"float": lambda number: f"<{number}>"})
-    pd.options.display.float_format = lambda number: f"<{number}>"
+    np.set_printoptions(formatter={"float": lambda number: f"<{number}>" if HUGE else ""})
+    lock = threading.Lock()
+    pd.options.display.float_format = lambda number: f"<{number}>" if lock else ""
     captured = process_settings.capture()
     assert json.loads(json.dumps(captured)) == captured
     assert "display.float_format" not in captured["pandas"]
     assert "formatter" not in captured["numpy"]["printing"]
+
+
+@pytest.mark.usefixtures("settled")
+def test_a_function_that_another_user_has_signed_is_not_loaded(key_file):
+    """As with files: a setting that is code comes from who has the key, or stays what it is."""
+    pd.options.display.float_format = lambda number: f"<{number}>"
+    captured = process_settings.capture()
+    pd.options.display.float_format = None
+    key_file.write_bytes(b"of another user, as long as it must be")
+    process_settings.apply({"pandas": captured["pandas"]})
+    assert pd.options.display.float_format is None
 
 
 def test_only_what_is_loaded_is_asked():

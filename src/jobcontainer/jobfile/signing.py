@@ -51,6 +51,7 @@ class Purpose(StrEnum):
     DASK_WORKER = "dask worker"
     HOST = "host of detached jobs"
     CALL_RESULTS = "results of the calls of a job"
+    SETTING = "function that is a setting"
 
 
 def sign(purpose: Purpose, data: bytes) -> bytes:

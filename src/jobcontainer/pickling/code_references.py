@@ -14,7 +14,9 @@ import importlib.util
 import itertools
 import opcode
 import sys
+import threading
 import types
+import warnings
 from typing import TYPE_CHECKING, Any, Final
 
 from jobcontainer.pickling.annotation_names import named_in_annotations_of
@@ -22,9 +24,20 @@ from jobcontainer.pickling.annotation_names import named_in_annotations_of
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+_compiling: Final = threading.Lock()
 _IMPORT_NAME: Final = opcode.opmap["IMPORT_NAME"]
 _IMPORTERS: Final = frozenset({"import_module", "__import__", "iter_modules", "walk_packages"})
 _IN_CLASS_BODIES: Final = frozenset({"LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS"})
+
+
+@contextlib.contextmanager
+def without_warnings() -> Iterator[None]:
+    """Compile code of the user without what the compiler warns of: who wrote it is told elsewhere.
+
+    One thread at a time does, as the filters of warnings are the process's.
+    """
+    with _compiling, warnings.catch_warnings(action="ignore"):
+        yield
 
 
 def named_in_classes(function: types.FunctionType) -> dict[str, Any]:

@@ -10,15 +10,13 @@ from __future__ import annotations
 import functools
 import importlib.util
 import sys
-import threading
-import warnings
 from importlib.machinery import PathFinder
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from jobcontainer.errors import SerializationError
 from jobcontainer.pickling import source_importer
-from jobcontainer.pickling.code_references import imported_in, imports_by_text
+from jobcontainer.pickling.code_references import imported_in, imports_by_text, without_warnings
 from jobcontainer.pickling.module_origin import MAIN, folders_of, is_local, lies_beside, travels
 from jobcontainer.pickling.source_code import is_special
 
@@ -27,8 +25,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from jobcontainer.pickling.source_importer import LocalModule
-
-_compiling: Final = threading.Lock()  # filters of warnings are the process's
 
 
 def local_modules(names: Iterable[str]) -> list[LocalModule]:
@@ -121,6 +117,8 @@ def _find_on_path(name: str) -> LocalModule | None:
         return None
     try:
         spec = PathFinder.find_spec(name, None if package is None else package.path)
+    except KeyError:  # a package without __init__.py in one that is not imported: its path is asked for in sys.modules
+        return _folder_in(package, name) if package is not None else None
     except (ImportError, ValueError, TypeError):  # a finder of the user's own, an entry of sys.path that is no text
         return None
     if spec is None:
@@ -130,6 +128,13 @@ def _find_on_path(name: str) -> LocalModule | None:
     if origin is None or not lies_beside(name, origin):
         return None
     return source_importer.LocalModule(name, origin if spec.has_location else "", None if path is None else list(path))
+
+
+def _folder_in(package: LocalModule, name: str) -> LocalModule | None:
+    """Find a package without ``__init__.py`` in another."""
+    places = [Path(folder) / name.rpartition(".")[2] for folder in package.path or ()]
+    found = [str(place) for place in places if place.is_dir() and lies_beside(name, str(place))]
+    return source_importer.LocalModule(name, "", found) if found else None
 
 
 def _source_of(module: LocalModule) -> str | None:
@@ -195,7 +200,7 @@ def _compiled(module: LocalModule, text: str) -> _Compiled:
 @functools.lru_cache(maxsize=1024)
 def _compile(file: str, text: str, package: str) -> _Compiled:
     try:
-        with _compiling, warnings.catch_warnings(action="ignore"):  # its import has warned, or will
+        with without_warnings():  # its import has warned, or will
             code: types.CodeType = compile(text, file, "exec", dont_inherit=True)
     except (SyntaxError, ValueError, RecursionError):
         return _Compiled()

@@ -3,8 +3,9 @@
 What is installed is the same in the job and is named in the file. What lies beside the notebook is named there as well,
 and its source travels, as it may be another one by the time of the job, or may not exist where that runs.
 
-"Installed" is what stands under ``site-packages``, and what an editable install adds to the path: folders named in
-``.pth`` files there, and the packages that the finders of editable installs know.
+"Installed" is what stands under ``site-packages`` or in a folder that ``pip install --target`` has filled, and what an
+editable install adds to the path: folders named in ``.pth`` files there, and the packages that the finders of editable
+installs know.
 """
 
 from __future__ import annotations
@@ -99,7 +100,15 @@ def lies_beside(module_name: str, origin: str) -> bool:
         return False
     depth = module_name.count(".") + (path.stem == "__init__")
     root = path.parents[min(depth, len(path.parents) - 1)]
+    if _is_target_of_installs(root):
+        return False
     return root not in _editable_roots() and not any(map(path.is_relative_to, _editable_packages(top)))
+
+
+@functools.cache
+def _is_target_of_installs(folder: Path) -> bool:
+    """Return whether distributions are installed in a folder, as by ``pip install --target``."""
+    return next(folder.glob("*.dist-info"), None) is not None
 
 
 def _origin(module_name: str) -> tuple[str, str] | None:

@@ -13,6 +13,8 @@ import re
 import types
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from jobcontainer.pickling.code_references import without_warnings
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
@@ -124,7 +126,8 @@ def _whole_or_placeholders(text: str) -> list[str]:
 def _in_code(text: str) -> frozenset[str]:
     """Return the names in a text that is an expression or statements, of Python or pandas."""
     try:
-        tree = ast.parse(text.replace("@", " ").strip())
+        with without_warnings():
+            tree = ast.parse(text.replace("@", " ").strip())
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return frozenset()
     return frozenset(node.id for node in ast.walk(tree) if isinstance(node, ast.Name))

@@ -119,9 +119,10 @@ class Pickler(cloudpickle_internals.BasePickler):
 
     def dump(self, obj: Any) -> None:
         """Write an object; texts that it has as attributes may name globals that its code looks up."""
-        state = object.__getstate__(obj)
-        for attributes in state if isinstance(state, tuple) else (state,):
-            self.names.add_values((attributes or {}).values())
+        with contextlib.suppress(Exception):  # user code
+            state = object.__getstate__(obj)
+            for attributes in state if isinstance(state, tuple) else (state,):
+                self.names.add_values((attributes or {}).values())
         super().dump(obj)
 
     def reducer_override(self, obj: Any) -> Any:

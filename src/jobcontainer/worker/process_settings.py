@@ -1,22 +1,29 @@
 """Settings of the notebook's process that its jobs have too: what code set in Python and in libraries by a call.
 
 :func:`capture` reads them in the process that submits; only of libraries that are loaded there, and only what plain
-data can say. :func:`apply` sets them in the job: at once where a library is loaded, else when the job imports it, so
-that nothing is imported for them.
+data can say, and functions as signed code. :func:`apply` sets them in the job: at once where a library is loaded, else
+when the job imports it, so that nothing is imported for them.
 """
 
 from __future__ import annotations
 
+import base64
 import contextlib
+import functools
+import io
 import logging
 import re
 import sys
+import types
 import warnings
 from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
+from jobcontainer.jobfile import signing
+from jobcontainer.pickling import unpickler
 from jobcontainer.pickling.module_origin import is_local, travels
+from jobcontainer.pickling.pickler import Pickler
 from jobcontainer.worker.reporting.import_hooks import Hooks
 
 if TYPE_CHECKING:
@@ -26,6 +33,7 @@ _DECIMAL: Final = ("prec", "rounding", "Emin", "Emax", "capitals", "clamp")
 _OF_THE_DISPLAY: Final = ("backend", "interactive", "toolbar", "webagg", "timezone")  # rcParams of a place, not a style
 _NUMBERS: Final = (type(None), bool, int, float)
 _OF_TEXTS: Final = ("format", "__mod__")
+_LARGEST_CODE: Final = 100_000
 
 _hooks = Hooks()
 _category_hooks = Hooks()
@@ -222,7 +230,7 @@ def _write_matplotlib(matplotlib: Any, settings: Mapping[str, Any]) -> None:
 
 
 def _plain_items(items: Any) -> dict[str, Any]:
-    """Return the items whose values are plain data, ``"{:.2f}".format``, cyclers and installed functions included."""
+    """Return the items whose values are plain data, or functions that can be said in plain data, or cyclers."""
     found = {}
     for name, value in items:
         with contextlib.suppress(TypeError):
@@ -234,7 +242,7 @@ def _plain(value: Any) -> Any:
     """Return a value as JSON has it.
 
     Raises:
-        TypeError: it can't be said in plain data, as a function of the notebook can't.
+        TypeError: it can't be said in plain data, as a generator can't.
     """
     if isinstance(value, str):
         return str.__str__(value)  # that of an enum too
@@ -262,7 +270,39 @@ def _plain_other(value: Any) -> dict[str, Any]:
     place = f"{module}:{getattr(value, '__qualname__', '')}"
     if callable(value) and _named(place) is value and not (travels(module) or is_local(module)):
         return {"function": place}
+    if isinstance(value, (types.FunctionType, functools.partial)):
+        return {"code": _packed(value)}
     raise TypeError(f"{value!r} is no plain data")
+
+
+def _packed(function: Any) -> list[str]:
+    """Return a function of the notebook as signed code: such a setting is a function, or holds some.
+
+    Raises:
+        TypeError: it can't be pickled, or holds something large.
+    """
+    stream = io.BytesIO()
+    pickler = Pickler(stream)
+    try:
+        pickler.dump(function)
+        signature = signing.sign(signing.Purpose.SETTING, stream.getvalue())
+    except Exception as error:
+        raise TypeError("it can't be pickled") from error
+    if pickler.buffers or stream.tell() > _LARGEST_CODE:
+        raise TypeError("it holds something large")
+    return [base64.b64encode(part).decode() for part in (stream.getvalue(), signature)]
+
+
+def _unpacked(parts: Sequence[str]) -> Any:
+    """Return a function that was packed; its globals are its own, as nothing of the process is loaded yet.
+
+    Raises:
+        TypeError: it is not signed by a key of this user.
+    """
+    stream, signature = map(base64.b64decode, parts)
+    if not signing.is_signed(signing.Purpose.SETTING, stream, signature):
+        raise TypeError("it is not signed")
+    return unpickler.load(stream, anew=True)
 
 
 def _value_of(data: Any) -> Any:
@@ -280,6 +320,7 @@ _MAKERS: Final[dict[str, Callable[[Any], Any]]] = {
     "items": lambda by_key: by_key,  # of a cycler
     "method": lambda pair: getattr(*pair),
     "function": _named,
+    "code": _unpacked,
 }
 
 

@@ -16,6 +16,7 @@ import contextvars
 import os
 import sys
 import time
+import types
 from collections.abc import Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -51,8 +52,8 @@ if TYPE_CHECKING:
     from jobcontainer.worker.keeper_protocol import Order
 
 _BUILTINS = dict(vars(builtins))
-_call: Callable[[], Any] | None = None  # what _from_main() calls
-_CALL = compile(f"__import__({__name__!r}, fromlist=('',))._call()", __file__, "eval")
+_calls: list[Callable[[], Any]] = []  # what _from_main() calls: a name that is given to __main__ would be seen there
+_CALL = compile(f"__import__({__name__!r}, fromlist=('',))._calls.pop()()", __file__, "eval")
 _stopped = False
 _MESSAGE_LENGTH = 4000  # a report fits into the pipe in one piece, also when nobody reads yet
 
@@ -182,12 +183,8 @@ def _from_main(call: Callable[[], Any]) -> Any:
 
     Some libraries look for names in the local names of all callers, as ``polars.sql("select a from frame")`` does.
     """
-    global _call  # noqa: PLW0603 -- a name that is given to __main__ would be seen there
-    _call = call
-    try:
-        return eval(_CALL, vars(sys.modules["__main__"]))  # noqa: S307 -- it is a constant
-    finally:
-        _call = None
+    _calls.append(call)
+    return types.FunctionType(_CALL, vars(sys.modules["__main__"]))()
 
 
 def exit_process() -> NoReturn:
