@@ -1,7 +1,9 @@
 """Many small calls of one function: ``map`` in fresh processes beside joblib's automatic batches and other pools.
 
 Two workers, warm, the function in ``__main__``. All results are taken, in order. Only ours runs each chunk of calls in
-a process that was never used, keeps the results on disk, and loses one call with a crash.
+a process that was never used, keeps the results on disk, and loses one call with a crash. joblib and ours choose by
+themselves how many calls go together; Dask and executorlib send each alone, so that the largest number is left out.
+submitit, which starts an interpreter for each call, is not here.
 
 Run it alone::
 
@@ -52,7 +54,42 @@ def concurrent_futures():
         yield lambda function, numbers: list(pool.map(function, numbers, chunksize=max(1, len(numbers) // 16)))
 
 
-PEERS = {measuring.OURS: ours, "joblib": joblib, "tuned concurrent.futures": concurrent_futures}
+@contextlib.contextmanager
+def loky():
+    from loky import ProcessPoolExecutor
+
+    with ProcessPoolExecutor(WORKERS) as pool:
+        yield lambda function, numbers: list(pool.map(function, numbers, chunksize=max(1, len(numbers) // 16)))
+
+
+@contextlib.contextmanager
+def dask():
+    from distributed import Client, LocalCluster
+
+    with (
+        LocalCluster(WORKERS, threads_per_worker=1, processes=True, dashboard_address=None, memory_limit=0) as cluster,
+        Client(cluster) as client,
+    ):
+        yield lambda function, numbers: client.gather(client.map(function, numbers, pure=False))
+
+
+@contextlib.contextmanager
+def executorlib():
+    from executorlib import SingleNodeExecutor
+
+    with SingleNodeExecutor(max_workers=WORKERS, block_allocation=True) as pool:
+        yield lambda function, numbers: list(pool.map(function, numbers))
+
+
+PEERS = {
+    measuring.OURS: ours,
+    "joblib": joblib,
+    "tuned concurrent.futures": concurrent_futures,
+    "tuned loky": loky,
+    "Dask LocalCluster": dask,
+    "executorlib, block_allocation": executorlib,
+}
+ONE_BY_ONE = {"Dask LocalCluster", "executorlib, block_allocation"}
 
 FIGURES = [
     *(
@@ -73,7 +110,7 @@ def measure(name, given):
     figures = {}
     with PEERS[name]() as run_all:
         run_all(add_one, range(100 * WORKERS))  # every worker has started
-        for calls in CALLS:
+        for calls in CALLS[:-1] if name in ONE_BY_ONE else CALLS:
             numbers, results = range(calls // 10 if given.quick else calls), []
             seconds = measuring.seconds_of(
                 lambda numbers=numbers, results=results: results.extend(run_all(add_one, numbers))

@@ -26,6 +26,7 @@ SCRIPTS = (
     "reused_workers",
     "ten_thousand_jobs",
     "sweep",
+    "importing",
     "many_calls",
     "large_argument",
     "large_result",

@@ -323,6 +323,38 @@ def test_nothing_survives_a_notebook_and_keepers_that_are_killed_together(tmp_pa
 
 
 @pytest.mark.fast_cases(1)
+@pytest.mark.parametrize("who", ["keepers", "subreapers", "both"])
+def test_nothing_survives_a_notebook_whose_keepers_are_stopped(tmp_path, who):
+    """One that is stopped (SIGSTOP) sees no end of its lifeline; the kernel and the process above it end it."""
+    token = f"TEST_KILL={os.getpid()}-{time.monotonic_ns()}"
+    name, value = token.split("=")
+    store = tmp_path / "store"
+    notebook = subprocess.Popen(
+        [sys.executable, "-c", NOTEBOOK_WITH_STRAYS],
+        env=os.environ | {name: value, "STORE": str(store)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        assert notebook.stdout.readline() == "ready\n"
+        strays = strays_of(store, "one", "other")
+        subreapers = [pid for pid in process_tree.children_of(notebook.pid) if process_tree.children_of(pid)]
+        keepers = [pid for above in subreapers for pid in process_tree.children_of(above)]
+        assert len(keepers) == 2
+        for pid in {"keepers": keepers, "subreapers": subreapers, "both": subreapers + keepers}[who]:
+            os.kill(pid, signal.SIGSTOP)
+            wait_for(lambda pid=pid: process_tree.is_stopped(pid))
+    finally:
+        notebook.kill()
+        notebook.wait()
+        notebook.stdout.close()
+    wait_for(lambda: not any(map(is_running, strays)), within=2 * GONE)  # the keepers are given half a second
+    wait_for(lambda: not process_tree.marked_with(token))
+
+
+@pytest.mark.fast_cases(1)
 @pytest.mark.parametrize("who", ["keeper", "subreaper", "job"])
 def test_nothing_of_a_job_survives_its_keeper(engine, tmp_path, who):
     """Whichever of the processes around a job is killed alone, and whatever environment the job's children have."""

@@ -780,6 +780,34 @@ def test_user_code_may_import_what_loky_needs_while_keepers_start(script, import
     assert process.communicate(timeout=30) == ("42 42\n", "")
 
 
+@pytest.mark.parametrize("name", ["random", "queue", "shutil"])
+def test_a_module_of_the_users_that_is_called_as_one_of_pythons_runs_in_no_process_of_ours(script, tmp_path, name):
+    """A ``random.py`` beside the notebook would run in keepers and resource trackers, and break them."""
+    folder, ran = tmp_path / "here", tmp_path / "ran"
+    folder.mkdir()
+    (folder / f"{name}.py").write_text(f"open({str(ran)!r}, 'a').write('ran')\n1 / 0\n")
+    process = script(
+        """
+        class Answers:
+            def run(self):
+                return 42
+
+        with JobPool(2, store=os.environ["STORE"]) as pool:
+            print(*pool.submit_all([Answers() for _ in range(3)]).results())
+        print("PYTHONSAFEPATH" in os.environ)
+        """,
+        prelude=f"""
+import os, random, queue, shutil, sys
+import joblib.externals.loky
+from jobcontainer import JobPool
+os.chdir({str(folder)!r})
+sys.path.insert(0, "")
+""",
+    )
+    assert process.communicate(timeout=30) == ("42 42 42\nFalse\n", "")
+    assert not ran.exists()
+
+
 # --- what goes wrong around it --------------------------------------------------------------------------------------
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextlib
+import errno
 import gc
 import itertools
 import os
@@ -28,6 +29,9 @@ from jobcontainer import (
     JobTimeoutError,
     SerializationError,
 )
+from jobcontainer.jobfile.format import digest_of
+from jobcontainer.storage.data import SharedData
+from jobcontainer.storage.store_folder import StoreFolder
 from waiting import wait_for
 
 pytestmark = pytest.mark.usefixtures("as_notebook")
@@ -60,14 +64,21 @@ def made(folder):
     return sorted(int(path.name.split("-")[0]) for path in Path(folder).iterdir())
 
 
-def own_file():
-    """Return the file into which this job's results go."""
+def refuse_link(*_args, **_more):
+    raise OSError(errno.EPERM, "Operation not permitted")
+
+
+def open_files():
+    found = []
     for descriptor in Path("/proc/self/fd").iterdir():
         with contextlib.suppress(OSError):
-            path = descriptor.readlink()
-            if path.name == "calls":
-                return path
-    raise FileNotFoundError("calls")
+            found.append(descriptor.readlink())
+    return found
+
+
+def own_file():
+    """Return the file into which this job's results go."""
+    return next(path for path in open_files() if path.name == "calls")
 
 
 # --- as the standard library's ----------------------------------------------------------------------------------------
@@ -101,6 +112,14 @@ def test_nonsense_is_refused(shared, wrong):
         shared.map(abs, [1], **wrong)
     with pytest.raises(TypeError, match="is no function"):
         shared.map(5, [1])
+
+
+def test_a_map_that_is_to_outlive_its_process_is_refused(shared):
+    """It can't: its calls are submitted by this process, bit by bit. The message says what can be done instead."""
+    detached = shared.with_options(detach=True)
+    with pytest.raises(ValueError, match=r"detach=True.*makes the calls in its run\(\)"):
+        detached.map(abs, [1])
+    assert list(detached.with_options(detach=False).map(abs, [-1])) == [1]
 
 
 def test_an_exception_is_the_result_of_its_call(pool):
@@ -290,6 +309,49 @@ def test_memory_is_that_of_the_process(shared):
 
     limited = shared.with_options(memory="200MB")
     assert ended(limited.map(call, range(5), chunksize=5)) == [0, 1, JobMemoryError, 3, 4]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(3))
+def test_every_call_ends_once_in_its_own_way(shared, tmp_path, seed):
+    """Kills, faults, exits, endless calls, too much memory, exceptions, in any order, in chunks of any size."""
+    random = np.random.default_rng(seed)
+    numbers = {"value": 80, "raise": 15, "kill": 6, "fault": 4, "abort": 3, "exit": 6, "hang": 3, "memory": 3}
+    kinds = [str(kind) for kind in random.permutation([kind for kind, count in numbers.items() for _ in range(count)])]
+
+    def call(number, kind):
+        logged(tmp_path, number)
+        match kind:
+            case "raise":
+                raise ValueError(number)
+            case "kill" | "fault" | "abort":
+                os.kill(os.getpid(), {"kill": signal.SIGKILL, "fault": signal.SIGSEGV, "abort": signal.SIGABRT}[kind])
+            case "exit":
+                os._exit(number % 3)
+            case "hang":
+                time.sleep(600)
+            case "memory":
+                held = bytearray(400_000_000)
+                held[::4096] = b"1" * len(held[::4096])
+                time.sleep(600)
+        return number
+
+    ends = {"raise": ValueError, "hang": JobTimeoutError, "memory": JobMemoryError}
+    expected = [number if kind == "value" else ends.get(kind, JobCrashedError) for number, kind in enumerate(kinds)]
+    limited = shared.with_options(timeout=5, grace=0.1, memory="300MB")
+    chunksize = [None, 7, 200][seed]
+    results = limited.map(call, itertools.count(), kinds, chunksize=chunksize)
+    assert ended(results) == expected
+    assert made(tmp_path) == list(range(len(kinds)))
+    wait_for(lambda: results.progress.look().is_over)
+    counts = results.progress.look()
+    assert {state: count for state, count in counts.ended.items() if count} == {
+        JobState.SUCCEEDED: 80,
+        JobState.FAILED: 15,
+        JobState.CRASHED: 19,
+        JobState.TIMED_OUT: 3,
+        JobState.OUT_OF_MEMORY: 3,
+    }
 
 
 @pytest.mark.slow
@@ -515,6 +577,47 @@ def test_the_function_is_pickled_once(shared):
     counted = Counted()
     assert list(shared.map(lambda number: counted and number, range(30), chunksize=3)) == list(range(30))
     assert len(pickled) == 1
+
+
+@pytest.mark.filterwarnings("ignore:The file system of .* has no hard links")
+@pytest.mark.parametrize("size", [1000, 10**6], ids=["small", "large"])
+@pytest.mark.parametrize("copies", [False, True], ids=["links", "copies"])
+def test_what_the_function_holds_is_what_it_was_at_the_call_of_map(tmp_path, monkeypatch, size, copies):
+    """Whoever changes an array meanwhile changes no later chunk; and it is hashed and written once."""
+    if copies:
+        monkeypatch.setattr(os, "link", refuse_link)
+    held, hashed = np.zeros(size), []
+    monkeypatch.setattr("jobcontainer.storage.data.digest_of", lambda view: hashed.append(len(view)) or digest_of(view))
+
+    def numbers():
+        held[:] = 1  # code of the iterable runs before the function is pickled
+        yield from range(40)
+
+    with JobPool(1, engine="inline", store=tmp_path) as pool:
+        results = pool.map(lambda number: number + int(held.sum()), numbers(), chunksize=4, buffersize=8)
+        found = []
+        for result in results:
+            held[:] = 7
+            found.append(result)
+        assert found == [number + size for number in range(40)]
+        assert len(results.jobs) > 5
+    assert copies or len(hashed) <= 1
+    assert len(list((tmp_path / "data").glob("*"))) == (0 if copies or size == 1000 else 1)
+
+
+def test_what_the_function_holds_is_kept_until_the_last_chunk(tmp_path):
+    """Also where no folder of a chunk before has it any more; and not longer."""
+    held = np.arange(10**6)
+    with JobPool(1, engine="inline", store=tmp_path) as pool:
+        results = pool.map(lambda number: int(held[number]), range(40), chunksize=4, buffersize=4)
+        for number, result in enumerate(results):
+            assert result == number
+            held[:] = 0
+            for blob in tmp_path.glob("*/process.job.*"):
+                blob.unlink()
+            SharedData(StoreFolder(tmp_path)).remove_unused()
+            assert list((tmp_path / "data").glob("*")) == []
+    assert not any("process.job" in path.name for path in open_files())
 
 
 def test_results_are_loaded_only_if_they_are_signed_for_their_place(shared):

@@ -201,6 +201,48 @@ class Fit:
     tab.shot("group-final")
 
 
+@pytest.mark.parametrize("theme", ["JupyterLab Light", "JupyterLab Dark"])
+def test_the_calls_of_a_map_are_one_card(open_notebook, lab, theme):
+    """Calls done, rate, time left and failures by kind, live; at the end a static card, and the results are there."""
+    lab.theme(theme)
+    tab = open_notebook(
+        """\
+%%jobcontainer --as results
+import os, time
+from pathlib import Path
+from jobcontainer import JobPool
+pool = JobPool(2)
+def simulate(seed):
+    if seed % 40 == 7: raise ValueError("no convergence")
+    if seed == 31: os._exit(3)
+    while seed >= 300 and not Path("go").exists(): time.sleep(0.02)
+    time.sleep(0.005)
+    return seed
+pool.map(simulate, range(400), chunksize=50)
+""",
+        "sum(1 for _ in range(7) if next(results) >= 0)",
+    )
+    tab.run(1)
+    cell = tab.cell(1)
+    panel(cell).locator(".jc-failure", has_text="ValueError: no convergence").wait_for()
+    panel(cell).get_by_text(re.compile(r"\d/s$")).wait_for()
+    panel(cell).get_by_text(re.compile("left$")).wait_for()
+    assert "simulate, 400 calls" in panel(cell).inner_text()
+    panel(cell).get_by_role("button", name="Cancel all").wait_for()
+    shade = theme.split()[-1].lower()
+    tab.shot(f"calls-live-{shade}")
+    (lab.root / "go").touch()
+    card = final(cell, "failed")
+    (lab.root / "go").unlink()
+    assert "389 succeeded, 10 failed, 1 crashed" in card.inner_text()
+    assert "400/400" in card.inner_text()
+    assert panel(cell).count() == 0
+    tab.shot(f"calls-final-{shade}")
+    assert all(WIDGET not in output.data for output in tab.outputs(1))
+    tab.run(2)
+    tab.cell(2).locator(".jp-OutputArea-output").get_by_text("7", exact=True).wait_for()
+
+
 def test_a_page_that_was_reloaded_in_mid_run_is_repaired(open_notebook):
     """The job goes on without a page; the page that returns shows everything, and saves it."""
     go = "import pathlib\n            while epoch == 1 and not pathlib.Path('go').exists(): time.sleep(0.05)\n"

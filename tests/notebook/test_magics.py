@@ -14,6 +14,7 @@ from IPython.core.interactiveshell import InteractiveShell
 from traitlets.config import Config
 
 from jobcontainer import Job, JobGroup, JobState, JobStore, SerializationError, Serializer
+from jobcontainer.jobs.mapping import MapResults
 from jobcontainer.notebook import magics
 
 TASK = """
@@ -90,6 +91,45 @@ def test_the_line_magic_evaluates_its_expression_as_it_was_typed(shell, run):
     assert run("%jobcontainer --name 'my job' --as one --wait Task({'a b': [1, 2]}['a b'])").success
     assert shell.user_ns["one"].result() == [1, 2]
     assert shell.user_ns["one"].name == "my job"
+
+
+MAP = """%%jobcontainer --wait --as halves
+from jobcontainer import JobPool
+pool = JobPool(engine="inline")
+def half(number): return 6 // number
+pool.map(half, [3, 0, 2, 0])"""
+
+
+def test_the_calls_of_a_map_have_one_card_and_keep_their_results(shell, run, capsys):
+    """No result is taken by the card; an error of a call is raised where its result is taken, not by the cell."""
+    assert run(MAP).success
+    assert isinstance(shell.user_ns["halves"], MapResults)
+    assert shell.user_ns["_job"] is shell.user_ns["halves"]
+    first, *others = capsys.readouterr().out.splitlines()
+    assert first.startswith(("○ half, 4 calls", "▶ half, 4 calls", "✖ half, 4 calls"))
+    assert others[0].startswith("✖ half, 4 calls 2 succeeded, 2 failed · ")
+    assert "4/4" in others[1]
+    assert others[2].startswith("  ✖ ZeroDivisionError: ")
+    assert others[2].endswith("(2 times, last call 4)")
+    assert len(jobs(shell.user_ns["pool"].store.parent)) == len(shell.user_ns["halves"].jobs)
+    assert next(shell.user_ns["halves"]) == 2
+    with pytest.raises(ZeroDivisionError):
+        next(shell.user_ns["halves"])
+    assert next(shell.user_ns["halves"]) == 3
+
+
+def test_a_map_whose_results_make_room_for_others_is_not_waited_for(shell, run):
+    """It would never end: ``buffersize`` has calls made as results are taken, which no cell does that waits."""
+    assert run(MAP.replace("[3, 0, 2, 0])", "[3] * 50, buffersize=10)")).success
+    assert list(shell.user_ns["_job"]) == [2] * 50
+
+
+def test_options_for_a_map_are_those_of_its_pool(shell, run):
+    """The calls are submitted already when the magic sees them; the message says where options go."""
+    result = run(MAP.replace("--wait", "--timeout 5"))
+    assert isinstance(result.error_in_exec, UsageError)
+    assert "with_options(timeout=60).map" in str(result.error_in_exec)
+    assert "halves" not in shell.user_ns
 
 
 def test_of_classes_that_inherit_from_each_other_only_the_leaves_run(shell, run):

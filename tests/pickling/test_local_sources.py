@@ -31,6 +31,7 @@ from jobcontainer.jobfile import signing
 from jobcontainer.jobfile.serializer import write_file
 from jobcontainer.pickling import module_origin, source_importer
 from jobcontainer.pickling.module_origin import is_local, lies_beside, travels
+from jobcontainer.pickling.source_code import source_of
 
 pytestmark = pytest.mark.usefixtures("as_notebook")
 
@@ -828,6 +829,22 @@ def test_workers_of_a_job_import_the_same_source(beside, pool, method):
 
 
 # --- what does not travel -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("/dev/zero")], ids=["FIFO", "device"])
+def test_a_module_whose_file_is_no_regular_one_is_refused(beside, path, make):
+    """Nobody writes into a FIFO, and a device has no end: whoever read one would never come back."""
+    beside("helper_fa", "import helper_fb\ndef f(): return 1")
+    special = beside("helper_fb", "class C:\n    def run(self): return 1\ndef g(): return 1")
+    import helper_fa  # noqa: PLC0415 -- written just now
+    import helper_fb  # noqa: PLC0415
+
+    special.unlink()
+    make(special)
+    assert source_of(helper_fb.g) == source_of(helper_fb.C()) == ""
+    for function in (helper_fb.g, helper_fa.f):
+        with pytest.raises(SerializationError, match=f"helper_fb was imported from {special}.*no regular file"):
+            Serializer.serialize_to_file(Calls(function), path)
 
 
 def test_a_module_whose_file_is_gone_is_refused(beside, path):

@@ -94,7 +94,7 @@ def test_what_is_damaged_is_not_there(store, data):
     """Whatever bytes are changed, cut off, moved or put in between: results before them are read, none that is not."""
     folder = written(store, range(100, 110))
     content = bytearray(folder.calls_file.read_bytes())
-    place, other = (data.draw(st.integers(8, len(content) - 1)) for _ in range(2))
+    place, other = (data.draw(st.integers(24, len(content) - 1)) for _ in range(2))
     match data.draw(st.sampled_from(["change", "cut", "insert", "swap", "drop"])):
         case "change":
             content[place] ^= data.draw(st.integers(1, 255))

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ from hypothesis.stateful import (
     RuleBasedStateMachine,
     consumes,
     invariant,
+    multiple,
     rule,
     run_state_machine_as_test,
 )
@@ -428,6 +430,19 @@ def test_a_full_disk_leaves_nothing(store, submit, monkeypatch):
     assert np.array_equal(held_by(before), array())
 
 
+@pytest.mark.parametrize("make", [Path.touch, os.mkfifo, lambda path: path.symlink_to("nowhere")])
+def test_something_in_the_place_of_the_folder_of_large_data_is_named(store, submit, make):
+    """The error says what is in the way, and what to do; small processes need no such folder."""
+    submit(1)
+    make(store.data_folder)
+    submit(2)
+    with pytest.raises(NotADirectoryError, match=r"data is where a store keeps large data.*Move it away"):
+        submit(array())
+    assert len(list(store.folders())) == 2
+    store.data_folder.unlink()
+    assert np.array_equal(held_by(submit(array())), array())
+
+
 # --- prune, kills and several processes -----------------------------------------------------------------------------
 
 
@@ -638,6 +653,35 @@ class Store(RuleBasedStateMachine):
         write_file(array(content), folder.result_file, kind="result", blobs=SharedData(self.store))
         assert np.array_equal(load_file(folder.result_file), array(content))
         assert len(blobs_beside(folder.result_file)) == 1
+
+    @rule(
+        target=folders,
+        content=contents,
+        number=st.sampled_from([errno.EPERM, errno.EOPNOTSUPP, errno.EXDEV, errno.EMLINK]),
+        allowed=st.integers(0, 4),
+        pruned=st.booleans(),
+    )
+    def submit_where_links_fail(self, content, number, allowed, pruned):
+        left, link = [None] * allowed, os.link
+
+        def fail(source, target):
+            if pruned:
+                SharedData(self.store).remove_unused()
+            if not left:
+                raise OSError(number, os.strerror(number))
+            left.pop()
+            link(source, target)
+
+        held = [array(content), array(content + 4)]
+        with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings(action="ignore"):
+            patch.setattr(os, "link", fail)
+            try:
+                folder = recorded(Submitter(self.store).of_process(Holds(held), JobOptions()))
+            except OSError as error:
+                assert number == errno.EMLINK or pruned, error  # noqa: PT017 -- whether it may be raised
+                return multiple()
+        self.held[folder] = held
+        return folder
 
     @rule(target=folders, folder=folders)
     def run_again(self, folder):

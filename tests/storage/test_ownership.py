@@ -58,9 +58,9 @@ def foreign(tmp_path, give_away):
 
 
 def content(folder):
-    """All that is in a folder: names, modes, times and bytes."""
-    found = sorted(folder.rglob("*"))
-    return [(path, path.lstat()[:9], path.read_bytes() if path.is_file() else b"") for path in (folder, *found)]
+    """All that is in a folder: names, modes, times of changes and bytes."""
+    found = [(path, path.lstat()) for path in (folder, *sorted(folder.rglob("*")))]
+    return [(path, is_[:7], is_.st_mtime_ns, path.read_bytes() if path.is_file() else b"") for path, is_ in found]
 
 
 def made(mode, user=None):

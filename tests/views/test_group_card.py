@@ -7,7 +7,8 @@ import pytest
 from jobcontainer.events import JobState, Outcome
 from jobcontainer.jobs.job import Job
 from jobcontainer.storage.folder import JobFolder
-from jobcontainer.views.group_card import MOST_KINDS, MOST_ROWS, GroupSummary
+from jobcontainer.views.failure_kinds import MOST_KINDS
+from jobcontainer.views.group_card import MOST_ROWS, GroupSummary
 from jobcontainer.views.render import card_html, card_text
 from jobcontainer.views.snapshot import JobSnapshot
 
@@ -125,3 +126,14 @@ def test_a_group_reads_as_text_and_html(jobs):
     assert "&lt;b&gt;Fit&lt;/b&gt;" in html
     assert "<b>Fit" not in html
     assert "E: &lt;i&gt;" in html
+
+
+def test_jobs_that_crashed_alike_are_one_kind(jobs):
+    """Each reason names the log of its own job, which is not what the failures are told apart by."""
+    group = jobs(3)
+    summary = GroupSummary(group)
+    for job in group:
+        end(job, JobState.CRASHED, reason=f"Its process died. The end of its log may show where: {job.folder.log_file}")
+        summary.note(job)
+    (row,) = summary.card(START, look).failures
+    assert (row.title, row.facts[0]) == ("Its process died. The end of its log may show where.", "3 times")

@@ -45,13 +45,11 @@ _known: dict[FileIdentity, str] = {}  # digests of files that this process has w
 
 
 class BlobStore(Protocol):
-    """Where a writer of job files puts large data.
+    """Where a writer of job files puts large data."""
 
-    Attributes:
-        written: how many bytes were written so far, and not found to be there.
-    """
-
-    written: int
+    @property
+    def written(self) -> int:
+        """How many bytes were written so far, and not found to be there."""
 
     def add(self, view: memoryview, file: Path) -> Buffer:
         """See that a blob with this content lies beside a file that is about to be written.
@@ -59,6 +57,9 @@ class BlobStore(Protocol):
         Raises:
             OSError: it can't be written.
         """
+
+    def link(self, blob: Buffer, file: Path) -> Buffer | None:
+        """Link a blob beside a job file; return what its header is to say of it, or None where it is not there."""
 
     def forget_addresses(self) -> None:
         """From now on, take no data for the same because it is at the same address: code runs that may change it."""

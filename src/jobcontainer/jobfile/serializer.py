@@ -20,6 +20,7 @@ from jobcontainer.jobfile.format import PRELUDE
 from jobcontainer.jobfile.loading import check_file, checked_content, load_file, remember_whole
 from jobcontainer.jobfile.plain_pickle import sign_plain, signed_content
 from jobcontainer.jobfile.reader import FileReader
+from jobcontainer.jobfile.repeated_blobs import RepeatedBlobs
 from jobcontainer.jobfile.signing import Purpose
 from jobcontainer.jobfile.writer import FileWriter
 from jobcontainer.pickling import source_importer
@@ -151,9 +152,11 @@ def write_file(
 class RepeatedFiles:
     """Writes process files that hold the same object and another one each; the former is pickled once.
 
+    Its large data is hashed once, with the first file, and is in all of them what it was then.
+
     Args:
         make: what makes a process of the two when it is loaded: a class or function of an installed module.
-        shared: the object that all of them hold. It must not change meanwhile.
+        shared: the object that all of them hold. It must not change until the first file is written.
 
     Raises:
         SerializationError: it can't go into a file; ``culprits`` says which parts and why.
@@ -166,7 +169,7 @@ class RepeatedFiles:
             self._pickler = RepeatedPickler(make, shared)
         except Exception as error:
             raise explained(shared, error, is_result=False) from error
-        self._has_warned = False
+        self._blobs, self._is_kept = RepeatedBlobs(), False
 
     def write(self, own: object, file_path: str | os.PathLike[str], blobs: BlobStore | None = None) -> FileIdentity:
         """Put the shared object and another one into a file; see :func:`write_file`.
@@ -182,7 +185,8 @@ class RepeatedFiles:
             raise
         except Exception as error:
             raise explained(own, error, is_result=False) from error
-        writer = FileWriter(file_path, blobs)
+        self._blobs.blobs = blobs
+        writer = FileWriter(file_path, self._blobs if blobs is not None else None)
         try:
             writer.write(pickler.beginning)
             writer.write(own_part)
@@ -190,16 +194,17 @@ class RepeatedFiles:
         except BaseException:
             writer.discard()
             raise
-        if not self._has_warned:
-            self._has_warned = True
+        if not self._is_kept:
+            self._is_kept = True
+            pickler.shared_buffers = self._blobs.keep(pickler.shared_buffers, file_path)
+            self._blobs.keep_constant(pickler.beginning)
             shared = (BLOB_FROM, blobs.written - before) if blobs is not None else None
             warn_if_large(self._shared, identity.size, shared)
         return identity
 
     def close(self) -> None:
-        """Let go of what was pickled."""
-        self._pickler.clear_memo()
-        self._pickler.buffers.clear()
+        """Let go of what was pickled; nothing can be written any more."""
+        self._pickler.close()
 
 
 def _refuse_while_importing() -> None:

@@ -1,4 +1,4 @@
-"""Chunks of calls: how large they are, who submits them, and what becomes of the calls of one whose process died.
+"""Chunks of calls: who submits them, and what becomes of the calls of one whose process died.
 
 States of a call: *pending*, in no chunk yet; *in a chunk*, whose job is queued or runs; *over*. A chunk whose process
 died is over up to the call that it died in; the calls behind that one become a new chunk, in its place.
@@ -13,8 +13,8 @@ It owns no process; only :meth:`Feeder.stop` cancels jobs, those that are queued
 from __future__ import annotations
 
 import _thread
-import math
 import os
+import time
 from collections import deque
 from concurrent.futures import CancelledError
 from contextlib import suppress
@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, Final
 from jobcontainer.engines import RunsInCaller
 from jobcontainer.errors import CorruptFileError, SerializationError
 from jobcontainer.events import RETRIED, JobState
-from jobcontainer.jobs.detached.client import DetachedJobs
+from jobcontainer.jobs.chunk_sizes import ChunkSizes
 from jobcontainer.jobs.submission import Repeated
 from jobcontainer.process import ChunkOptions
 from jobcontainer.storage.call_results import CallReader, present_call_began
@@ -37,18 +37,9 @@ if TYPE_CHECKING:
 
     from jobcontainer.jobs.control import SchedulerControl
     from jobcontainer.jobs.job import Job
-    from jobcontainer.jobs.scheduler import Scheduler
     from jobcontainer.jobs.submission import Submission
     from jobcontainer.process import JobOptions
 
-_SECONDS: Final = 0.2  # that a chunk is to take, at the least
-_MOST_SECONDS: Final = 1.0  # while many calls are left
-_FIRST: Final = 200  # calls of a first chunk, at the most
-_FIRST_OF_UNKNOWN: Final = 20
-_GROWTH: Final = 50  # times as many calls as in the last chunk, at the most
-_PER_WORKER: Final = 4  # first chunks
-_IN_FLIGHT: Final = 2  # chunks for each slot: one runs, and one waits
-_LEAST_SHARE: Final = 5  # of a whole chunk is worth a process, though others would end sooner with less
 _MOST_UNLOADED: Final = 4  # calls that could not even be loaded, before the function itself is taken to be the reason
 
 
@@ -57,13 +48,16 @@ class Chunk:
     """Some calls, one after another, and what became of them."""
 
     rows: list[Any]
+    start: int = 0  # how many calls of the map come before the first of these
     tries: int = 0  # of its first call
     job: Job[Any] | None = None
     read: int = 0  # results that whoever reads them has taken from its job's file
     made: int = 0  # calls whose results its job has written
+    raised: int = 0  # those of them that are what a call raised
     failed: int = 0  # calls behind those that have no result but ``error``
     error: BaseException | None = None
     rest: Sequence[Chunk] = ()  # in which the calls behind those are made
+    settled_at: float = 0.0  # in seconds since the epoch
     is_settled: bool = False
     _settling: Any = field(default_factory=_thread.allocate_lock)
 
@@ -73,11 +67,17 @@ class Chunk:
         self._settling.acquire()
 
     def settle(
-        self, made: int = 0, error: BaseException | None = None, failed: int = 0, rest: Sequence[Chunk] = ()
+        self,
+        made: int = 0,
+        error: BaseException | None = None,
+        failed: int = 0,
+        rest: Sequence[Chunk] = (),
+        raised: int = 0,
     ) -> None:
         """Note what became of the calls."""
-        self.made, self.error, self.failed, self.rest = made, error, failed, rest
+        self.made, self.error, self.failed, self.rest, self.raised = made, error, failed, rest, raised
         self.rows = []
+        self.settled_at = time.time()
         self.is_settled = True
         self._settling.release()
 
@@ -107,11 +107,11 @@ class Wishes:
 
 
 class Target:
-    """Where chunks go: to a scheduler of this process, or to the host of detached jobs."""
+    """Where chunks go: the scheduler of a pool."""
 
-    def __init__(self, sender: SchedulerControl | DetachedJobs, scheduler: Scheduler) -> None:
-        self._sender, self._scheduler = sender, scheduler
-        self.in_caller = isinstance(scheduler.engine, RunsInCaller)
+    def __init__(self, control: SchedulerControl) -> None:
+        self._control, self._scheduler = control, control.scheduler
+        self.in_caller = isinstance(self._scheduler.engine, RunsInCaller)
 
     @property
     def slots(self) -> int:
@@ -120,18 +120,15 @@ class Target:
 
     def repeated(self, function: Callable[..., Any], arguments: int, options: JobOptions) -> Repeated:
         """Return what writes the folders of chunks of calls of a function."""
-        return Repeated(self._sender.submitter, function, arguments, options)
+        return Repeated(self._control.submitter, function, arguments, options)
 
     def submit(self, feeder: Feeder, submission: Submission) -> Job[Any]:
         """Queue the job of a folder; one that had calls left is not refused after a shutdown."""
-        if isinstance(self._sender, DetachedJobs):
-            return self._sender.submit([submission])[0]
-        return self._sender.submit([submission], feeder)[0]
+        return self._control.submit([submission], feeder)[0]
 
     def hold(self, feeder: Feeder) -> None:
         """Keep the scheduler open for a feeder that has calls left."""
-        if not isinstance(self._sender, DetachedJobs):
-            self._scheduler.hold(feeder)
+        self._scheduler.hold(feeder)
 
     def release(self, feeder: Feeder) -> None:
         """Keep it open no longer."""
@@ -142,8 +139,15 @@ class Feeder:
     """Makes chunks of calls and submits them.
 
     Attributes:
+        name: of the function.
         jobs: the jobs of all chunks so far.
         chunks: those that begin where the one before ends, in order; None when there will be no more.
+        every_chunk: all so far, also those of the calls behind one that died; each is there before the one is settled.
+        begun: when it was made, in seconds since the epoch.
+        known: how many calls it has been given so far.
+        is_complete: whether it has been given the last of them.
+        is_over: whether each call is in a chunk, and there will be no others but for those of calls behind one that
+            died.
         failure: why calls can't be submitted any more.
     """
 
@@ -156,22 +160,24 @@ class Feeder:
         wishes: Wishes,
     ) -> None:
         self._repeated, self._options, self._target = repeated, options, target
-        self._chunksize, self._buffersize = wishes.chunksize, wishes.buffersize
-        self._pending = deque(rows)
-        self._is_complete = self._buffersize is None or len(rows) < self._buffersize
+        self._pending, self._taken = deque(rows), 0
+        self.known = len(rows)
+        self.is_complete = wishes.buffersize is None or len(rows) < wishes.buffersize
         self._again: deque[Chunk] = deque()
         self._open: set[Chunk] = set()
         self._has_loaded, self._unloaded = False, 0
         self._not_loaded: BaseException | None = None  # why the function can't be
-        self._is_stopped = self._is_held = self._is_over = False
+        self._is_stopped = self._is_held = self.is_over = False
         self._maker = os.getpid()
         self._inbox: SimpleQueue[Callable[[], object]] = SimpleQueue()
         self._inbox.put(lambda: None)  # there are calls
         self._turn = _thread.allocate_lock()
+        self.name, self.begun = repeated.name, time.time()
         self.jobs: list[Job[Any]] = []
+        self.every_chunk: list[Chunk] = []
         self.chunks: SimpleQueue[Chunk | None] = SimpleQueue()
         self.failure: BaseException | None = None
-        self._size = self._longest = self._first_size()  # calls of the next chunks: as a rule, and at the most
+        self._sizes = ChunkSizes(len(rows), target.slots, wishes.chunksize, wishes.buffersize)
 
     # --- from any thread --------------------------------------------------------------------------------------------
 
@@ -208,15 +214,17 @@ class Feeder:
                 self._inbox.get_nowait()()
         try:
             self._hold_scheduler()
-            while self._has_calls() and len(self._open) < _IN_FLIGHT * self._target.slots:
+            while self._has_calls() and len(self._open) < self._sizes.in_flight * self._target.slots:
                 chunk = self._again.popleft() if self._again else self._next_chunk()
                 self._submit(chunk)
         except BaseException as error:  # noqa: BLE001 -- whoever reads the results gets it
             self.failure = self.failure or error
             self._stop()
-        if self._is_complete and not self._pending and not self._is_over:
-            self._is_over = True
+        if self.is_complete and not self._pending and not self.is_over:
+            self.is_over = True
             self.chunks.put(None)
+        if self.is_over and not self._again and not self._open:
+            self._repeated.close()
         if self._is_held and not self._has_calls() and not self._open:
             self._is_held = False
             self._target.release(self)
@@ -232,14 +240,13 @@ class Feeder:
     def _add(self, rows: Sequence[Any], *, is_complete: bool) -> None:
         if not self._is_stopped:
             self._pending.extend(rows)
-            self._is_complete = is_complete
+            self.known += len(rows)
+            self.is_complete = is_complete
 
     def _stop(self) -> None:
-        self._is_stopped = self._is_complete = True
+        self._is_stopped = self.is_complete = True
         if self._pending:
-            dropped = Chunk(list(self._pending))
-            self._pending.clear()
-            self.chunks.put(dropped)
+            dropped = self._chunk_of(len(self._pending))
             self._again.append(dropped)
         while self._again:
             chunk = self._again.popleft()
@@ -253,9 +260,20 @@ class Feeder:
                 job.cancel()
 
     def _next_chunk(self) -> Chunk:
-        chunk = Chunk([self._pending.popleft() for _ in range(min(self._next_size(), len(self._pending)))])
+        pending = len(self._pending)
+        return self._chunk_of(min(self._sizes.next(pending, self._target.slots), pending))
+
+    def _chunk_of(self, size: int) -> Chunk:
+        """Make a chunk of the next calls."""
+        chunk = Chunk([self._pending.popleft() for _ in range(size)], self._taken)
+        self._taken += size
+        self.every_chunk.append(chunk)
         self.chunks.put(chunk)
         return chunk
+
+    def _make_again(self, chunks: Sequence[Chunk]) -> None:
+        self.every_chunk += chunks
+        self._again.extendleft(reversed(chunks))
 
     def _submit(self, chunk: Chunk) -> None:
         """Write the job of a chunk and queue it; one that can't be pickled is halved, down to the call that can't."""
@@ -288,11 +306,12 @@ class Feeder:
         self._open.discard(chunk)
         reader = CallReader(job.folder)
         if job.state is JobState.SUCCEEDED:
-            made, first, seconds = job.result()
+            timing = job.result()
             self._has_loaded = True
-            self._learn(made, first, seconds)
+            cost = max(0.0, job.usage.wall - timing.all)
+            self._sizes.learn(timing.calls, timing.first, timing.all, cost)
             lacking = CancelledError("The call was cancelled.") if self._is_stopped else lost_result(job)
-            chunk.settle(made, lacking, chunk.size - made)
+            chunk.settle(timing.calls, lacking, chunk.size - timing.calls, raised=timing.failures)
             return
         try:
             error = job.exception()
@@ -300,29 +319,30 @@ class Feeder:
             error = cancelled
         made = reader.skip()
         if self._is_stopped or job.state is JobState.CANCELLED:
-            chunk.settle(made, error, chunk.size - made)
+            chunk.settle(made, error, chunk.size - made, raised=reader.failures)
         elif not reader.has_begun() and job.state is not JobState.LOST:
             self._settle_unloaded(chunk, error)
         else:
             self._has_loaded = True
-            self._settle_died(chunk, job, made, error)
+            self._settle_died(chunk, job, reader, error)
 
-    def _settle_died(self, chunk: Chunk, job: Job[Any], made: int, error: BaseException | None) -> None:
+    def _settle_died(self, chunk: Chunk, job: Job[Any], reader: CallReader, error: BaseException | None) -> None:
         """Have the calls behind the one that the process died in made by another process, and that one, if it may."""
+        made = reader.count
         # Where a call has caught its interrupt, the next has not begun. Of one call, a job may say so wrongly once.
         is_between = made > 0 and job.state is JobState.TIMED_OUT and present_call_began(job.folder) is None
         failed = int(made < chunk.size and not is_between)
         tries, rest, outcome = (0 if made else chunk.tries) + 1, [], job.outcome
         if failed and tries <= self._options.retries and outcome is not None and outcome.state in RETRIED:
             failed = 0
-            rest.append(Chunk(chunk.rows[made : made + 1], tries))
+            rest.append(Chunk(chunk.rows[made : made + 1], chunk.start + made, tries))
             made_or_failed = made + 1
         else:
             made_or_failed = made + failed
         if chunk.rows[made_or_failed:]:
-            rest.append(Chunk(chunk.rows[made_or_failed:]))
-        self._again.extendleft(reversed(rest))
-        chunk.settle(made, error, failed, rest)
+            rest.append(Chunk(chunk.rows[made_or_failed:], chunk.start + made_or_failed))
+        self._make_again(rest)
+        chunk.settle(made, error, failed, rest, reader.failures)
 
     def _settle_unloaded(self, chunk: Chunk, error: BaseException | None) -> None:
         """Halve a chunk that could not be written, or not be loaded, to find the call that is the reason.
@@ -331,37 +351,14 @@ class Feeder:
         """
         if chunk.size > 1 and self._not_loaded is None:
             middle = chunk.size // 2
-            rest = [Chunk(chunk.rows[:middle]), Chunk(chunk.rows[middle:])]
-            self._again.extendleft(reversed(rest))
+            rest = [Chunk(chunk.rows[:middle], chunk.start), Chunk(chunk.rows[middle:], chunk.start + middle)]
+            self._make_again(rest)
             chunk.settle(rest=rest)
         else:
             self._unloaded += 1
             if self._unloaded >= _MOST_UNLOADED and not self._has_loaded:
                 self._not_loaded = error
             chunk.settle(error=error, failed=chunk.size)
-
-    def _first_size(self) -> int:
-        slots = self._target.slots
-        if self._buffersize is not None:
-            return min(_FIRST_OF_UNKNOWN, -(-self._buffersize // (_IN_FLIGHT * slots)))
-        return max(1, min(_FIRST, -(-len(self._pending) // (_PER_WORKER * slots))))
-
-    def _next_size(self) -> int:
-        """Choose a slot's share of what is left: each chunk has a process to pay for, and the last should be short."""
-        if self._chunksize is not None:
-            return self._chunksize
-        share = (len(self._pending) if self._buffersize is None else self._buffersize / _IN_FLIGHT) / self._target.slots
-        wanted = max(self._size, min(self._longest, int(share)))
-        return max(1, min(wanted, max(math.ceil(share), self._size // _LEAST_SHARE)))
-
-    def _learn(self, made: int, first: float, seconds: float) -> None:
-        """Choose the size of the next chunks by the time of a call; the first of a process may load what it needs."""
-        if made:
-            call = max((seconds - first) / (made - 1) if made > 1 else seconds, 1e-9)
-            most = _GROWTH * made
-            wanted = max(1, min(int(_SECONDS / call), most))
-            self._size = wanted if wanted < self._size or wanted < most else max(self._size, wanted)
-            self._longest = max(self._size, min(int(_MOST_SECONDS / call), most))
 
 
 def lost_result(job: Job[Any]) -> CorruptFileError:

@@ -150,7 +150,7 @@ class JobGroup(Sequence[Job[R]], Generic[R]):
         dataclass, a named tuple or a Series of pandas; of any other result the whole, as ``result``. What of a result
         is no small plain value stands there as a short text: ``job.result()`` has the value.
 
-        Where a name is taken already, it becomes ``process.NAME`` or ``result.NAME``.
+        Where a name is taken already, or looks like these, it becomes ``process.NAME`` or ``result.NAME``.
 
         Example:
             >>> group.records()[0]                             # doctest: +SKIP

@@ -16,8 +16,11 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from jobcontainer.errors import SerializationError
 from jobcontainer.jobs.call_feeder import Feeder, lost_result
+from jobcontainer.jobs.call_progress import CallProgress
 from jobcontainer.jobs.group import JobGroup
 from jobcontainer.storage.call_results import CallReader
+from jobcontainer.views.calls_card import calls_card
+from jobcontainer.views.render import card_html, card_text
 from jobcontainer.worker.interrupts import uninterrupted
 
 if TYPE_CHECKING:
@@ -87,9 +90,24 @@ class MapResults(Iterator[R], Generic[R]):
         """The jobs so far, one for each chunk of calls."""
         return JobGroup(tuple(self._feeder.jobs))
 
+    @property
+    def takes_all(self) -> bool:
+        """Whether all calls are made, though nobody takes a result: none waits for room in a buffer."""
+        return self._feeder.is_complete
+
+    @property
+    def progress(self) -> CallProgress:
+        """What follows how far the calls are; for those who show it."""
+        return CallProgress(self._feeder)
+
     def __repr__(self) -> str:
-        """Show the jobs."""
-        return f"<MapResults of {self.jobs!r}>"
+        """Show how many calls have ended and how, and the failures by kind."""
+        return card_text(calls_card(self.progress.look(), time.time()))
+
+    def _repr_html_(self) -> str:
+        """Show the calls as a card as they are now; with the extension, a notebook shows a live one."""
+        now = time.time()
+        return card_html(calls_card(self.progress.look(), now), now)
 
 
 def map_calls(
@@ -101,10 +119,10 @@ def map_calls(
 ) -> MapResults[Any]:
     """Submit the first chunks of calls, and return the results of all; see :meth:`jobcontainer.JobPool.map`."""
     until = math.inf if wishes.timeout is None else time.monotonic() + wishes.timeout
-    repeated = target.repeated(function, len(iterables), options)
     buffersize = wishes.buffersize
     calls = iter(iterables[0]) if len(iterables) == 1 else zip(*iterables, strict=False)
     rows = list(itertools.islice(calls, buffersize))
+    repeated = target.repeated(function, len(iterables), options)  # as it is when the code of the iterables has run
     feeder = Feeder(repeated, options, target, rows, wishes)
     try:
         feeder.work() if target.in_caller else uninterrupted(feeder.work)

@@ -172,7 +172,7 @@ class JobPool(Executor):
         Raises:
             SerializationError: the function can't go into a file.
             TypeError: it is no function.
-            ValueError: ``chunksize`` or ``buffersize`` is no whole number from 1 up.
+            ValueError: ``chunksize`` or ``buffersize`` is no whole number from 1 up; or the pool's jobs are detached.
             RuntimeError: the pool was shut down.
 
         Example:
@@ -181,9 +181,14 @@ class JobPool(Executor):
         """
         if not callable(fn):
             raise TypeError(f"{fn!r} is no function: there is nothing to call.")
+        self._control.scheduler.refuse_if_shut()
+        if self._options.detach:
+            raise ValueError(
+                "detach=True: the calls of map() end with this process, which submits them bit by bit and has their "
+                "results. Submit a process that makes the calls in its run(), or with_options(detach=False)."
+            )
         wishes = Wishes(timeout, chunksize, buffersize)
-        target = Target(self._sender(), self._control.scheduler)
-        results = map_calls(fn, self._for_jobs(), target, iterables, wishes)
+        results = map_calls(fn, self._for_jobs(), Target(self._control), iterables, wishes)
         results.pool = self._root
         return results
 

@@ -210,7 +210,7 @@ class Repeated:
     def __init__(self, submitter: Submitter, function: Callable[..., Any], arguments: int, options: JobOptions) -> None:
         call = Call(function, (), {})
         self._submitter, self.arguments = submitter, arguments
-        self._name, self._source = options.name or name_of(call), source_of(call)
+        self.name, self._source = options.name or name_of(call), source_of(call)
         self._environment = submitter.here()
         self._files = RepeatedFiles(CallChunk, function)
 
@@ -222,11 +222,15 @@ class Repeated:
             options: what is asked for its job.
         """
         data = SharedData(self._submitter.store)
-        with self._submitter._new_folder(self._name) as folder:
+        with self._submitter._new_folder(self.name) as folder:
             identity = self._files.write(columns, folder.process_file, data)
             self._submitter._say_that_it_copies(data)
-            submission = self._submitter._recorded(folder, self._name, options, self._source, self._environment)
+            submission = self._submitter._recorded(folder, self.name, options, self._source, self._environment)
             return replace(submission, identity=identity)
+
+    def close(self) -> None:
+        """Let go of the function and what it holds; there will be no other chunk."""
+        self._files.close()
 
 
 def write_records(submissions: Sequence[Submission]) -> None:

@@ -15,7 +15,8 @@ Run a process of this cell outside the notebook, in an operating system process 
 
 The cell runs in the notebook as usual. Then its processes are submitted: the value of its last expression, if that is
 an object with run(), or a list or dict of such objects; else one instance of every class with run() that the cell
-defines. The cell returns at once; state, progress, log, plots and result appear under it.
+defines. The cell returns at once; state, progress, log, plots and result appear under it. Where the last expression is
+pool.map(...), its calls have one card, and _job has their results.
 
     %%jobcontainer
     class Train:
@@ -24,6 +25,9 @@ defines. The cell returns at once; state, progress, log, plots and result appear
 
     %%jobcontainer --timeout 600 --memory 2GB --as sweep
     [Train(rate) for rate in (0.1, 0.2, 0.3)]
+
+    %%jobcontainer --as losses
+    pool.map(simulate, range(10_000))
 
 Afterwards the job is _job, and also the name given with --as: _job.result(), _job.log, _job.cancel().
 """

@@ -191,14 +191,19 @@ class TerminalCard:
         closed: set when the end has been shown.
     """
 
-    needs_polling = False
     headless = False
 
     def __init__(self, source: CardSource) -> None:
         self.source = source
         self.closed = threading.Event()
         card = source.card(time.time())
-        sys.stdout.write(f"{card.icon} {card.name}: submitted as {card.id}\n")
+        submitted = f"submitted as {card.id}" if card.id else card.words
+        sys.stdout.write(f"{card.icon} {card.name}: {submitted}\n")
+
+    @property
+    def needs_polling(self) -> bool:
+        """Whether its end must be looked for."""
+        return not self.source.reports_changes and not self.closed.is_set()
 
     def refresh(self) -> bool:
         """Show the end, once; return whether it is still to come."""

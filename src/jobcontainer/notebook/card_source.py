@@ -1,7 +1,7 @@
-"""Where a card gets its content: from one job, or from a group of jobs.
+"""Where a card gets its content: from one job, from a group of jobs, or from the calls of a ``map``.
 
-Both read as little as possible: a job through its reader; a group by counting changes of state, and through the
-readers of its running jobs. No result is loaded: its job has made a preview of it.
+All read as little as possible: a job through its reader; a group by counting changes of state, and through the
+readers of its running jobs; calls through what their chunks say. No result is loaded: its job has made a preview of it.
 
 Threads: ``_add_change`` is called by whichever thread changes a job's state; everything else belongs to the refresher.
 """
@@ -16,6 +16,7 @@ from jobcontainer.events import JobState
 from jobcontainer.jobs.group import JobGroup
 from jobcontainer.notebook.cell_outputs import MOST_OUTPUTS, MimeBundle, sound_bundle
 from jobcontainer.views import units
+from jobcontainer.views.calls_card import calls_card
 from jobcontainer.views.card import Card, job_card
 from jobcontainer.views.group_card import GroupSummary
 from jobcontainer.views.snapshot import SnapshotReader
@@ -25,11 +26,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from jobcontainer.jobs.job import Job
+    from jobcontainer.jobs.mapping import MapResults
     from jobcontainer.views.snapshot import JobView
 
 
 class JobSource:
     """The content of a card of one job."""
+
+    reports_changes = True
 
     def __init__(
         self, job: Job[Any], on_change: Callable[[], None], position: Callable[[Job[Any]], int | None] = lambda _: None
@@ -75,13 +79,13 @@ class JobSource:
 class GroupSource:
     """The content of a card of a group."""
 
+    reports_changes = True
+
     def __init__(self, group: JobGroup[Any], on_change: Callable[[], None]) -> None:
         self.handle = group
         self._on_change = on_change
         self._changes: deque[Job[Any]] = deque()
-        self._readers: dict[str, SnapshotReader] = {}
-        self._outputs: dict[str, list[MimeBundle]] = {}
-        self._unread = 0
+        self._outputs = JobOutputs()
         for job in group:
             job.on_change(self._add_change)
         self._summary = GroupSummary(group)  # after the callbacks are added, so that no change is missed in between
@@ -101,26 +105,15 @@ class GroupSource:
     def card(self, now: float) -> Card:
         """Return the group's card."""
         self._process_changes()
-        return self._summary.card(now, lambda job: self._reader(job).look())
+        return self._summary.card(now, lambda job: self._outputs.reader(job).look())
 
     def outputs(self) -> list[MimeBundle]:
         """Return the outputs of all jobs, in the order of the jobs, each job's after a line with its name."""
         self._process_changes()
-        for reader in self._readers.values():
-            self._read_outputs(reader)
         numbers = self._summary.numbers
-        shown: list[MimeBundle] = []
-        more = 0
-        for job_id in sorted(self._outputs, key=numbers.__getitem__):
-            label = _note(self._summary.label(self.handle[numbers[job_id] - 1]))
-            room = max(MOST_OUTPUTS - len(shown) - 1, 0)
-            bundles = self._outputs[job_id]
-            shown += [label, *bundles[:room]] if room else []
-            more += len(bundles[room:])
-        notes = _more_outputs(more)
-        if self._unread:
-            notes.append(_note(f"{units.count(self._unread, 'more job')} may have outputs: job.outputs."))
-        return shown + notes
+        return self._outputs.shown(
+            numbers.__getitem__, lambda job_id: self._summary.label(self.handle[numbers[job_id] - 1])
+        )
 
     def result(self) -> MimeBundle:
         """Return the table of the first jobs."""
@@ -149,27 +142,122 @@ class GroupSource:
         self._read_changed(changed)
 
     def _read_changed(self, jobs: list[Job[Any]]) -> None:
-        """Make readers of running jobs; read the outputs of ended ones, up to a number of jobs."""
         for job in jobs:
-            if job.state is JobState.RUNNING:
-                self._reader(job)
-            elif job.state.ended:
-                reader = self._readers.pop(job.id, None)
-                if reader is None and len(self._outputs) >= MOST_OUTPUTS:
-                    self._unread += 1
-                else:
-                    self._read_outputs(reader or SnapshotReader(job, MOST_OUTPUTS))
+            self._outputs.note(job)
 
-    def _reader(self, job: JobView) -> SnapshotReader:
+
+class CallsSource:
+    """The content of a card of the calls of a ``map``; no change is reported to it, so that the card looks.
+
+    It holds the chunks, and not the results: calls are cancelled once nobody can take their results any more.
+    """
+
+    reports_changes = False
+
+    def __init__(self, results: MapResults[Any]) -> None:
+        self._progress = results.progress
+        self._counts = self._progress.look()
+        self._outputs = JobOutputs()
+        self._numbers: dict[str, int] = {}
+        self._unended: list[Job[Any]] = []
+
+    @property
+    def handle(self) -> JobGroup[Any]:
+        """The jobs of the chunks."""
+        return self._progress.jobs
+
+    @property
+    def ended(self) -> bool:
+        """Whether all calls have ended."""
+        if not self._counts.is_over:
+            self._counts = self._progress.look()
+        return self._counts.is_over
+
+    @property
+    def running(self) -> bool:
+        """Whether the calls may go on at any time."""
+        return not self.ended
+
+    def card(self, now: float) -> Card:
+        """Return the card of the calls."""
+        _ = self.ended
+        return calls_card(self._counts, now)
+
+    def outputs(self) -> list[MimeBundle]:
+        """Return the outputs of all chunks, each one's after a line that says which it is."""
+        jobs = self._progress.jobs
+        self._unended += jobs[len(self._numbers) :]
+        for job in jobs[len(self._numbers) :]:
+            self._numbers[job.id] = len(self._numbers) + 1
+        states = [(job, job.state) for job in self._unended]
+        for job, _ in states:
+            self._outputs.note(job)
+        self._unended = [job for job, state in states if not state.ended]
+        return self._outputs.shown(self._numbers.__getitem__, lambda job_id: f"chunk {self._numbers[job_id]}")
+
+    def result(self) -> None:
+        """Return that there is nothing to show: whoever has the results goes through them."""
+
+    def cancel(self) -> None:
+        """End the calls."""
+        self._progress.cancel()
+
+    def rerun(self) -> CallsSource:
+        """Do nothing: a call that failed can be made again only by another map."""
+        return self
+
+
+class JobOutputs:
+    """The outputs of several jobs, each one's after a line with its name; those of very many are not read."""
+
+    def __init__(self) -> None:
+        self._readers: dict[str, SnapshotReader] = {}
+        self._outputs: dict[str, list[MimeBundle]] = {}
+        self._unread = 0
+
+    def reader(self, job: JobView) -> SnapshotReader:
+        """Return the reader of a job."""
         return self._readers.setdefault(job.id, SnapshotReader(job, MOST_OUTPUTS))
 
-    def _read_outputs(self, reader: SnapshotReader) -> None:
+    def note(self, job: JobView) -> None:
+        """Make a reader of a job that runs; read the outputs of one that has ended, up to a number of jobs."""
+        if job.state is JobState.RUNNING:
+            self.reader(job)
+        elif job.state.ended:
+            reader = self._readers.pop(job.id, None)
+            if reader is None and len(self._outputs) >= MOST_OUTPUTS:
+                self._unread += 1
+            else:
+                self._read(reader or SnapshotReader(job, MOST_OUTPUTS))
+
+    def shown(self, order: Callable[[str], int], label: Callable[[str], str]) -> list[MimeBundle]:
+        """Return the outputs.
+
+        Args:
+            order: of a job, by its id.
+            label: its name, by its id.
+        """
+        for reader in self._readers.values():
+            self._read(reader)
+        shown: list[MimeBundle] = []
+        more = 0
+        for job_id in sorted(self._outputs, key=order):
+            room = max(MOST_OUTPUTS - len(shown) - 1, 0)
+            bundles = self._outputs[job_id]
+            shown += [_note(label(job_id)), *bundles[:room]] if room else []
+            more += len(bundles[room:])
+        notes = _more_outputs(more)
+        if self._unread:
+            notes.append(_note(f"{units.count(self._unread, 'more job')} may have outputs: job.outputs."))
+        return shown + notes
+
+    def _read(self, reader: SnapshotReader) -> None:
         bundles = _bundles(reader)
         if bundles or reader.job.id in self._outputs:
             self._outputs[reader.job.id] = bundles
 
 
-CardSource: TypeAlias = JobSource | GroupSource
+CardSource: TypeAlias = JobSource | GroupSource | CallsSource
 
 
 def _bundles(reader: SnapshotReader) -> list[MimeBundle]:

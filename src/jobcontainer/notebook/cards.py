@@ -17,8 +17,9 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from jobcontainer.jobs.group import JobGroup
+from jobcontainer.jobs.mapping import MapResults
 from jobcontainer.notebook.card import CellCard, TerminalCard
-from jobcontainer.notebook.card_source import GroupSource, JobSource
+from jobcontainer.notebook.card_source import CallsSource, GroupSource, JobSource
 from jobcontainer.notebook.cell_outputs import OutputArea
 from jobcontainer.notebook.ipython_internals import in_kernel
 
@@ -126,13 +127,19 @@ class CardRegistry:
 
     def open(
         self,
-        handle: Job[Any] | JobGroup[Any],
+        handle: Job[Any] | JobGroup[Any] | MapResults[Any],
         position: Callable[[Job[Any]], int | None] = lambda _: None,
         on_rerun: Callable[[Job[Any] | JobGroup[Any]], None] = lambda _: None,
     ) -> CellCard | TerminalCard:
         """Show jobs under the cell that runs, to their end; ``position`` counts the queued jobs before one."""
         wake = self._refresher.wake
-        source = GroupSource(handle, wake) if isinstance(handle, JobGroup) else JobSource(handle, wake, position)
+        source: CardSource
+        if isinstance(handle, MapResults):
+            source = CallsSource(handle)
+        elif isinstance(handle, JobGroup):
+            source = GroupSource(handle, wake)
+        else:
+            source = JobSource(handle, wake, position)
         card: CellCard | TerminalCard
         if in_kernel(self._shell):
             area = OutputArea(self._shell)

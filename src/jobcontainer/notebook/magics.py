@@ -18,6 +18,7 @@ from IPython.core.magic import Magics, cell_magic, line_magic, magics_class, no_
 from jobcontainer.errors import JobContainerError
 from jobcontainer.jobs.group import JobGroup
 from jobcontainer.jobs.job import Job
+from jobcontainer.jobs.mapping import MapResults
 from jobcontainer.jobs.option_flags import options_given
 from jobcontainer.jobs.pool import JobPool, warm_up
 from jobcontainer.jobs.store import JobStore
@@ -127,6 +128,9 @@ class JobContainerMagics(Settings, Magics):
     async def _run_and_submit(self, flags: argparse.Namespace, compiled: CompiledCell) -> None:
         value = await run_cell(self.shell, compiled)
         with self._without_our_frames():
+            if isinstance(value, MapResults):
+                self._show_calls(flags, value)
+                return
             found = find_in_value(value)
             if found is None and not compiled.silent:
                 sys.displayhook(value)
@@ -142,16 +146,22 @@ class JobContainerMagics(Settings, Magics):
         bind(jobs)
         card = self.cards.open(jobs, pool.position, bind)
         if flags.wait or card.headless:
-            self._wait(card)
+            _wait_until_shown(card, "The jobs go on; _job.cancel() ends them.")
+            for error, traceback in unsuccessful(card.source.handle):
+                raise with_traceback(error, traceback.splitlines() or None)
 
-    def _wait(self, card: CellCard | TerminalCard) -> None:
-        """Wait until everything of a card is shown, and raise the error of the first unsuccessful job."""
-        try:
-            card.closed.wait()
-        except KeyboardInterrupt as interrupt:
-            raise with_traceback(interrupt, ["Interrupted. The jobs go on; _job.cancel() ends them."]) from None
-        for error, traceback in unsuccessful(card.source.handle):
-            raise with_traceback(error, traceback.splitlines() or None)
+    def _show_calls(self, flags: argparse.Namespace, results: MapResults[Any]) -> None:
+        """Show the calls of a map, which are made already; their errors are raised where the results are taken."""
+        if flags.engine or flags.save is not None or options_given(flags):
+            results.close()
+            raise ArgumentsError(
+                "The calls of map() have the options of their pool: give them there, "
+                "JobPool(...).with_options(timeout=60).map(...). The magic takes --as and --wait."
+            )
+        self._bind(flags.bind, results)
+        card = self.cards.open(results)
+        if (flags.wait or card.headless) and results.takes_all:
+            _wait_until_shown(card, "The calls go on; _job.close() cancels those that have not begun.")
 
     def _pool(self, flags: argparse.Namespace) -> JobPool:
         engine = flags.engine or self.engine
@@ -162,7 +172,7 @@ class JobContainerMagics(Settings, Magics):
         except (TypeError, ValueError, ImportError, ConnectionError) as error:  # an unknown engine, a wrong address
             raise ArgumentsError(str(error)) from error
 
-    def _bind(self, name: str | None, jobs: Job[Any] | JobGroup[Any]) -> None:
+    def _bind(self, name: str | None, jobs: Job[Any] | JobGroup[Any] | MapResults[Any]) -> None:
         self.shell.user_ns["_job"] = jobs
         if name:
             self.shell.user_ns[name] = jobs
@@ -188,6 +198,13 @@ class JobContainerMagics(Settings, Magics):
             raise with_traceback(error, None) from error.__cause__
 
 
+def _wait_until_shown(card: CellCard | TerminalCard, if_interrupted: str) -> None:
+    try:
+        card.closed.wait()
+    except KeyboardInterrupt as interrupt:
+        raise with_traceback(interrupt, [f"Interrupted. {if_interrupted}"]) from None
+
+
 def load(shell: Any) -> None:
     """Register the magics, their completion, and the cards of jobs; called by ``%load_ext jobcontainer``."""
     unload(shell)
@@ -200,6 +217,7 @@ def load(shell: Any) -> None:
         formatter = shell.display_formatter.ipython_display_formatter
         formatter.for_type(Job, magics.cards.open)
         formatter.for_type(JobGroup, magics.cards.open)
+        formatter.for_type(MapResults, magics.cards.open)
     if magics.engine == "loky" and not magics.preload:
         shell.events.register("post_run_cell", magics.warm_up_once)
 
@@ -215,5 +233,5 @@ def unload(shell: Any) -> None:
     shell.input_transformers_post.remove(magics.add_await)
     shell.Completer.custom_matchers.remove(magics.complete)
     formatter = shell.display_formatter.ipython_display_formatter
-    for shown in (Job, JobGroup):
+    for shown in (Job, JobGroup, MapResults):
         formatter.pop(shown, None)

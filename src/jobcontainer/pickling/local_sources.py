@@ -18,6 +18,7 @@ from jobcontainer.errors import SerializationError
 from jobcontainer.pickling import source_importer
 from jobcontainer.pickling.code_references import imported_in, imports_by_text, without_warnings
 from jobcontainer.pickling.module_origin import MAIN, folders_of, is_local, lies_beside, travels
+from jobcontainer.pickling.source_code import is_special
 
 if TYPE_CHECKING:
     import types
@@ -142,17 +143,23 @@ def _source_of(module: LocalModule) -> str | None:
     if carried is not None or not module.file:
         return carried[1] if carried else ""
     try:
+        if is_special(module.file):
+            raise _unreadable(module, "it is no regular file")
         return importlib.util.decode_source(Path(module.file).read_bytes())
     except OSError as error:
         text = _source_of_loader(module)
         if text is None and module.name in sys.modules:
-            raise SerializationError(
-                f"The module {module.name} was imported from {module.file}, and a job imports it from the source that "
-                f"is there, which can't be read: {error}. Put the file back."
-            ) from error
+            raise _unreadable(module, error) from error
         return text
     except (SyntaxError, UnicodeDecodeError):  # import will say so
         return None
+
+
+def _unreadable(module: LocalModule, why: object) -> SerializationError:
+    return SerializationError(
+        f"The module {module.name} was imported from {module.file}, and a job imports it from the source that is "
+        f"there, which can't be read: {why}. Put the file back."
+    )
 
 
 def _source_of_loader(module: LocalModule) -> str | None:

@@ -31,6 +31,7 @@ class RepeatedPickler(Pickler):
 
     Attributes:
         beginning: the part of the stream that is the same in all.
+        shared_buffers: those of the buffers that are.
 
     Example:
         >>> import pickle
@@ -47,7 +48,7 @@ class RepeatedPickler(Pickler):
         callee = _GLOBAL % (make.__module__.encode(), make.__qualname__.encode())
         self.beginning = _PROTO_5 + callee + self._file.getvalue()[:-_STOP_SIZE]
         self._known = self.memo.copy()  # type: ignore[has-type]  # cloudpickle has no types
-        self._shared_buffers = len(self.buffers)
+        self.shared_buffers = list(self.buffers)
         self._found = self.by_value, self.modules, self.unimported, self.files, self.classes, self.names
 
     def own_part(self, own: object) -> bytes:
@@ -55,9 +56,16 @@ class RepeatedPickler(Pickler):
         self._file.seek(0)
         self._file.truncate()
         self.memo = self._known
-        del self.buffers[self._shared_buffers :]
+        self.buffers[:] = self.shared_buffers
         by_value, modules, unimported, files, classes, names = self._found
         self.by_value, self.modules, self.unimported = by_value, set(modules), set(unimported)
         self.files, self.classes, self.names = dict(files), list(classes), names.copy()
         self.dump(own)
         return self._file.getvalue()[:-_STOP_SIZE] + _CALL_WITH_BOTH
+
+    def close(self) -> None:
+        """Let go of all objects; there will be no other part."""
+        self.clear_memo()
+        self._known.clear()
+        self.buffers.clear()
+        self.shared_buffers.clear()

@@ -16,6 +16,7 @@ import functools
 import inspect
 import json
 import linecache
+import stat
 import sys
 import types
 from pathlib import Path
@@ -56,11 +57,24 @@ def source_of(obj: object) -> str:
     definition = definition_of(obj)
     with contextlib.suppress(Exception):  # the file may hold anything by now, and what is wrapped may be anything
         if not isinstance(definition, type):
-            return inspect.getsource(inspect.unwrap(definition))
+            function = inspect.unwrap(definition)
+            return "" if is_special(function.__code__.co_filename) else inspect.getsource(function)
         place = _place_of(definition)
         if place is not None:
-            return "".join(linecache.getlines(place.file)[place.first - 1 : place.last])
+            return "".join(_lines_of(place.file)[place.first - 1 : place.last])
     return ""
+
+
+def is_special(file: str) -> bool:
+    """Return whether a file is there and no regular one: of a FIFO nobody may write into, a read never ends."""
+    try:
+        return not stat.S_ISREG(Path(file).stat().st_mode)
+    except (OSError, ValueError):
+        return False
+
+
+def _lines_of(file: str) -> list[str]:
+    return [] if is_special(file) else linecache.getlines(file)
 
 
 def definition_of(obj: object) -> type | Callable[..., Any]:
@@ -111,12 +125,12 @@ def carried_sources(
     texts: dict[str, str] = {}
     for name in files:
         linecache.checkcache(name)
-        texts[name] = "".join(linecache.getlines(name))
+        texts[name] = "".join(_lines_of(name))
     for cls in classes:
         if not any(texts.get(code.co_filename) and not _is_generated(code, cls) for code in _own_code(cls)):
             place = _place_of(cls)
             if place is not None:
-                texts[place.file] = "".join(linecache.getlines(place.file))
+                texts[place.file] = "".join(_lines_of(place.file))
     known = {name: text for name, text in {**texts, **modules}.items() if text}
     if compiled:
         known[_COMPILED] = base64.b64encode(compiled).decode()
@@ -164,7 +178,7 @@ def _place_of(cls: type) -> _Place | None:
     line = vars(cls).get("__firstlineno__")  # Python 3.13
     word = f"class {cls.__name__}"
     for name in _files_for(cls.__module__):
-        if any(word in text for text in linecache.getlines(name)):
+        if any(word in text for text in _lines_of(name)):
             place = _definition(name, cls.__qualname__, line)
             if place is not None:
                 return place
@@ -222,7 +236,7 @@ def _definitions(text: str) -> tuple[tuple[str, int, int], ...]:
 def _definition(file: str, qualified_name: str, line: int | None) -> _Place | None:
     """Find the definition of a class in a file: the one around a line, or else the last one."""
     found = None
-    for name, first, last in _definitions("".join(linecache.getlines(file))):
+    for name, first, last in _definitions("".join(_lines_of(file))):
         if name == qualified_name and (line is None or first <= line <= last):
             found = _Place(file, first, last)
     return found

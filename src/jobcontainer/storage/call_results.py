@@ -11,7 +11,8 @@ Numbers, texts and the like, which most small calls return, go through :mod:`mar
 Python since 3.4 writes and reads: it takes half the time of a pickle.
 
 The file begins with the time at which the present call began, on the clock of :func:`time.monotonic`, which all
-processes of a machine share; 0 where none is under way. Whoever supervises the job reads it.
+processes of a machine share; 0 where none is under way. Whoever supervises the job reads it. Two numbers follow, for
+whoever shows the calls: how many have ended, and how many of them raised.
 """
 
 from __future__ import annotations
@@ -44,15 +45,17 @@ if TYPE_CHECKING:
 
 _KIND: Final = struct.Struct("<QB")  # length of the content, and its kind, between the signature and the content
 _CLOCK: Final = struct.Struct("<d")
+_BEGINNING: Final = struct.Struct("<dQQ")  # the clock; calls that have ended; those of them that raised
 _SIGNATURE_SIZE: Final = 16
 _HEAD_SIZE: Final = _SIGNATURE_SIZE + _KIND.size
 _BEFORE_ALL: Final = bytes(_SIGNATURE_SIZE)  # what the first record is signed with, as there is none before it
 _WINDOW, _LARGE_WINDOW = 2**16, 2**20  # bytes of the file that are made and mapped at once
-_COUNT: Final = struct.Struct("<I")  # of parts, where a content has several
+_COUNT: Final = struct.Struct("<I")  # of parts, where a content has several; of bytes that say what was raised
 _AT_ONCE: Final = 4 * 2**20  # bytes that one read takes at the most, unless a single record is longer
 _PLAIN_KIND: Final = 0  # of a plain value, by marshal; else bits:
 _FROM_CODE, _RAISED, _IN_PARTS, _RICH = 1, 2, 4, 8  # code by value, an exception, with buffers, none of these
 _MARSHAL_VERSION: Final = 4
+_LONGEST_LINE: Final = 1000  # characters of a message, for those who only show it
 _PLAIN: Final = frozenset({int, float, complex, bool, type(None), str, bytes})
 
 
@@ -61,6 +64,9 @@ class CallWriter:
 
     Args:
         folder: the job's; results of an earlier attempt are removed.
+
+    Attributes:
+        failures: how many calls raised.
 
     Raises:
         OSError: the file can't be written.
@@ -73,14 +79,15 @@ class CallWriter:
         made = open_regular(path, os.O_RDWR | os.O_CREAT)
         self._file = OwnDescriptor(made, reopen=lambda: open_regular(path, os.O_RDWR))
         self._sign = _signature_with(signing.sign(Purpose.CALL_RESULTS, folder.id.encode()))
-        self._last, self._offset = _BEFORE_ALL, _CLOCK.size  # signature of the last record, and where it ends
+        self._last, self._offset = _BEFORE_ALL, _BEGINNING.size  # signature of the last record, and where it ends
+        self._ended = self.failures = 0
         self._start = self._end = 0  # of what is mapped of the file
         self._map = self._first = self._mapped(_WINDOW)
         self._write(_PLAIN_KIND, info.PYTHON.encode())
 
     def next_call(self, now: float) -> None:
         """Note when the next call begins, on the clock of :func:`time.monotonic`."""
-        self._first[: _CLOCK.size] = _CLOCK.pack(now)
+        self._first[: _BEGINNING.size] = _BEGINNING.pack(now, self._ended, self.failures)
 
     def returned(self, value: object) -> None:
         """Add what a call returned; where that can't be pickled, the error that says so.
@@ -92,15 +99,18 @@ class CallWriter:
             kind, content = _pickled(value)
         except Exception as error:  # noqa: BLE001 -- a user's own pickling may raise anything
             refusal = explained(value, error, is_result=True)
-            self.raised(refusal, str(refusal), "".join(traceback.format_exception(refusal)))
+            name, text = type(refusal).__name__, "".join(traceback.format_exception(refusal))
+            self.raised(refusal, name, str(refusal), text)
         else:
+            self._ended += 1
             self._write(kind, content)
 
-    def raised(self, error: BaseException, message: str, text: str) -> None:
+    def raised(self, error: BaseException, name: str, message: str, text: str) -> None:
         """Add what a call raised, or its type, message and traceback where it can't be carried.
 
         Args:
             error: the exception.
+            name: that of its type.
             message: its message; its own ``__str__`` is not called.
             text: its traceback as text.
 
@@ -114,7 +124,10 @@ class CallWriter:
             carried = False
         if not carried:
             kind, content = _pickled((stand_in(error, message, text), text))
-        self._write(kind | _RAISED, content)
+        line = f"{name}: {message[:_LONGEST_LINE]}".encode("utf-8", "backslashreplace")
+        self._ended += 1
+        self.failures += 1
+        self._write(kind | _RAISED, _COUNT.pack(len(line)) + line + content)
 
     def close(self) -> None:
         """Cut off the room behind the last record, and let go of the file.
@@ -155,12 +168,13 @@ class CallReader:
 
     Attributes:
         count: how many were read.
+        failures: how many of them are of calls that raised.
         offset: behind the last of them.
     """
 
     def __init__(self, folder: JobFolder) -> None:
         self._path, self._id = folder.calls_file, folder.id
-        self.offset, self.count = _CLOCK.size, 0
+        self.offset, self.count, self.failures = _BEGINNING.size, 0, 0
         self._last = _BEFORE_ALL  # the signature of the last record
         self._sign: Callable[[bytes, bytes], bytes] = self._no_key
         self._python = ""
@@ -174,6 +188,13 @@ class CallReader:
         for _ in self._records():
             pass
         return self.count
+
+    def errors(self) -> Iterator[tuple[int, str]]:
+        """Yield which calls raised since, counted from 0, and what: type and message. No code of a user runs."""
+        for kind, content in self._records():
+            if kind & _RAISED:
+                (size,) = _COUNT.unpack_from(content)
+                yield self.count - 1, content[_COUNT.size : _COUNT.size + size].decode("utf-8", "replace")
 
     def read(self) -> Iterator[tuple[Any, BaseException | None]]:
         """Yield what has come since: for each call its value and None, or None and what it raised.
@@ -198,10 +219,9 @@ class CallReader:
                 f"{self._path} holds code of Python {self._python}, and this is Python {info.PYTHON}: bytecode does "
                 "not survive that."
             )
-        value = _loaded(kind, content)
         if not kind & _RAISED:
-            return value
-        error, text = value
+            return _loaded(kind, content)
+        error, text = _loaded(kind, content[_COUNT.size + _COUNT.unpack_from(content)[0] :])
         if not isinstance(error, BaseException):
             raise CorruptFileError(f"{self._path} is damaged: it should hold an exception, and holds none.")
         error.__cause__ = RemoteTraceback(text)
@@ -228,6 +248,7 @@ class CallReader:
                 self.offset += needed
                 if self._python:
                     self.count += 1
+                    self.failures += kind & _RAISED == _RAISED
                     yield kind, data[end - length : end]
                 else:
                     self._python = data[end - length : end].decode()
@@ -262,6 +283,20 @@ def present_call_began(folder: JobFolder) -> float | None:
     data = read_part(folder.calls_file, 0, _CLOCK.size)
     began = _CLOCK.unpack(data)[0] if len(data) == _CLOCK.size else 0.0
     return began if 0.0 < began < math.inf else None
+
+
+def calls_so_far(folder: JobFolder, most: int) -> tuple[int, int]:
+    """Return how many of a chunk's calls have ended, and how many of those raised, as its job says.
+
+    Args:
+        folder: the job's.
+        most: how many calls it has; no number is larger than that, whatever the job has written.
+    """
+    data = read_part(folder.calls_file, 0, _BEGINNING.size)
+    if len(data) < _BEGINNING.size:
+        return 0, 0
+    _, ended, failures = _BEGINNING.unpack(data)
+    return min(ended, most), min(failures, ended, most)
 
 
 def _signature_with(key: bytes) -> Callable[[bytes, bytes], bytes]:

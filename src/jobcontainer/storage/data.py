@@ -92,9 +92,9 @@ class SharedData:
         self._remembers = False
         self._before, self._now = {}, {}
 
-    def link(self, blob: Buffer, file: Path) -> bool:
-        """Link a blob beside a job file; return whether it was there, with the content that its digest says."""
-        return self._linked(blob.size, blob.digest, file) is not None
+    def link(self, blob: Buffer, file: Path) -> Buffer | None:
+        """Link a blob beside a job file; None where it is not there, with the content that its digest says."""
+        return self._linked(blob.size, blob.digest, file)
 
     def adopt(self, received: Path, digest: str, file: Path) -> None:
         """Make a file that came from elsewhere, into the folder of a job file, a blob of that.
@@ -196,8 +196,8 @@ def _temporary_file(folder: Path) -> Iterator[tuple[int, Path]]:
         path = temporary_beside(folder / "blob")
         try:
             file = open_file(path, os.O_RDWR | os.O_CREAT | os.O_EXCL)
-        except FileNotFoundError:
-            folder.mkdir(mode=0o700)
+        except (FileNotFoundError, NotADirectoryError):
+            _make(folder)
             continue
         with contextlib.suppress(OSError):  # file systems that have no locks
             fcntl.flock(file, fcntl.LOCK_SH)
@@ -209,6 +209,14 @@ def _temporary_file(folder: Path) -> Iterator[tuple[int, Path]]:
             yield file.fileno(), path
     finally:
         path.unlink(missing_ok=True)
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)  # another process may make it at the same time
+    except FileExistsError as error:
+        reason = f"{folder} is where a store keeps large data, and it is no folder. Move it away, and submit again."
+        raise NotADirectoryError(errno.ENOTDIR, reason) from error
 
 
 def _is_being_written(path: str) -> bool:

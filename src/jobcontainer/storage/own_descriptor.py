@@ -7,6 +7,7 @@ file of the user's. A look is one system call, of less than a microsecond.
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
 from typing import TYPE_CHECKING
@@ -62,22 +63,26 @@ class OwnDescriptor:
         if _identity(file.fileno()) != self._identity:
             file.close()
             raise OSError(errno.ESTALE, "User code has replaced this file")
-        _taken.append(self._file)
+        _let_go(self._file)
         self._file, self.number = file, file.fileno()
         return self.number
 
     def close(self) -> None:
         """Close the descriptor, where it still is ours."""
         if not self.is_there():
-            _taken.append(self._file)
+            _let_go(self._file)
         elif isinstance(self._file, int):
             os.close(self._file)
         else:
             self._file.close()
 
 
-_taken: list[io.FileIO | int] = []
-"""Files whose descriptors user code has closed: when such an object goes, it closes what has the number by then."""
+def _let_go(file: io.FileIO | int) -> None:
+    """Keep a file for ever whose descriptor user code has closed: at its end it would close what has the number then.
+
+    A list would keep it until the interpreter exits, when the user's files may still be open.
+    """
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(file))
 
 
 def _number(file: io.FileIO | int) -> int:

@@ -7,16 +7,15 @@ thousand.
 
 from __future__ import annotations
 
-import heapq
 from collections import Counter
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from jobcontainer.events import Bar, JobState
 from jobcontainer.views import units
 from jobcontainer.views.ansi import visible_text
-from jobcontainer.views.card import ICONS, NO_ERRORS, Card, Row, bar_lines, error_line, unreadable
+from jobcontainer.views.card import ICONS, NO_ERRORS, Card, Row, bar_lines, unreadable
 from jobcontainer.views.escaping import shown_line
+from jobcontainer.views.failure_kinds import FailureKinds, reason_of
 from jobcontainer.views.parameters import differing, parameters_text, recorded_parameters
 
 if TYPE_CHECKING:
@@ -25,19 +24,7 @@ if TYPE_CHECKING:
     from jobcontainer.views.snapshot import JobSnapshot, JobView
 
 MOST_ROWS = 8
-MOST_KINDS = 5
-_LONGEST_ERROR = 300
 _ORDER = (*(state for state in JobState if state.ended), JobState.RUNNING, JobState.QUEUED)
-
-
-@dataclass(slots=True)
-class _Kind:
-    """Failures with the same message."""
-
-    state: JobState
-    newest: JobView
-    at: float = 0.0
-    count: int = 0
 
 
 class GroupSummary:
@@ -52,7 +39,7 @@ class GroupSummary:
         self.counts: Counter[JobState] = Counter()
         self.running: dict[str, JobView] = {}
         self._states: dict[str, JobState] = {}
-        self._kinds: dict[str, _Kind] = {}
+        self._failures: FailureKinds[JobView] = FailureKinds()
         self._last_end = 0.0
         self._differing: list[str] | None = None
         for job in jobs:
@@ -106,7 +93,7 @@ class GroupSummary:
             clock=None if self.ended else now - began,
             bars=bar_lines((bar,), moving=not self.ended),
             rows=tuple(self._row(job, look) for job in list(self.running.values())[:MOST_ROWS]),
-            failures=tuple(self._failures()),
+            failures=self._failures.rows(lambda job: job.id, self.label),
             notes=self._notes(),
             actions=tuple(actions),
         )
@@ -124,12 +111,10 @@ class GroupSummary:
         outcome = job.outcome
         if outcome is None:
             return
-        self._last_end = max(self._last_end, units.sound(outcome.at) or 0.0)
+        at = units.sound(outcome.at) or 0.0
+        self._last_end = max(self._last_end, at)
         if outcome.state not in NO_ERRORS:
-            error = shown_line(error_line(outcome).split("\n", 1)[0], _LONGEST_ERROR)
-            kind = self._kinds.setdefault(error, _Kind(outcome.state, job))
-            kind.count += 1
-            kind.newest, kind.at = job, units.sound(outcome.at) or 0.0
+            self._failures.note(reason_of(outcome, job.folder), outcome.state, job, at)
 
     def _row(self, job: JobView, look: Callable[[JobView], JobSnapshot]) -> Row:
         try:
@@ -141,21 +126,9 @@ class GroupSummary:
         last = shown_line(visible_text(seen.log[-1])) if seen.log else ""
         return Row(id=shown_line(job.id), title=self.label(job), fraction=fraction, facts=units.present(*facts, last))
 
-    def _failures(self) -> list[Row]:
-        newest = heapq.nlargest(MOST_KINDS, self._kinds.items(), key=lambda item: item[1].at)
-        return [
-            Row(
-                id=shown_line(kind.newest.id),
-                title=error or kind.state.words,
-                facts=(units.count(kind.count, "time"), f"last {self.label(kind.newest)}"),
-            )
-            for error, kind in newest
-        ]
-
     def _notes(self) -> tuple[str, ...]:
         rest = len(self.running) - MOST_ROWS
-        hidden = len(self._kinds) - MOST_KINDS
         return units.present(
             f"{units.count(rest, 'more job')} running." if rest > 0 else "",
-            f"{units.count(hidden, 'more kind')} of failure; job.exception() has each." if hidden > 0 else "",
+            self._failures.note_of_others("job.exception() has each."),
         )

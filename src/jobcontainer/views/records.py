@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 JOB: Final = "job"
 FACTS: Final = ("state", "seconds", "cpu", "peak_memory", "error")
 _RESULT: Final = "result"
+_OF_PROCESS, _OF_RESULT = "process.", "result."  # before names that are taken, or that begin with one of them
 _OURS: Final = {JOB, *FACTS, _RESULT}
 
 
@@ -44,21 +45,21 @@ def records_of(jobs: Iterable[JobView]) -> list[dict[str, Any]]:
 
     A parameter that is called like a field of every record is ``process.NAME`` there. A value of a result that is
     called like one, or like a parameter that is another in some job, is ``result.NAME``; one that repeats the
-    parameter in every job is left out.
+    parameter in every job is left out. A name that begins with ``process.`` or ``result.`` itself gets another one of
+    these before it, so that no two things have the same name, whatever they are called.
     """
     read = [_read(job) for job in jobs]
     ids = short_ids([one.id for one in read])
     parameters = {name for one in read for name in one.parameters}
     repeated = {name for name in parameters if all(_repeats(one, name) for one in read)}
-    taken = (_OURS - {_RESULT}) | parameters
+    taken = (_OURS | parameters) - {_RESULT}
     records = []
     for short, one in zip(ids, read, strict=True):
         record = {JOB: short}
-        record |= {f"process.{name}" if name in _OURS else name: value for name, value in one.parameters.items()}
+        record |= {_named(name, _OURS, _OF_PROCESS): value for name, value in one.parameters.items()}
         record |= one.facts
-        for name, value in one.values.items():
-            if name not in repeated:
-                record[f"{_RESULT}.{name}" if name in taken and name != _RESULT else name] = value
+        values = {name: value for name, value in one.values.items() if name not in repeated}
+        record |= {_named(name, taken, _OF_RESULT): value for name, value in values.items()}
         records.append(record)
     return records
 
@@ -85,6 +86,10 @@ def short_ids(ids: Sequence[str]) -> list[str]:
     beginnings = ["-".join(one.split("-")[:2]) for one in ids]
     counts = Counter(beginnings)
     return [short if counts[short] == 1 else whole for short, whole in zip(beginnings, ids, strict=True)]
+
+
+def _named(name: str, taken: set[str], prefix: str) -> str:
+    return f"{prefix}{name}" if name in taken or name.startswith((_OF_PROCESS, _OF_RESULT)) else name
 
 
 def _read(job: JobView) -> _Read:

@@ -22,11 +22,19 @@ _LOOK_SECONDS: Final = 0.05  # between two looks whether no more calls are wante
 
 
 class Timing(NamedTuple):
-    """What a chunk's job returns: how many calls it made, and the seconds that the first, and all of them, took."""
+    """What a chunk's job returns.
+
+    Attributes:
+        calls: how many calls it made.
+        first: the seconds that the first took.
+        all: the seconds that all of them took.
+        failures: how many of them raised.
+    """
 
     calls: int
     first: float
     all: float
+    failures: int = 0
 
 
 class CallChunk:
@@ -54,7 +62,7 @@ class CallChunk:
         awaited: Callable[[Any], Any],
         leave_if_forked: Callable[[], None],
         is_stopped: Callable[[], bool],
-        describe: Callable[[BaseException], tuple[str, str]],
+        describe: Callable[[BaseException], tuple[str, str, str]],
     ) -> Timing:
         """Make the calls, and write their results into a job's folder.
 
@@ -63,7 +71,7 @@ class CallChunk:
             awaited: returns the result of what a call returned, which may be a coroutine.
             leave_if_forked: does not return in a child that a call has forked.
             is_stopped: whether the job was to stop, which a call can catch.
-            describe: returns message and traceback of what a call raised.
+            describe: returns the name of the type, the message and the traceback of what a call raised.
 
         Raises:
             OSError: a result can't be written.
@@ -101,7 +109,7 @@ class CallChunk:
                 next_call(0.0)  # there is none
                 break
         results.close()
-        return Timing(made, first, now - begun)
+        return Timing(made, first, now - begun, results.failures)
 
 
 def _drop_own_frame(error: BaseException) -> None:

@@ -62,7 +62,7 @@ def adopt_orphans() -> None:
 def die_with(parent: int, by: signal.Signals = signal.SIGKILL) -> None:
     """Have the kernel send this process a signal when its parent dies, or died before the kernel was asked (Linux).
 
-    It must be a child of the parent's main thread: the kernel takes the end of that thread for the parent's.
+    The kernel takes the end of the parent's thread that made this process for the parent's own.
     """
     if _LINUX:
         prctl(_PR_SET_PDEATHSIG, by, 0, 0, 0)

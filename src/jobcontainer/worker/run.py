@@ -170,9 +170,9 @@ def _run(process: Any, folder: JobFolder, this: int, limit: preview.Limit) -> An
 def _run_as_it_is(process: Any, folder: JobFolder, this: int, limit: preview.Limit) -> Any:
     if type(process) is CallChunk:
 
-        def describe(error: BaseException) -> tuple[str, str]:
+        def describe(error: BaseException) -> tuple[str, str, str]:
             _hint_for(error, limit)
-            return preview.described(error, limit)
+            return preview.name_of(error), *preview.described(error, limit)
 
         return process.run_into(folder, _awaited, partial(_leave_if_forked, this), lambda: _stopped, describe)
     return _awaited(process.run())

@@ -7,7 +7,9 @@ waits for its end in one system call. It holds no lifeline, imports nothing, and
 
 States: *waiting*, for the end of the keeper; *ending*, until nothing is left below; then it is loky's worker again, or
 exits where the notebook's process is dead. One thread, which the kernel also ties the keeper to: when this process is
-killed, the keeper gets SIGIO, ends all below it and exits.
+killed, the keeper gets SIGIO, ends all below it and exits. When the notebook's process dies, this one gets SIGCONT, by
+which it goes on if it was stopped (SIGSTOP), and kills a keeper that has not ended soon: one that is stopped does not
+see the end of its lifeline.
 
 It does not carry Python's name, so that ``pkill -9 python``, by which people end a notebook and all its workers, spares
 the one process that ends the rest.
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
 NAME: Final = "jobcontainer"
 """What ``ps`` and ``top`` show of this process."""
 
+_PATIENCE: Final = 0.5  # seconds for a keeper's own end
 _PR_SET_NAME = 15  # linux/prctl.h
 _ARGUMENTS = slice(45, 47)  # arg_start and arg_end in /proc/PID/stat, counted from its third field; proc(5)
 
@@ -56,9 +59,11 @@ def run_below(live: Callable[[int], None], hand_over: Callable[[], None]) -> Non
         _be_child(live, this)
     hand_over()
     _rename()
+    _kill_with(notebook, pid)
     code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    signal.setitimer(signal.ITIMER_REAL, 0)
     shared_memory.remove_left_by(process_tree.end_children())
-    isolation.die_with(notebook)  # whose thread that started this process lasts until it has ended
+    isolation.die_with(notebook)
     if code:
         names = {number.value: number.name for number in signal.Signals}  # real-time signals have none
         how = f"exit code {code}" if code > 0 else f"signal {-code} ({names.get(-code, 'a real-time signal')})"
@@ -75,6 +80,22 @@ def _be_child(live: Callable[[int], None], parent: int) -> NoReturn:
     finally:
         sys.stderr.flush()
         os._exit(code)
+
+
+def _kill_with(notebook: int, keeper: int) -> None:
+    """Have a keeper killed that has not ended soon after the notebook's process."""
+
+    def wait(*_: object) -> None:
+        if os.getppid() != notebook:
+            signal.setitimer(signal.ITIMER_REAL, _PATIENCE)
+
+    def kill(*_: object) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(keeper, signal.SIGKILL)
+
+    signal.signal(signal.SIGCONT, wait)
+    signal.signal(signal.SIGALRM, kill)
+    isolation.die_with(notebook, signal.SIGCONT)  # its thread that started this process lasts until it has ended
 
 
 def _rename() -> None:

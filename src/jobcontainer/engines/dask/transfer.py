@@ -93,7 +93,7 @@ def write_process(job_id: str, piece: bytes) -> None:
 async def link_blob(job_id: str, blob: Buffer) -> bool:
     """Give the process a part of its large data that is on this host; return whether it is."""
     process = folders[job_id].process_file
-    return await asyncio.to_thread(_data_of(folders[job_id]).link, blob, process)
+    return await asyncio.to_thread(_data_of(folders[job_id]).link, blob, process) is not None
 
 
 def write_blob(job_id: str, digest: str, piece: bytes) -> None:

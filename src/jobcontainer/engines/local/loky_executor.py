@@ -6,6 +6,7 @@ Each keeper is the one worker of a private executor, never of the reusable one t
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import signal
 import sys
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from jobcontainer.worker.cpython_internals import children_allowed, come_first_at_exit
 from jobcontainer.worker.interrupts import uninterrupted
+from jobcontainer.worker.keeper_start import SAFE_START
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -74,7 +76,32 @@ def new_executor(initializer: Callable[..., object], initargs: tuple[Any, ...], 
     Raises:
         OSError: there are no semaphores or descriptors for it.
     """
-    return import_loky().ProcessPoolExecutor(max_workers=1, initializer=initializer, initargs=initargs, env=dict(env))
+    loky = import_loky()
+    with _trackers_start_safely() if next(_executors) == 0 else contextlib.nullcontext():
+        return loky.ProcessPoolExecutor(max_workers=1, initializer=initializer, initargs=initargs, env=dict(env))
+
+
+_executors = itertools.count()  # of this process, and of those that it was forked from, whose trackers it has
+
+
+@contextlib.contextmanager
+def _trackers_start_safely() -> Iterator[None]:
+    """Have resource trackers, which start with the first executor, look for no modules in the working directory.
+
+    A ``random.py`` there would run in them, and they print what it raises. They have the variables of this process, so
+    these are others for the milliseconds of their start.
+    """
+    before = {name: os.environ.get(name) for name in SAFE_START}
+    os.environ.update(SAFE_START)
+    try:
+        resource_tracker.ensure_running()
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
 
 
 @contextlib.contextmanager
