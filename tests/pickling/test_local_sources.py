@@ -310,7 +310,7 @@ def test_packages_without_init_that_only_run_imports(beside, in_job):
 
 @pytest.mark.parametrize("left", ["Name: put-here\nVersion: 1.0\n", ""], ids=["whole", "broken"])
 def test_what_pip_installs_into_a_folder_goes_by_name(beside, path, left):
-    """``pip install --target FOLDER`` leaves the names of what it has installed there; one that broke off leaves less."""
+    """``pip install --target FOLDER`` leaves names of what it has installed there; one that broke off leaves less."""
     beside("put_here", "VALUE = 3")
     folder = beside("put_here-1.0.dist-info/RECORD.txt", "").parent
     (folder / "METADATA").write_text(left)
