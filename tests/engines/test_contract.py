@@ -966,8 +966,8 @@ def test_a_cancelled_coroutine_may_clean_up(start, engine, tmp_path):
     async def wait():
         import asyncio
 
-        begun.touch()
         try:
+            begun.touch()
             await asyncio.sleep(1000)
         finally:
             await asyncio.sleep(0)
