@@ -134,7 +134,8 @@ class _Copy(io.TextIOBase):
         return len(text) if self._terminal is None else self._terminal.write(text)
 
     def flush(self) -> None:
-        self._log.flush()
+        if not self._log.closed:  # it is, when the job has ended and somebody still has this stream
+            self._log.flush()
         if self._terminal is not None:  # as where it was closed when Python started
             self._terminal.flush()
 

@@ -93,15 +93,15 @@ def _version_in_memory(top: str) -> str | None:
 
 def _version_of(name: str) -> str | None:
     try:
-        return metadata.version(name)
+        found = _canonical(metadata.distribution(name))
     except (metadata.PackageNotFoundError, ValueError):  # the latter for an empty name
         return None
+    return None if found is None else found.version
 
 
 def _versions_of_all() -> dict[str, str]:
     """Return the version of every installed distribution: a search for each of many names would take minutes."""
-    distributions = [found for found in metadata.distributions() if found.name]
-    return {_canonical_name(found.name): found.version for found in reversed(distributions)}
+    return {found.name: found.version for one in reversed(list(metadata.distributions())) if (found := _canonical(one))}
 
 
 def _search(top: str) -> Distribution:
@@ -110,20 +110,25 @@ def _search(top: str) -> Distribution:
     ``packages_distributions()`` would parse the files of all distributions first, which takes five times as long.
     """
     with contextlib.suppress(metadata.PackageNotFoundError):
-        found = metadata.distribution(top)
-        if found.name:  # else pip has left an empty folder
-            return _canonical(found)
+        if found := _canonical(metadata.distribution(top)):
+            return found
     module = sys.modules.get(top)
     file = Path((origin_of(module) if module is not None else None) or "").name
     for distribution in metadata.distributions():
         record = "\n" + (distribution.read_text("RECORD") or "")
-        if distribution.name and (f"\n{top}/" in record or (file and f"\n{file}," in record)):
-            return _canonical(distribution)
+        named = f"\n{top}/" in record or (file and f"\n{file}," in record)
+        if named and (found := _canonical(distribution)):
+            return found
     return Distribution(top, _version_in_memory(top) or "")
 
 
-def _canonical(distribution: metadata.Distribution) -> Distribution:
-    return Distribution(_canonical_name(distribution.name), distribution.version)
+def _canonical(distribution: metadata.Distribution) -> Distribution | None:
+    """Return the name and version of a distribution; None for an empty folder that pip has left."""
+    with contextlib.suppress(Exception):  # the finder of a backport raises an error of its own
+        facts = distribution.metadata
+        if "Name" in facts and "Version" in facts:
+            return Distribution(_canonical_name(facts["Name"]), facts["Version"])
+    return None
 
 
 def _canonical_name(name: str) -> str:
