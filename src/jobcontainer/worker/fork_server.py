@@ -57,6 +57,7 @@ class ForkServer:
         importing: whether it has not imported all of them yet.
         refused: the module that it has failed at, and why; None before.
         memory: bytes that what it forks shares with it.
+        exit_code: when it has ended; negative for a signal.
 
     Raises:
         OSError: no descriptors, no process ids.
@@ -73,6 +74,7 @@ class ForkServer:
         self.given, self.asked = given, set[str]()
         self.importing, self.has_ended, self.memory = False, False, 0
         self.refused: tuple[str, str] | None = None
+        self.exit_code: int | None = None
         self._seconds, self._now, self._since = seconds, "", 0.0  # what it imports, and since when
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         keeper = os.getpid()
@@ -167,7 +169,7 @@ class ForkServer:
         self.has_ended, self.importing = True, False
         strays = process_tree.descendants_of(self.pid)
         process_tree.kill([self.pid])
-        os.waitpid(self.pid, 0)
+        self.exit_code = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
         process_tree.kill(strays)
         self._socket.close()
 
@@ -204,7 +206,7 @@ class _Server:
     def prepare(self) -> None:
         """Be as a job's process is when it imports, but for the threads of libraries, and gather what is printed.
 
-        A library that has threads starts them when it is loaded, so it is told to have one. A job sets its own number,
+        A library that has threads starts them when it is loaded, so it is given one. A job sets its own number,
         but where nobody has bounded it: then a library that starts some is refused.
         """
         environment.take_over(self._environment, None if self._threads is None else 1, self._keys)

@@ -30,7 +30,7 @@ class Order(NamedTuple):
     identity: FileIdentity | None = None  # of the process file, from the process that wrote it, where that is known
     settings: Mapping[str, Any] | None = None  # where the environment, which has them, is None
     keys: tuple[bytes, ...] = ()  # that the job signs and checks with; they go over the lifeline alone
-    teaches: bool = False  # whether the job tells what it has imported
+    teaches: bool = False  # whether the job reports what it has imported
 
     @property
     def reuses(self) -> bool:

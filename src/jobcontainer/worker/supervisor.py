@@ -83,6 +83,7 @@ class Supervisor:
         if not kept:
             self._receive()
             self._facts.exit_code = self._process.reap()
+            self._facts.parent_exit_code = self._process.server.exit_code if self._process.server is not None else None
             ended = process_tree.end_children(spared)
             if ended or self._facts.exit_code:
                 shared_memory.remove_left_by({self._process.pid, *ended})
