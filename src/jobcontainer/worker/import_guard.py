@@ -44,7 +44,7 @@ class _State(NamedTuple):
     signals: tuple[object, ...]
     files: frozenset[str]
     paths: tuple[str, ...]
-    folder: str
+    folder: Path
 
 
 def import_guarded(name: str, seconds: float, most_memory: int) -> str:
@@ -110,7 +110,7 @@ def _lies_beside(name: str) -> bool:
 
 def _state() -> _State:
     handlers = [signal.getsignal(number) for number in signal.valid_signals()]
-    return _State((*handlers, *_kernels_view_of_signals()), frozenset(_open_files()), tuple(sys.path), os.getcwd())  # noqa: PTH109 -- a text is compared
+    return _State((*handlers, *_kernels_view_of_signals()), frozenset(_open_files()), tuple(sys.path), Path.cwd())
 
 
 def _kernels_view_of_signals() -> Iterator[int]:
