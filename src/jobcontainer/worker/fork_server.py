@@ -75,6 +75,8 @@ class ForkServer:
         self.importing, self.has_ended, self.memory = False, False, 0
         self.refused: tuple[str, str] | None = None
         self.exit_code: int | None = None
+        self._channel: socket.socket | None = None  # of the process whose fork it was asked for
+        self._forked: Any = None  # the answer, where that has come
         self._seconds, self._now, self._since = seconds, "", 0.0  # what it imports, and since when
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         keeper = os.getpid()
@@ -127,9 +129,25 @@ class ForkServer:
         """How long the present import may still take; the alarm in the process, which the module may stop, is first."""
         return self._since + self._seconds + _ALARM_IS_LATE - time.monotonic()
 
+    @property
+    def is_forking(self) -> bool:
+        """Whether it was asked to fork a process that nobody has taken yet."""
+        return self._channel is not None and not self.has_ended
+
     def give_up(self) -> None:
         """Note that the present import takes too long."""
         self._fail(self._now, "it takes too long")
+
+    def begin_fork(self) -> None:
+        """Ask it to fork a process, which :meth:`fork` returns; it does so while the keeper supervises a job.
+
+        Raises:
+            OSError: no descriptors.
+        """
+        if self._channel is None:
+            self._channel, theirs = socket.socketpair()
+            with theirs:
+                self._ask("fork", descriptors=[theirs.fileno()])
 
     def fork(self) -> tuple[int, socket.socket]:
         """Fork a process; return its id, and the keeper's end of its channel.
@@ -137,20 +155,26 @@ class ForkServer:
         Raises:
             OSError: no process ids, no memory, or it has ended.
         """
-        ours, theirs = socket.socketpair()
-        with theirs:
-            self._ask("fork", descriptors=[theirs.fileno()])
-        match self._answer(_ANSWER_SECONDS):
-            case ["forked", int(pid)]:
-                return pid, ours
-            case answer:
-                ours.close()
-                if answer is None:
-                    self.kill()
-                raise OSError(f"the fork server forked nothing: {answer}")
+        self.begin_fork()
+        answer = self._answer_to_fork()
+        channel, self._channel, self._forked = self._channel, None, None
+        match answer:
+            case ["forked", int(pid)] if channel is not None:
+                return pid, channel
+        if channel is not None:
+            channel.close()
+        if answer is None:
+            self.kill()
+        raise OSError(f"the fork server forked nothing: {answer}")
+
+    def _answer_to_fork(self) -> Any:
+        if self._channel is not None and self._forked is None:
+            self._forked = self._answer(_ANSWER_SECONDS)
+        return self._forked
 
     def reap(self, pid: int) -> tuple[int, float]:
         """Wait for the end of a process that it has forked; return its exit code, and the CPU seconds it has used."""
+        self._answer_to_fork()  # which comes first
         self._ask("reap", pid)
         match self._answer(_ANSWER_SECONDS):
             case ["reaped", int(code), float(seconds)]:
@@ -172,6 +196,9 @@ class ForkServer:
         self.exit_code = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
         process_tree.kill(strays)
         self._socket.close()
+        if self._channel is not None:
+            self._channel.close()
+            self._channel = None
 
     def _fail(self, name: str, reason: str) -> None:
         self.refused, self.importing = (name, reason), False

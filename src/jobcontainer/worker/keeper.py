@@ -200,8 +200,13 @@ class Keeper:
 
     def _run(self, order: Order) -> Outcome:
         process = self._process_for(order)
-        if self._spare is None:
-            self._make_spare()  # while the job runs
+        if self._spare is None:  # one is made while the job runs
+            server = self._warm.server_for(self._inherited)
+            if server is None:
+                self._make_spare()
+            else:
+                with contextlib.suppress(OSError):  # no descriptors
+                    server.begin_fork()
         supervisor = Supervisor(process, order, self._watched, self._is_cancelled, self._shared_with(process))
         others = (self._spare, self._reused, self._warm.server)
         spared = {other.pid for other in others if other is not None and other is not process}
@@ -289,6 +294,9 @@ class Keeper:
 
     def _drop_forks(self) -> None:
         """End the processes of the fork server that wait for a job."""
+        if self._spare is None and self._warm.server is not None and self._warm.server.is_forking:
+            with contextlib.suppress(OSError):
+                self._spare = job_process.fork_warm(self._warm.server)
         if self._spare is not None and self._spare.server is not None:
             self._spare.end()
             self._spare = None

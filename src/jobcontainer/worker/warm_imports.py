@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 Given: TypeAlias = "tuple[Environment, int | None, tuple[bytes, ...]]"
 
+_SET_BY_JOBLIB: Final = frozenset({"KMP_INIT_AT_FORK"})  # in the notebook's process, when the first keeper is started
 _SHARE: Final = 4  # a fork server may hold this part of a CPU's share of the memory
 
 
@@ -177,7 +178,11 @@ def _is_part(name: str, of: str) -> bool:
 
 def _place(given: Given | None) -> object:
     """Return what of an environment may matter to an import."""
-    return None if given is None else (given[0].environ, given[0].cwd, given[0].sys_path, given[1] is None)
+    if given is None:
+        return None
+    environment, threads, _ = given
+    variables = {name: value for name, value in environment.environ.items() if name not in _SET_BY_JOBLIB}
+    return variables, environment.cwd, environment.sys_path, threads is None
 
 
 def _share_of_memory() -> int:
