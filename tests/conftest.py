@@ -28,7 +28,7 @@ pytest_plugins = ["job_files"]
 PATIENCE = 3.0
 """Seconds in which what is on its way out must be gone."""
 
-SHARED = Path("/dev/shm")  # noqa: S108 -- where semaphores and joblib's arrays are
+SHARED = "/dev/shm"  # noqa: S108 -- where semaphores and joblib's arrays are
 
 SESSION = f"JOBCONTAINER_TEST_SESSION={secrets.token_hex(8)}"
 """In the environment of every process that a test starts, its grandchildren included."""
@@ -87,20 +87,21 @@ def present():
         "processes": set(process_tree.children_of(os.getpid())),
         "threads": {thread for thread in threading.enumerate() if thread.is_alive()},
         "descriptors": descriptors(),
-        "files": {*files_in(Path(tempfile.gettempdir()), ""), *files_in(SHARED, str(os.getpid()))},
+        "files": {*files_in(tempfile.gettempdir()), *files_in(SHARED, str(os.getpid()))},
     }
 
 
 def descriptors():
+    """Numbers and files; by the calls of ``os``, as all this is done twice for each test."""
     found = set()
-    for entry in Path("/proc/self/fd").iterdir():
+    for number in os.listdir("/proc/self/fd"):  # noqa: PTH208 -- see above
         with contextlib.suppress(OSError):  # that of the listing itself
-            found.add((int(entry.name), str(entry.readlink())))
+            found.add((int(number), os.readlink(f"/proc/self/fd/{number}")))  # noqa: PTH115 -- see above
     return found
 
 
-def files_in(folder, mark):
-    return {entry for entry in folder.iterdir() if mark in entry.name}
+def files_in(folder, mark=""):
+    return {os.path.join(folder, name) for name in os.listdir(folder) if mark in name}  # noqa: PTH118, PTH208 -- as above
 
 
 def wait_until_gone(find):

@@ -18,6 +18,8 @@ from jobcontainer import Serializer
 from jobcontainer.jobfile import reader, signing
 from jobcontainer.pickling import package_versions
 
+NUMBERS = itertools.count()
+
 # Forks for each file, so that each is loaded by a process that has never loaded one.
 NURSERY = """
 import importlib, json, os, sys, traceback, types
@@ -47,7 +49,8 @@ for line in sys.stdin:
 @pytest.fixture
 def key_file(tmp_path_factory, monkeypatch):
     """A key that belongs to this test alone; the user's own is never touched."""
-    folder = tmp_path_factory.mktemp("keys")
+    folder = tmp_path_factory.getbasetemp() / "keys" / str(next(NUMBERS))  # ``mktemp`` would list all that are there
+    folder.mkdir(0o700, parents=True)
     monkeypatch.setattr(signing, "_own_key_file", lambda: str(folder / "key"))
     monkeypatch.delenv(signing.KEY_VARIABLE, raising=False)
     monkeypatch.setattr(signing, "_known", [])

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from collections import defaultdict
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -44,6 +45,7 @@ def dotted(module: Path) -> str:
     return ".".join(module.relative_to(ROOT.parent).with_suffix("").parts).removesuffix(".__init__")
 
 
+@cache
 def imported(module: Path) -> list[str]:
     """The dotted names that a module imports: at its top, inside functions and for type checking alike."""
     found = []

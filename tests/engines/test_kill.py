@@ -86,7 +86,7 @@ def staying(engine, tmp_path):
     return staying
 
 
-@pytest.mark.fast_cases(2)
+@pytest.mark.fast_cases(1)
 @pytest.mark.parametrize("phase", PHASES)
 def test_a_job_that_is_killed_has_crashed(staying, phase):
     """Unless its result was written: then its state was decided."""
@@ -98,7 +98,7 @@ def test_a_job_that_is_killed_has_crashed(staying, phase):
     assert folder.read_events()[0][-1] == outcome
 
 
-@pytest.mark.fast_cases(2)
+@pytest.mark.fast_cases(1)
 @pytest.mark.parametrize("phase", PHASES)
 def test_a_job_whose_keeper_is_killed_is_lost(staying, phase):
     """And gone. Unless its result was written: then its state was decided. The slot gets another keeper."""

@@ -564,7 +564,7 @@ def test_a_child_that_user_code_forks_neither_waits_nor_acts(script, name, inter
     assert (out, err) == (f"{SAID.get(name, '0')}\nTrue False False 1\n", "")
 
 
-@pytest.mark.fast_cases(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("closed", ["<&-", "2>&-", "<&- 2>&-", ">&- 2>&- <&-"])
 def test_it_runs_where_standard_streams_are_closed(tmp_path, closed):
     """A daemon or a container may start Python so; the descriptors 0 to 2 are then free for other files."""

@@ -134,7 +134,7 @@ def test_a_job_times_out_though_its_keeper_is_stopped(slot, stopped, monkeypatch
     assert_gone(slot)
 
 
-@pytest.mark.fast_cases(1)
+@pytest.mark.slow
 def test_a_job_whose_keeper_is_stopped_is_lost(slot, stopped):
     """Though nobody asked for its end: nobody would tell it. It may be tried again."""
     outcome = stopped().result(BOUND + 5)
@@ -177,6 +177,7 @@ def test_a_job_that_a_stopped_keeper_never_began_is_run_by_another(slot):
     assert slot.run().result(BOUND + 30).state is JobState.SUCCEEDED
 
 
+@pytest.mark.slow
 def test_a_keeper_that_was_stopped_for_a_moment_goes_on(slot, tmp_path, monkeypatch):
     """It is not late before grace and patience are over, and it is asked again from the beginning then."""
     monkeypatch.setattr(watchdog, "PATIENCE", 1000.0)

@@ -143,6 +143,7 @@ def test_no_damaged_file_of_thousands_is_loaded(whole, try_to_load, count):
     assert errors == {CorruptFileError, UntrustedFileError}
 
 
+@pytest.mark.slow
 def test_each_byte_of_a_file_counts(whole, try_to_load):
     """There is none whose change goes unnoticed: header, stream, sources, zeros between buffers, buffers."""
     small, with_code, with_buffers = whole

@@ -227,6 +227,7 @@ def test_what_is_remembered_does_not_grow(path, monkeypatch):
     assert len(loading._whole) <= 3
 
 
+@pytest.mark.slow
 def test_a_written_file_does_not_count_as_memory(path):
     """The peak memory of a job that is shown does not include its result a second time."""
     code = f"""

@@ -43,6 +43,7 @@ def test_execute_prints_the_log_and_returns_the_result(file, capfd):
     assert capfd.readouterr().out == "Task is running\n"
 
 
+@pytest.mark.slow
 def test_execute_raises_what_run_raised(file):
     """The error itself, with the job's own traceback as its cause."""
     with pytest.raises(ZeroDivisionError, match="on purpose") as caught:
@@ -72,6 +73,7 @@ def test_what_can_not_run_is_told_before_there_is_a_job(file, tmp_path):
     assert len(JobStore().jobs()) == 0
 
 
+@pytest.mark.slow
 def test_an_interrupt_at_the_worst_moment_of_a_wait_ends_the_job(tmp_path):
     """It comes when the wait has just asked to be woken."""
     script = """

@@ -160,6 +160,7 @@ class Fills:
         return 5
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="it reads /proc")
 def test_the_end_of_a_real_job_that_hits_the_file_size_limit_is_written_when_that_is_raised(tmp_path, monkeypatch):
     """Its keeper can't write it, nor can the kernel; both go on."""

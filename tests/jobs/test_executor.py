@@ -207,6 +207,7 @@ def test_the_context_manager_waits_for_its_jobs(tmp_path):
     assert [job.result() for job in jobs] == list(range(5))
 
 
+@pytest.mark.slow
 def test_shutdown_can_cancel_what_has_not_started(tmp_path, gate):
     """``cancel_futures=True`` cancels queued jobs and lets the running one end."""
     with JobPool(1, store=tmp_path / "store") as pool:
@@ -218,6 +219,7 @@ def test_shutdown_can_cancel_what_has_not_started(tmp_path, gate):
     assert running.result() == 1
 
 
+@pytest.mark.slow
 def test_a_dropped_pool_finishes_its_jobs_and_ends_its_workers(tmp_path):
     """As the standard library's: no reference to the pool is needed for its jobs to end."""
     pool = JobPool(1, store=tmp_path)

@@ -23,6 +23,13 @@ WHERE = (
 """Code whose every step is interrupted: what moves jobs, and what it uses of the standard library."""
 
 
+@pytest.fixture(autouse=True)
+def _few_settings(monkeypatch):
+    """No library whose settings go along, option by option: each would be a thousand steps of the same few lines."""
+    for library in ("pandas", "matplotlib", "sklearn"):
+        monkeypatch.delitem(sys.modules, library, raising=False)
+
+
 @pytest.fixture
 def engine():
     engine = EchoEngine()

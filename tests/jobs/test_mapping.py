@@ -257,6 +257,7 @@ def test_the_clock_of_timeout_starts_anew_with_each_call(shared):
     assert ended(limited.map(call, range(10), chunksize=10)) == [0, 1, 2, 3, JobTimeoutError, 5, 6, 7, 8, 9]
 
 
+@pytest.mark.slow
 def test_a_call_that_catches_its_interrupt_does_not_bring_in_the_next(shared, tmp_path):
     """It was to stop: what it returned then is kept, and the calls behind it are made elsewhere."""
 
@@ -276,6 +277,7 @@ def test_a_call_that_catches_its_interrupt_does_not_bring_in_the_next(shared, tm
     assert made(tmp_path) == [0, 1, 2, 3]
 
 
+@pytest.mark.slow
 def test_a_job_cannot_prolong_itself_by_its_own_clock(shared):
     """Whatever is in its file, a chunk ends once each of its calls has had its time."""
 
@@ -444,6 +446,7 @@ def test_an_error_of_the_iterable_is_raised_where_it_is_taken(shared):
         next(results)
 
 
+@pytest.mark.fast_cases(1)
 @pytest.mark.parametrize("how", ["close", "with", "break", "delete"])
 def test_breaking_off_cancels_what_has_not_begun(shared, tmp_path, how):
     """A call that runs goes on to its end; the next of its chunk, and of the chunks behind it, are not made."""
@@ -489,6 +492,7 @@ def test_results_that_nobody_looks_at_are_made_all_the_same(shared, tmp_path):
     wait_for(lambda: made(tmp_path) == list(range(300)))
 
 
+@pytest.mark.slow
 def test_calls_are_made_to_the_end_after_a_shutdown(tmp_path):
     """Leaving the ``with`` block of the pool waits for calls that are in no chunk yet, too."""
     with JobPool(1, store=tmp_path / "store") as pool:
@@ -497,6 +501,7 @@ def test_calls_are_made_to_the_end_after_a_shutdown(tmp_path):
     assert list(results) == list(range(200))
 
 
+@pytest.mark.slow
 def test_a_shutdown_can_cancel_the_calls_that_have_not_begun(tmp_path, gate):
     """``cancel_futures=True``: also those that are in no chunk yet."""
     pool = JobPool(1, store=tmp_path / "store")
@@ -665,6 +670,7 @@ def test_calls_run_on_while_the_folder_stays_a_folder(shared):
     assert job.rerun().result(30).calls == 10
 
 
+@pytest.mark.slow
 def test_chunks_grow_until_they_take_a_while(shared):
     """Tiny calls come in few processes, longer ones in such as take about 0.2 s."""
     tiny = shared.map(abs, range(100_000))

@@ -60,6 +60,7 @@ def test_a_sweep_ends_as_a_frame(sweep):
     assert (frame["seconds"] > 0).all()
 
 
+@pytest.mark.slow
 def test_a_store_has_the_same_frame_after_a_restart_and_loads_no_result(sweep, store):
     """Another process reads it from small files alone: neither results nor processes need be there any more."""
     expected = sweep.to_frame()

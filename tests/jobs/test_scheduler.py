@@ -156,6 +156,7 @@ def test_cancelling_a_queued_job_never_starts_it(submit, engine):
     assert {line["id"] for line in ended} == {job.id for job in jobs}
 
 
+@pytest.mark.slow
 def test_cancelling_a_group_starts_none_of_it(submit, engine):
     """The end of a running job frees a slot while the others are told; nothing is left in the queue for it."""
     jobs = [submit(f"job{number}") for number in range(500)]

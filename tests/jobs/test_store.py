@@ -402,6 +402,7 @@ def test_where_no_descriptor_is_left_the_error_says_how_to_get_some(tmp_path):
         assert pool.submit(pow, 2, 3).result() == 8
 
 
+@pytest.mark.slow
 def test_a_job_whose_folder_is_deleted_meanwhile_says_so(tmp_path):
     """Its result can't be written, and that is not what its code has done wrong."""
     gate = tmp_path / "gate"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import secrets
 
 import pytest
 
@@ -24,7 +25,21 @@ def new_pool(key_file, monkeypatch, tmp_path):
         yield lambda **options: pools.enter_context(JobPool(1, store=tmp_path / "store", **options))
 
 
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory):
+    """One pool for the tests that need none of their own, and the file of its key."""
+    folder = tmp_path_factory.mktemp("shared")
+    key = folder / "key"
+    key.touch(0o600)
+    key.write_text(secrets.token_hex(32))
+    with JobPool(1, store=folder / "store") as pool:
+        yield pool, key
+
+
 @pytest.fixture
-def pool(new_pool):
-    """A pool whose jobs have this test's key."""
-    return new_pool()
+def pool(shared, key_file, monkeypatch):
+    """A pool whose jobs have this test's key, which is that of its module: each job has its own process anyway."""
+    pool, key = shared
+    assert not key_file.exists()
+    monkeypatch.setenv(signing.KEY_VARIABLE, str(key))
+    return pool

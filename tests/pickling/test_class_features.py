@@ -16,7 +16,7 @@ from class_cells import CELLS, REFUSED
 from describing import differences, without_addresses
 from jobcontainer import SerializationError, Serializer
 
-LIBRARIES = ("describing", "attrs", "pydantic")  # of the cells, and of what is asked about them
+LIBRARIES = ("attrs", "pydantic")  # of the cells
 
 ASKS = """
 from describing import describe
@@ -72,6 +72,7 @@ def test_a_class_is_the_same_in_a_job(cell, path, run_in_job, name):
     assert list(differences(here, there)) == []
 
 
+@pytest.mark.fast_cases(4)
 @pytest.mark.parametrize("name", CELLS)
 def test_a_class_of_a_helper_module_is_the_same_in_a_job(cell, helper, path, run_in_job, name):
     """As its import makes it there, from the source that came with the process."""
@@ -404,7 +405,7 @@ def cells(draw):
     return "\n".join(lines)
 
 
-@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(source=cells())
 def test_run_returns_in_a_job_what_it_returns_inline(cell, path, run_in_job, source):
     """For classes of all kinds and instances of them, made at random."""

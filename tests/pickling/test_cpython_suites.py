@@ -28,6 +28,7 @@ LOOKED_UP_BY_TEXT = {  # the names that they look for stand in texts that their 
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LOOKED_UP_BY_TEXT)
 def test_they_pass_in_a_job(cell, tmp_path, run_in_job, name):
     """Hundreds of them, run as a cell and sent off in one process; but for those that find globals by a text."""
@@ -57,6 +58,7 @@ class Runs:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LOOKED_UP_BY_TEXT)
 def test_they_pass_in_a_helper_module(cell, tmp_path, run_in_job, monkeypatch, name):
     """All of them: a module beside the notebook is imported in the job, and so has every name."""

@@ -180,6 +180,7 @@ def read(file):
 }
 
 
+@pytest.mark.fast_cases(2)
 @pytest.mark.parametrize("source", FILES.values(), ids=FILES)
 def test_a_file_goes_from_a_job_to_the_notebook_and_back(cell, pool, tmp_path, source):
     """Written in a job, read and written by the notebook, read by another job; all of the classes that each has."""
@@ -316,6 +317,7 @@ def queue_put(queue, model): queue.put(Model(model.weights * 2))
 """
 
 
+@pytest.mark.fast_cases(1)
 @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
 def test_workers_take_and_return_what_the_notebook_defined(in_job, method):
     """Of the same classes, whatever starts them; a worker keeps its globals from call to call; ``main`` is no other."""
@@ -661,6 +663,7 @@ def work():
 }
 
 
+@pytest.mark.fast_cases(2)
 @pytest.mark.parametrize("source", LOOKED_UP.values(), ids=LOOKED_UP)
 def test_a_name_in_a_text_that_the_job_lacks_is_explained(cell, source, pool):
     """In the exception's note, in the log, and in the reason on the card: what is missing, and what to do."""
@@ -676,6 +679,7 @@ def test_a_name_in_a_text_that_the_job_lacks_is_explained(cell, source, pool):
     assert sentence in job.outcome.reason
 
 
+@pytest.mark.fast_cases(1)
 @pytest.mark.parametrize(
     "source",
     [

@@ -104,6 +104,7 @@ def test_arrays_of_every_kind(array):
         assert copy.flags.f_contiguous == array.flags.f_contiguous
 
 
+@pytest.mark.fast_cases(1)
 @pytest.mark.parametrize("columns", FRAMES.values(), ids=FRAMES)
 def test_frames_of_pandas(columns):
     """Columns and index."""
@@ -186,6 +187,7 @@ def tensors(torch):
     yield torch.nn.Parameter(torch.rand(N))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", range(6))
 def test_tensors(number):
     """Those of the CPU, of any layout in memory, and parameters of a model; without gradients."""
@@ -200,6 +202,7 @@ def test_tensors(number):
     assert tensor.any()
 
 
+@pytest.mark.slow
 def test_a_model_of_torch():
     """Its weights are beside the stream, and it computes the same."""
     torch = pytest.importorskip("torch")
@@ -207,6 +210,7 @@ def test_a_model_of_torch():
     assert torch.equal(through(model)(rows), model(rows))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", ["requires_grad", "conj", "sparse", "attribute"])
 def test_tensors_with_more_than_their_bytes_are_left_to_torch(change):
     """Gradients, views that are computed, attributes: nothing of it is lost."""
@@ -239,6 +243,7 @@ COLUMNS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("column", COLUMNS)
 def test_frames_of_polars(column):
     """Frames and series, over the memory of Arrow."""
@@ -253,6 +258,7 @@ def test_frames_of_polars(column):
     assert through(series).name == column
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["Categorical", "Enum", "List", "head"])
 def test_other_columns_of_polars_are_left_to_it(kind):
     """Also a small slice of a large frame, whose buffers would go as a whole."""

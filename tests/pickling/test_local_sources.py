@@ -593,6 +593,7 @@ def test_what_the_compiler_warns_of_is_no_matter_of_the_submission(beside, in_jo
     assert warnings.filters == before
 
 
+@pytest.mark.slow
 def test_code_is_compiled_for_the_interpreter_of_the_job(beside, pool):
     """One that leaves assertions out leaves those of helper modules out."""
     beside("helper_asserts", "def check():\n    assert False\n    return __debug__")
@@ -799,6 +800,7 @@ def test_a_helper_that_submits_jobs_when_it_is_imported_does_not_multiply(beside
     assert len(list((tmp_path / "other").glob("2*"))) == 1
 
 
+@pytest.mark.fast_cases(1)
 @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
 def test_workers_of_a_job_import_the_same_source(beside, pool, method):
     """Also those that start a new interpreter, where the folder has another version by now, or is gone."""

@@ -93,6 +93,7 @@ def test_what_jobs_share_is_no_reason_to_warn(submit):
             submit(shared, number)
 
 
+@pytest.mark.slow
 def test_what_each_job_writes_is_named_and_nothing_else(submit):
     """Small objects are in the file of each; the array beside them is not."""
     with pytest.warns(UserWarning, match=r"Each job of Holds writes and reads 1\d\.\d MB of its own: ") as caught:

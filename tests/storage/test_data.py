@@ -218,6 +218,7 @@ def test_memory_that_changes_while_it_is_written_gets_a_true_name(store, submit,
     assert name == job_format.digest_of(memoryview((store.data_folder / name).read_bytes()))
 
 
+@pytest.mark.slow
 def test_a_large_blob_count_leaves_descriptors_to_the_job(submit):
     """Each mapping holds one; so only some are mapped."""
     folder = submit([array(seed) for seed in range(300)])
@@ -494,6 +495,7 @@ def check(store):
     assert not [name for name in names(store) if name.startswith(".")]
 
 
+@pytest.mark.fast_cases(1)
 @pytest.mark.parametrize("size", [SIZE, LARGER])
 def test_a_kill_at_any_instant_loses_and_leaves_nothing(store, submit, size):
     """Between any two operations on files, and within a write: what is there is whole, and the next job is."""
@@ -540,6 +542,7 @@ def test_a_kill_within_a_write_leaves_nothing(store, submit):
     assert names(store) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("found", [False, True], ids=["new", "found"])
 def test_a_prune_at_any_instant_loses_nothing(store, submit, found):
     """Before any operation of a submission another process may remove what nobody links to yet: it is written anew."""

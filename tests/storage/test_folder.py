@@ -50,6 +50,7 @@ def test_the_last_lines_of_a_log(folder, content, expected):
     assert folder.tail(0) == folder.tail(-1) == []
 
 
+@pytest.mark.fast_cases(1)
 @pytest.mark.parametrize("character", [b"x", b"\r", "é".encode(), "🚀".encode(), b"\xff", b"\x80"])
 def test_of_a_log_without_lines_only_the_end_is_read(folder, reads, character):
     """100 MB of a progress bar cost no more than 100 kB."""

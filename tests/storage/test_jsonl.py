@@ -73,6 +73,7 @@ def test_a_line_that_is_longer_than_a_piece_is_read_whole(path, monkeypatch):
     assert list(all_lines(path)) == [{"number": 1}, large, {"number": 2}]
 
 
+@pytest.mark.slow
 def test_a_gigabyte_without_a_line_costs_nobody_its_memory(path):
     """It is passed over in pieces of 64 MiB."""
     append_lines(path, [{"number": 1}])

@@ -136,6 +136,7 @@ def test_the_last_update_survives_a_kill_exactly(path):
         assert bars[0].done - int(announced[-1]) in {0, 1}
 
 
+@pytest.mark.slow
 def test_no_reader_ever_sees_torn_bars(path):
     """While another process writes as fast as it can, what is read is whole, goes never back and is never missing."""
     reads, last = 0, 0.0

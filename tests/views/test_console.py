@@ -28,6 +28,7 @@ with JobPool(2, store="store") as pool:
 """
 
 
+@pytest.mark.slow
 def test_bars_are_drawn_in_a_terminal(tmp_path):
     """One for all jobs, and those of the running ones; the jobs end once they were seen."""
     ours, theirs = pty.openpty()

@@ -65,9 +65,9 @@ class Sink:
         return [self.stream is sys.stderr]
 
 
-@pytest.fixture
-def pool(tmp_path):
-    with JobPool(1, store=tmp_path / "store") as pool:
+@pytest.fixture(scope="module")
+def pool(tmp_path_factory):
+    with JobPool(1, store=tmp_path_factory.mktemp("store")) as pool:
         yield pool
 
 

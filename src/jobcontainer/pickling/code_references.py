@@ -32,7 +32,7 @@ _IN_CLASS_BODIES: Final = frozenset({"LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS"})
 
 @contextlib.contextmanager
 def without_warnings() -> Iterator[None]:
-    """Compile code of the user without what the compiler warns of: who wrote it is told elsewhere.
+    """Compile code of the user without what the compiler warns of: its author sees that elsewhere.
 
     One thread at a time does, as the filters of warnings are the process's.
     """

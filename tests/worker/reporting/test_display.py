@@ -151,6 +151,7 @@ def forever():
     return forever()
 
 
+@pytest.mark.fast_cases(2)
 @pytest.mark.parametrize(
     "answer",
     [
@@ -360,6 +361,7 @@ def small_total(monkeypatch):
     monkeypatch.setattr(output_quota, "MAX_BYTES", 5_000)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["update", "clear and display", "display with clear"])
 @pytest.mark.usefixtures("small_total")
 def test_an_output_redrawn_for_ever_stays_within_the_total_and_ends_true(folder, how):
@@ -382,6 +384,7 @@ def test_an_output_redrawn_for_ever_stays_within_the_total_and_ends_true(folder,
     assert sum(len(output.data["text/plain"]) for output in displays(folder)) < 20_000 + 5_000
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("small_total")
 def test_a_plot_that_is_redrawn_slows_down_long_before_the_total(job):
     """At the same pace, each tenth of the total lasts twice as long: the earlier ones are not used up at once."""
@@ -534,6 +537,7 @@ def test_a_figure_that_can_not_be_drawn_costs_no_job_and_all_is_put_back(in_job)
 # --- IPython, and libraries that show things -----------------------------------------------------------------------
 
 
+@pytest.mark.fast_cases(1)
 @pytest.mark.parametrize(
     "preload", [[], ["IPython.display", "ipywidgets"]], ids=["imported by user code", "loaded before"]
 )
@@ -600,6 +604,7 @@ def test_tables_and_charts_of_common_libraries_are_shown_whole(in_job):
     assert len(ran.log.splitlines()) == 5
 
 
+@pytest.mark.slow
 def test_a_forked_child_shows_things_too(in_job):
     """What a child process displays is on the card, whole, beside what the job displays at the same time."""
     ran = in_job("""

@@ -114,6 +114,7 @@ def test_each_report_is_written_before_it_returns(job):
     assert read_bars(job.progress_file)[0].message == ""
 
 
+@pytest.mark.slow
 def test_a_loop_that_reports_all_the_time_seldom_writes_and_ends_exactly(folder, monkeypatch):
     """A million reports cost next to nothing, and no more than a millisecond of them is ever missing on the card."""
     written = []
@@ -255,6 +256,7 @@ def test_the_last_bar_survives_a_kill(in_job):
 # --- tqdm ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.fast_cases(1)
 @pytest.mark.parametrize(
     ("flavour", "preload"),
     [("tqdm", []), ("tqdm.auto", []), ("tqdm.notebook", []), ("tqdm.auto", ["tqdm.auto"])],
@@ -286,6 +288,7 @@ def test_every_tqdm_is_picked_up_without_a_trace_in_the_log(in_job, flavour, pre
     assert ran.progress[-1].bars == ran.bars
 
 
+@pytest.mark.slow
 def test_a_notebook_tqdm_that_was_loaded_with_its_widgets_makes_none(in_job):
     """Where ipywidgets is loaded already, tqdm.notebook's bars are still plain ones, and show nothing else."""
     ran = in_job(
@@ -356,6 +359,7 @@ def test_tqdm_with_a_file_of_its_own_still_writes_there(in_job, tmp_path):
     assert ran.log == ""
 
 
+@pytest.mark.slow
 def test_tqdm_in_threads_and_its_own_thread_map(in_job):
     """Bars that are made and moved by many threads are all shown, and none is mixed up."""
     ran = in_job("""
@@ -373,6 +377,7 @@ def test_tqdm_in_threads_and_its_own_thread_map(in_job):
     assert ran.log == ""
 
 
+@pytest.mark.slow
 def test_tqdm_over_asynchronous_work(in_job):
     """Asynchronous loops are loops too."""
     ran = in_job("""
@@ -401,6 +406,7 @@ for _ in tqdm(list(progress(range(500))), desc="child"):
 """
 
 
+@pytest.mark.fast_cases(1)
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_child_processes_with_bars_do_not_touch_the_record(in_job, method):
     """Only the job's own process writes its record; a child's tqdm prints into the log, as in any script."""
@@ -472,6 +478,7 @@ def test_rich_is_on_the_card_and_not_in_the_log(in_job):
     assert ran.log == "printed\n"
 
 
+@pytest.mark.fast_cases(1)
 @pytest.mark.parametrize("env", [{}, {"FORCE_COLOR": "1"}, {"TTY_COMPATIBLE": "1"}])
 def test_rich_track_counts_to_the_end_and_keeps_out_of_the_log(in_job, env):
     """``track`` has a thread of its own, and a terminal may be forced: neither paints into the log."""
