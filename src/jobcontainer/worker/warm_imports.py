@@ -21,6 +21,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Final, TypeAlias
 
+from jobcontainer.worker import MARK, limits
 from jobcontainer.worker.fork_server import ForkServer
 
 if TYPE_CHECKING:
@@ -32,7 +33,9 @@ if TYPE_CHECKING:
 
 Given: TypeAlias = "tuple[Environment, int | None, tuple[bytes, ...]]"
 
-_SET_BY_JOBLIB: Final = frozenset({"KMP_INIT_AT_FORK"})  # in the notebook's process, when the first keeper is started
+_OF_KEEPERS: Final = {"KMP_INIT_AT_FORK", MARK, "PYTHONSAFEPATH", *limits.THREAD_VARIABLES}
+"""Variables that joblib sets in the notebook's process when it starts a keeper, most of them for that moment alone."""
+
 _SHARE: Final = 4  # a fork server may hold this part of a CPU's share of the memory
 
 
@@ -181,7 +184,7 @@ def _place(given: Given | None) -> object:
     if given is None:
         return None
     environment, threads, _ = given
-    variables = {name: value for name, value in environment.environ.items() if name not in _SET_BY_JOBLIB}
+    variables = {name: value for name, value in environment.environ.items() if name not in _OF_KEEPERS}
     return variables, environment.cwd, environment.sys_path, threads is None
 
 
