@@ -200,6 +200,7 @@ def test_rerun_runs_a_job_again(shell, file, store):
     assert len(store.jobs()) == 2
 
 
+@pytest.mark.slow
 def test_inspect_runs_nothing(shell, file):
     """``inspect`` shows the header of a file, and does not unpickle it."""
     facts = json.loads(shell("inspect", file(Prints()), "--json").stdout)
@@ -312,6 +313,7 @@ def test_what_can_not_be_done_is_said_in_a_line(shell, arguments, words):
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_prune_deletes_what_was_asked(shell, tmp_path):
     """``prune`` deletes by its conditions, or all that has ended, and says how many."""
     with JobPool(engine="inline", store=tmp_path / ".jobcontainer") as pool:

@@ -184,7 +184,7 @@ def test_what_run_returns_comes_back_by_the_result_file(start):
     assert events[-1] == outcome
 
 
-@pytest.mark.quick("no fork")
+@pytest.mark.quick
 def test_what_run_raises_comes_back_as_the_same_exception(start):
     """The outcome says failed and names the error; the result file holds it, with the job's traceback attached."""
 
@@ -966,8 +966,8 @@ def test_a_cancelled_coroutine_may_clean_up(start, engine, tmp_path):
     async def wait():
         import asyncio
 
-        begun.touch()
         try:
+            begun.touch()
             await asyncio.sleep(1000)
         finally:
             await asyncio.sleep(0)
@@ -983,7 +983,7 @@ def test_a_cancelled_coroutine_may_clean_up(start, engine, tmp_path):
 # --- output ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.quick("no fork")
+@pytest.mark.quick
 @pytest.mark.not_promised(inline="descriptors 1 and 2 stay the terminal's, so that a debugger can be used")
 def test_everything_that_is_printed_is_in_the_log_in_order(start):
     """Python, its streams without a newline, descriptors, C, subprocesses: as they came."""
@@ -1057,7 +1057,7 @@ def wait_and_clean_up(started, cleaned):
         cleaned.touch()
 
 
-@pytest.mark.quick("no fork")
+@pytest.mark.quick
 @pytest.mark.not_promised(inline="nobody is there to stop the caller's thread")
 def test_a_cancelled_job_may_clean_up_and_ends_at_once(start, engine, tmp_path):
     """``finally`` blocks run, the log shows where it was, and the end is told long before the grace is over."""
@@ -1140,7 +1140,7 @@ def test_a_job_that_will_not_stop_is_killed_after_its_grace(start, engine, tmp_p
     assert not is_running(int(started.read_text()))
 
 
-@pytest.mark.quick("no fork")
+@pytest.mark.quick
 @pytest.mark.not_promised(inline="nobody is there to measure")
 def test_memory_bounds_the_process_tree(start):
     """A job that grows above it is ended; the outcome names peak and limit, the log where it grew."""
@@ -1345,7 +1345,7 @@ def test_processes_can_be_used_inside_a_job(run):
 # --- large data -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.quick("no fork")
+@pytest.mark.quick
 def test_large_data_is_written_once(start, store):
     """Jobs over one array share its bytes on disk and its pages in memory, may write to it, and hand it on uncopied."""
     changed, handed_on = np.arange(500_000.0), np.arange(300_000)

@@ -324,6 +324,7 @@ def test_the_users_joblib_is_untouched(script):
     assert err == ""
 
 
+@pytest.mark.slow
 def test_modules_are_preloaded(submit, store):
     """A job finds the modules of ``preload`` imported; a name that does not exist does no harm."""
     engine = LokyEngine(1, preload=["colorsys", "no_such_module"])
@@ -668,7 +669,7 @@ def test_an_engine_takes_the_keeper_that_was_started_early(submit):
     assert not is_running(early)
 
 
-@pytest.mark.fast_cases(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("use", ["", "JobPool(2, store=os.environ['STORE']).shutdown()", "keep = JobPool(2)"])
 def test_a_keeper_that_was_started_early_and_never_used_ends_with_the_script(script, use):
     """Nothing is printed, nothing hangs, and no process is left."""
@@ -756,6 +757,7 @@ def test_user_code_may_import_what_loky_needs_while_keepers_start(script, import
     assert process.communicate(timeout=30) == ("42 42\n", "")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["random", "queue", "shutil"])
 def test_a_module_of_the_users_that_is_called_as_one_of_pythons_runs_in_no_process_of_ours(script, tmp_path, name):
     """A ``random.py`` beside the notebook would run in keepers and resource trackers, and break them."""

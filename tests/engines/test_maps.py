@@ -14,7 +14,10 @@ from waiting import wait_for
 pytestmark = pytest.mark.usefixtures("as_notebook")
 
 
-@pytest.fixture(scope="module", params=["inline", "loky", "dask"])
+DASK = pytest.param("dask", marks=pytest.mark.slow)
+
+
+@pytest.fixture(scope="module", params=["inline", "loky", DASK])
 def pool(request, tmp_path_factory):
     """A pool of each kind."""
     engine = request.param
@@ -62,7 +65,7 @@ def test_progress_says_how_each_call_ended(pool):
     assert row.facts[0] == "2 times"
 
 
-@pytest.mark.parametrize("pool", ["loky", "dask"], indirect=True)
+@pytest.mark.parametrize("pool", ["loky", DASK], indirect=True)
 def test_calls_behind_one_that_died_are_made_elsewhere(pool):
     """A crash and a timeout cost their calls, on each engine."""
 

@@ -97,6 +97,7 @@ def folder(tmp_path):
     return tmp_path
 
 
+@pytest.mark.fast_cases(4)
 @pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")  # told of what an interrupt has left to its owner
 @pytest.mark.parametrize("name", CALLS)
 def test_an_interrupt_at_any_step_leaves_nothing_open(folder, name):

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 from functools import partial
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
@@ -78,6 +80,25 @@ def test_an_interrupt_anywhere_costs_no_slot_and_no_job(tmp_path, engine, name, 
     pool.shutdown()
     assert not pool._control.scheduler.unfinished()
     assert engine.closed.wait(20)
+
+
+class StartsEarly(EchoEngine):
+    """An engine that starts workers before it needs them."""
+
+    threads_of_start: ClassVar[list[threading.Thread]] = []
+
+    def warm_up(self):
+        self.threads_of_start.append(threading.current_thread())
+
+    def wait_until_started(self):
+        """Return: there is nothing to start."""
+
+
+def test_workers_are_started_early_where_no_interrupt_is_raised(tmp_path):
+    """Whoever makes a pool may be interrupted; half a worker would be nobody's."""
+    with JobPool(engine=StartsEarly(), store=tmp_path):
+        assert threading.main_thread() not in StartsEarly.threads_of_start
+        assert len(StartsEarly.threads_of_start) == 1
 
 
 @pytest.mark.parametrize(

@@ -405,6 +405,7 @@ def cells(draw):
     return "\n".join(lines)
 
 
+@pytest.mark.slow
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(source=cells())
 def test_run_returns_in_a_job_what_it_returns_inline(cell, path, run_in_job, source):

@@ -171,6 +171,7 @@ class History:
     jobs: dict = field(default_factory=dict)
     steps: list = field(default_factory=list)
     said: dict = field(default_factory=dict)
+    host_meets_full_disk: bool = False
     unanswered: int = 0  # submits that an interrupt cut off; each may have made a job
 
     def __post_init__(self):
@@ -199,6 +200,8 @@ class History:
     def submit(self, which, kind, *, detach=False, stop_after=None):
         self._numbers += 1
         number, kernel = self._numbers, self.kernel(which)
+        if detach and kernel.disk_is_full and self.host() is None:
+            self.host_meets_full_disk = True  # the host that this starts has the limits of the kernel
         answer = self._ask(kernel, stop_after, do="submit", number=number, kind=kind, detach=detach)
         self._add(answer, Known(number, kind, None if detach else kernel))
 
@@ -303,6 +306,10 @@ class History:
         if (kernel := self.kernels[which]) is not None:
             for _ in range(2):  # a keeper may just have forked
                 kernel.limit_files(NO_LIMIT)
+        if (host := self.host()) is not None:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                for process in (psutil.Process(host), *psutil.Process(host).children(recursive=True)):
+                    process.rlimit(resource.RLIMIT_FSIZE, (NO_LIMIT, NO_LIMIT))
 
     def damage_journal(self, how):
         journal = self.store / "journal.jsonl"
@@ -403,7 +410,7 @@ class History:
                 if kernel is not None and known.kernel in {kernel, None}:
                     answer = kernel.ask(do="result", job_id=job_id, timeout=PATIENCE / 2)
                     if "value" in answer and answer["value"]["state"] not in ENDED:
-                        raise FoundError(f"{known} never ends:\n{kernel.trace()}")
+                        raise FoundError(f"{job_id} {known} never ends:\n{kernel.trace()}\n{self.seen()}")
                     self.see_result(job_id, answer)
             if kernel is not None:
                 self.end_kernel(which)
@@ -414,6 +421,15 @@ class History:
             if not known.told:
                 raise FoundError(f"{known} has no end")
             self._check_ends(job_id, known)
+
+    def seen(self):
+        """Return what is in the store, and what its host runs."""
+        jobs = [f"{path.parent.name}: {path.read_text()}" for path in sorted(self.store.glob("*/events.jsonl"))]
+        host = self.host()
+        below = psutil.Process(host).children(recursive=True) if host is not None else []
+        return "\n".join(
+            [*jobs, f"host {host}", *(f"{one.pid} below {one.ppid()}: {one.cmdline()[:4]}" for one in below)]
+        )
 
     def _check_ends(self, job_id, known):
         ends = {}
@@ -459,7 +475,7 @@ class History:
         if "value" not in answer:
             self.unanswered += 1
             return
-        known.met_full_disk = known.kernel is not None and known.kernel.disk_is_full
+        known.met_full_disk = self.host_meets_full_disk if known.kernel is None else known.kernel.disk_is_full
         self.jobs[answer["value"]] = known
 
     def _may_be_lost(self, condition):

@@ -144,7 +144,8 @@ def test_what_is_in_the_file_is_small(store, submit):
     """Arrays, also within others, texts and bytes are beside it; small ones are not."""
     held = {"a": array(), "b": [array(2)], "c": bytes(array(3)), "d": "x" * SIZE, "e": bytearray(array(4)), "f": b"y"}
     folder = submit(held)
-    assert folder.process_file.stat().st_size < SIZE // 4
+    without = submit({}).process_file.stat().st_size  # the source of this module, and of what it imports
+    assert folder.process_file.stat().st_size < without + SIZE // 50
     assert len(names(store)) == 5
     loaded = held_by(folder)
     assert np.array_equal(loaded.pop("a"), held.pop("a"))

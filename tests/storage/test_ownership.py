@@ -175,7 +175,6 @@ def test_the_store_of_a_colleague_can_be_read_and_is_left_as_it_is(foreign):
     assert content(foreign) == before
 
 
-@pytest.mark.fast_cases(1)
 @pytest.mark.parametrize("change", ["cancel", "rerun", "prune"])
 def test_the_store_of_a_colleague_can_not_be_changed(foreign, change, monkeypatch):
     """Though its files may permit it."""

@@ -80,7 +80,7 @@ def engine():
     engine.close()
 
 
-@pytest.mark.fast_cases(2)
+@pytest.mark.fast_cases(1)
 @pytest.mark.parametrize("isolation", ["fresh", "reuse"])
 @pytest.mark.parametrize(("act", "state", "logged"), ENDS, ids=lambda value: getattr(value, "__name__", ""))
 def test_a_job_finds_nothing_of_ours_in_its_files(engine, tmp_path, act, state, logged, isolation):

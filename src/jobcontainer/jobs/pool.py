@@ -20,6 +20,7 @@ from jobcontainer.process import JobOptions
 from jobcontainer.storage.data import SharedData
 from jobcontainer.storage.store_folder import store_folder
 from jobcontainer.worker.cpython_internals import in_background
+from jobcontainer.worker.interrupts import uninterrupted
 
 if TYPE_CHECKING:
     import os
@@ -267,7 +268,7 @@ def warm_up() -> None:
     """Import loky, and start a worker in the background for the first pool that is made."""
     from jobcontainer.engines.local.worker_slots import start_spare_keeper  # noqa: PLC0415 -- joblib takes its time
 
-    start_spare_keeper()
+    uninterrupted(start_spare_keeper)
 
 
 def shared_pool() -> JobPool:

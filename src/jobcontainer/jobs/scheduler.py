@@ -110,7 +110,7 @@ class Scheduler(BoundToProcess):
         if isinstance(engine, Growing):
             engine.on_growth(self._dispatch)
         if isinstance(engine, StartsInBackground):
-            engine.warm_up()
+            uninterrupted(engine.warm_up)
 
     def hold(self, feeder: Feeder) -> None:
         """Stay open for one who has more jobs to submit, until :meth:`release`.

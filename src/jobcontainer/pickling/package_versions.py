@@ -100,7 +100,8 @@ def _version_of(name: str) -> str | None:
 
 def _versions_of_all() -> dict[str, str]:
     """Return the version of every installed distribution: a search for each of many names would take minutes."""
-    return {_canonical_name(found.name): found.version for found in reversed(list(metadata.distributions()))}
+    distributions = [found for found in metadata.distributions() if found.name]
+    return {_canonical_name(found.name): found.version for found in reversed(distributions)}
 
 
 def _search(top: str) -> Distribution:
@@ -109,12 +110,14 @@ def _search(top: str) -> Distribution:
     ``packages_distributions()`` would parse the files of all distributions first, which takes five times as long.
     """
     with contextlib.suppress(metadata.PackageNotFoundError):
-        return _canonical(metadata.distribution(top))
+        found = metadata.distribution(top)
+        if found.name:  # else pip has left an empty folder
+            return _canonical(found)
     module = sys.modules.get(top)
     file = Path((origin_of(module) if module is not None else None) or "").name
     for distribution in metadata.distributions():
         record = "\n" + (distribution.read_text("RECORD") or "")
-        if f"\n{top}/" in record or (file and f"\n{file}," in record):
+        if distribution.name and (f"\n{top}/" in record or (file and f"\n{file}," in record)):
             return _canonical(distribution)
     return Distribution(top, _version_in_memory(top) or "")
 
