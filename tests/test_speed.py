@@ -93,3 +93,22 @@ def test_a_fresh_process_touches_few_pages(tmp_path):
     assert first[0] < 1700
     assert max(pages for pages, _ in others) < 1400
     assert not {"IPython", "distributed", "ipywidgets", "matplotlib", "pandas", "rich"} & first[1]
+
+
+class UsesPandas:
+    def run(self):
+        loaded = "pandas" in sys.modules
+        import pandas as pd  # noqa: PLC0415 -- as a job does
+
+        return loaded, resource.getrusage(resource.RUSAGE_SELF).ru_minflt, len(pd.DataFrame({"a": [1]}))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="keepers fork on Linux")
+def test_a_job_that_imports_a_large_library_is_forked_with_it(tmp_path):
+    """From the first job on, where the notebook has loaded it; its own import of pandas would touch 15,000 pages."""
+    import pandas as pd  # noqa: F401, PLC0415 -- as a cell of the notebook
+
+    with JobPool(1, store=tmp_path) as pool:
+        jobs = [pool.submit(UsesPandas()).result() for _ in range(3)]
+    assert [loaded for loaded, _, _ in jobs] == [True] * 3
+    assert max(pages for _, pages, _ in jobs) < 3000

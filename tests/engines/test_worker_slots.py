@@ -25,7 +25,7 @@ class HandKeeper:
     made: ClassVar[list[HandKeeper]] = []
     can_be_made = True
 
-    def __init__(self, preload, *, forks, threads):  # noqa: ARG002 -- those of a keeper
+    def __init__(self, *, forks, threads):  # noqa: ARG002 -- those of a keeper
         if not HandKeeper.can_be_made:
             raise NO_DESCRIPTORS
         self.was_made = True
@@ -37,6 +37,9 @@ class HandKeeper:
         return True
 
     def start(self, at_exit):
+        pass
+
+    def want(self, modules):
         pass
 
     def run(self, order):
@@ -67,7 +70,7 @@ def slots(monkeypatch):
     monkeypatch.setattr(worker_slots, "KeeperProcess", HandKeeper)
     monkeypatch.setattr(HandKeeper, "made", [])
     monkeypatch.setattr(HandKeeper, "can_be_made", True)
-    slots = WorkerSlots(2, ("a module, so that no spare keeper is taken",), forks=True)
+    slots = WorkerSlots(2, forks=not worker_slots.FORKS)  # so that no spare keeper is taken
     yield slots
     worker_slots._open.discard(slots)
 

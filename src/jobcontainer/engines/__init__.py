@@ -7,7 +7,8 @@ Three engines stand behind one protocol, and one contract suite runs over them a
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Protocol, cast, runtime_checkable
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Final, Protocol, cast, runtime_checkable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -17,6 +18,10 @@ if TYPE_CHECKING:
     from jobcontainer.jobfile.identity import FileIdentity
     from jobcontainer.process import Environment, JobOptions
     from jobcontainer.storage.folder import JobFolder
+
+
+AUTO: Final = "auto"
+"""``preload`` where nobody said otherwise."""
 
 
 class Engine(Protocol):
@@ -96,33 +101,47 @@ class RunsInCaller(Protocol):
         """
 
 
-def engine_named(name: str, max_workers: int | None, preload: Sequence[str] = ()) -> Engine:
+def engine_named(name: str, max_workers: int | None, preload: str | Sequence[str] | None = AUTO) -> Engine:
     """Make an engine by its name. Only then is it imported: listing jobs, say, needs none, and joblib takes its time.
 
     Args:
         name: ``"loky"``, ``"inline"``, ``"dask"`` for the Dask client of this process, or the address of a Dask
             scheduler, ``"tcp://host:8786"``.
         max_workers: how many jobs run at the same time; None for the CPUs that are really available.
-        preload: modules that are imported once per slot, before any job.
+        preload: ``"auto"``, to load what jobs import before they are forked; names of modules for these as well; None
+            to load nothing ahead.
 
     Raises:
-        ValueError: there is no such engine, or no Dask client.
+        ValueError: there is no such engine, or no Dask client, or ``preload`` is none of these.
         ModuleNotFoundError: the engine needs a package that is not installed.
         ConnectionError: nobody answers at the address.
     """
     kind = "dask" if "://" in name else name
     if kind not in _NAMED:
         raise ValueError(f"engine={name!r}: it takes {', '.join(map(repr, _NAMED))}, an address, or an engine object.")
+    modules = _modules_of(preload)
     module, make = _NAMED[kind]
     made = getattr(importlib.import_module(f"jobcontainer.engines.{module}"), make)
     match kind:
         case "inline":
             engine = made()
         case "dask":
-            engine = made(None if name == kind else name, preload=preload, most=max_workers)
+            engine = made(None if name == kind else name, preload=modules, most=max_workers)
         case _:
-            engine = made(max_workers, preload=preload)
+            engine = made(max_workers, preload=modules)
     return cast("Engine", engine)
+
+
+def _modules_of(preload: object) -> tuple[str, ...] | None:
+    """Return the modules to load beside those that jobs are seen to import; None to load nothing ahead."""
+    if preload is None or preload == AUTO:
+        return None if preload is None else ()
+    names = () if isinstance(preload, str) or not isinstance(preload, Iterable) else tuple(preload)
+    if not names or not all(isinstance(name, str) for name in names):
+        if isinstance(preload, list | tuple) and not preload:
+            return ()
+        raise ValueError(f'preload={preload!r}: it takes "auto", a list of names of modules, or None.')
+    return names
 
 
 _NAMED = {

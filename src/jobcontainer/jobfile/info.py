@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from jobcontainer.jobfile import signing
+from jobcontainer.jobfile.reader import FileReader
 from jobcontainer.pickling import cloudpickle_internals, job_main, package_versions
 from jobcontainer.pickling.module_origin import MAIN
 from jobcontainer.pickling.package_versions import Distribution
@@ -15,10 +16,10 @@ from jobcontainer.pickling.source_code import definition_in, definition_of
 from jobcontainer.pickling.source_importer import LocalModule
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Collection, Mapping, Sequence
 
     from jobcontainer.jobfile.format import Header
-    from jobcontainer.jobfile.reader import FileReader
 
 PYTHON: Final = platform.python_version()
 
@@ -99,6 +100,24 @@ def local_modules_in(file: FileReader, header: Header) -> list[LocalModule]:
         ]
     except (TypeError, ValueError) as error:
         raise file.corrupt("its header can't be read") from error
+
+
+def installed_modules_named_in(file_path: str | os.PathLike[str]) -> list[str]:
+    """Return the installed modules that a job file of this user names; of any other file, none.
+
+    Raises:
+        OSError: it can't be opened.
+        JobFileError: it is damaged.
+    """
+    with FileReader(file_path) as file:
+        if not file.is_job_file or not signing.is_signed(
+            signing.Purpose.JOB_FILE, file.signed, file.signature, by_former_keys=True
+        ):
+            return []
+        try:
+            return list(map(_text, file.header().fields.get("modules", ())))
+        except TypeError as error:
+            raise file.corrupt("its header can't be read") from error
 
 
 def packages_in(file: FileReader, header: Header) -> dict[str, Distribution]:

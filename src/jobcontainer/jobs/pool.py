@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 
-from jobcontainer.engines import engine_named
+from jobcontainer.engines import AUTO, engine_named
 from jobcontainer.jobs.call_feeder import Target, Wishes
 from jobcontainer.jobs.control import shared_control, start_scheduler
 from jobcontainer.jobs.detached.client import DetachedJobs
@@ -50,7 +50,8 @@ class JobPool(Executor):
             running Dask client), the address of a Dask scheduler, or an engine object.
         store: the folder for the jobs' files, or a :class:`JobStore`; None for ``JOBCONTAINER_HOME``, or
             ``.jobcontainer`` in the working directory.
-        preload: modules that are imported once per slot, before any job.
+        preload: ``"auto"``, to load the installed libraries that jobs import before they are forked, where that is
+            safe; names of modules for these as well; None to load nothing ahead.
         **options: the options of every job, see :class:`jobcontainer.process.JobOptions`.
 
     Raises:
@@ -70,7 +71,7 @@ class JobPool(Executor):
         *,
         engine: str | Engine = "loky",
         store: str | os.PathLike[str] | None = None,
-        preload: Sequence[str] = (),
+        preload: str | Sequence[str] | None = AUTO,
         **options: Any,
     ) -> None:
         if max_workers is not None and (not isinstance(max_workers, int) or max_workers < 1):

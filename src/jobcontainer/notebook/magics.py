@@ -218,7 +218,7 @@ def load(shell: Any) -> None:
         formatter.for_type(Job, magics.cards.open)
         formatter.for_type(JobGroup, magics.cards.open)
         formatter.for_type(MapResults, magics.cards.open)
-    if magics.engine == "loky" and not magics.preload:
+    if magics.engine == "loky":
         shell.events.register("post_run_cell", magics.warm_up_once)
 
 

@@ -26,9 +26,13 @@ class Settings(traitlets.HasTraits):
         """Settle a path when it is set, so that it means the same after the working directory changed."""
         return str(Path(proposal.value).expanduser().absolute()) if proposal.value else None
 
-    preload = traitlets.List(traitlets.Unicode(), help="Modules that each slot imports once, before any job.").tag(
-        config=True
-    )
+    preload = traitlets.Union(
+        [traitlets.List(traitlets.Unicode()), traitlets.Enum(["auto"])],
+        default_value="auto",
+        allow_none=True,
+        help='What is loaded before jobs are forked: "auto", what they import, where that is safe; a list of modules '
+        "for these as well; None for nothing.",
+    ).tag(config=True)
     options = traitlets.Dict(
         help='Options of every job, e.g. {"timeout": 60, "memory": "2GB"}; flags of a cell override them.'
     ).tag(config=True)
@@ -36,7 +40,7 @@ class Settings(traitlets.HasTraits):
     def pool_arguments(self) -> dict[str, Any]:
         """Return the arguments of a pool; when one of these settings changes, the next job gets a new pool."""
         store = self.store or None
-        return {"max_workers": self.max_workers, "store": store, "preload": tuple(self.preload), **self.options}
+        return {"max_workers": self.max_workers, "store": store, "preload": self.preload, **self.options}
 
 
 def synced_json() -> Any:

@@ -147,5 +147,6 @@ _FIELDS: Final[dict[str, Callable[[Any], bool]]] = {
     "exit_code": lambda value: _is_number(value) and isinstance(value, int),
     "exit_argument": _is_text,
     "result_identity": _is_identity,
+    "imported": lambda value: isinstance(value, list) and all(map(_is_text, value)),
 }
 """What each field of a report may be."""

@@ -11,6 +11,7 @@ import contextlib
 import importlib
 import os
 import threading
+import weakref
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -145,6 +146,16 @@ def children_allowed() -> Iterator[None]:
 def forget_siblings() -> None:
     """In a forked child: have multiprocessing not wait for its parent's children when it exits, which fails."""
     _process._children = set()
+
+
+def leave_finalizers_to_this_process() -> None:
+    """Have no finalizer that is there already called at the exit of processes that are forked from here.
+
+    A library may make thousands when it is imported, of which each costs memory pages of every fork.
+    """
+    finalize: Any = weakref.finalize
+    for finalizer in list(finalize._registry):
+        finalizer.atexit = False
 
 
 def tracker_descriptor() -> int | None:

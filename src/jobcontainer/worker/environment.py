@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from jobcontainer.process import Environment
 
 
+_of_imports: dict[str, str] = {}  # the variables that imports in this process, or in the one above it, have set
+
+
 def take_over(environment: Environment, threads: int | None, keys: Sequence[bytes]) -> None:
     """Make this process look like the one that submitted the job.
 
@@ -33,7 +36,7 @@ def take_over(environment: Environment, threads: int | None, keys: Sequence[byte
     """
     mark = os.environ.get(MARK, "")
     os.environ.clear()
-    os.environ.update(environment.environ)
+    os.environ.update(_of_imports | dict(environment.environ))
     os.environ[MARK] = mark
     if threads is not None:
         limits.announce_cap(threads)
@@ -58,6 +61,12 @@ def set_for_job(variables: Mapping[str, str], settings: Mapping[str, Any]) -> No
     process_settings.apply(
         {name: content for name, content in settings.items() if name != "warnings" or "PYTHONWARNINGS" not in variables}
     )
+
+
+def keep_changes_since(before: Mapping[str, str]) -> None:
+    """Note which variables imports have set, for jobs that come from here: they are theirs, as if they had imported."""
+    changed = {name: value for name, value in os.environ.items() if before.get(name) != value}
+    _of_imports.update({name: value for name, value in changed.items() if name not in limits.THREAD_VARIABLES})
 
 
 def take_over_early(environment: Environment, threads: int | None, keys: Sequence[bytes]) -> bool:

@@ -53,10 +53,10 @@ def leave_session() -> None:
     signal.pthread_sigmask(signal.SIG_BLOCK, _SIGINT)
 
 
-def adopt_orphans() -> None:
-    """Become the parent of every descendant whose own parent ends, so that none gets out of sight (Linux)."""
+def adopt_orphans(*, on: bool = True) -> None:
+    """Become, or not, the parent of every descendant whose own parent ends, so that none gets out of sight (Linux)."""
     if _LINUX:
-        prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+        prctl(_PR_SET_CHILD_SUBREAPER, int(on), 0, 0, 0)
 
 
 def die_with(parent: int, by: signal.Signals = signal.SIGKILL) -> None:

@@ -1,8 +1,8 @@
 """Fresh processes: never used, each waiting for the one job that it will run.
 
-A keeper makes one before it is needed, so that a job does not wait for it. :func:`fork` copies the keeper, with all
-that it has imported, in a millisecond or two. :func:`start` makes a new interpreter, for systems without fork; that
-takes a hundred times as long.
+A keeper makes one before it is needed, so that a job does not wait for it. :func:`fork` copies the keeper, in a
+millisecond or two, and :func:`fork_warm` a fork server, with all that it has imported. :func:`start` makes a new
+interpreter, for systems without fork; that takes a hundred times as long.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from multiprocessing.process import BaseProcess
 
     from jobcontainer.process import Environment
+    from jobcontainer.worker.fork_server import ForkServer
     from jobcontainer.worker.keeper_protocol import Order
 
 
@@ -42,7 +43,9 @@ class JobProcess:
     """A job's process, as its keeper sees it; with the handle of :mod:`multiprocessing`, if that started it.
 
     Attributes:
-        inherited: the environment, the number of threads and the keys that it has from its keeper; None for nothing.
+        inherited: the environment, the number of threads and the keys that it has from its parent; None for nothing.
+        server: the fork server that has made it; None where it is its keeper's own child.
+        cpu: the CPU seconds that it has used, once it is reaped by a fork server.
         exited: becomes readable when the process has ended.
         starting: whether it has yet to say that it is ready.
     """
@@ -53,8 +56,10 @@ class JobProcess:
         channel: Connection,
         handle: BaseProcess | None = None,
         inherited: Inherited | None = None,
+        server: ForkServer | None = None,
     ) -> None:
-        self.pid, self.channel, self.inherited = pid, Channel(channel), inherited
+        self.pid, self.channel, self.inherited, self.server = pid, Channel(channel), inherited, server
+        self.cpu = 0.0
         self._handle = handle
         self.starting = handle is not None
         self._watches = handle is None or hasattr(os, "pidfd_open")
@@ -100,11 +105,19 @@ class JobProcess:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.kill(self.pid, signal.SIGKILL)
 
+    def end(self) -> None:
+        """End one that runs no job."""
+        self.kill()
+        self.reap()
+
     def reap(self) -> int | None:
         """Wait for its end, let go of everything that was held for it, and return its exit code, as subprocess does."""
         self.channel.close()
         if self._watches:
             os.close(self.exited)
+        if self.server is not None:
+            ended, self.cpu = self.server.reap(self.pid)
+            return ended
         if self._handle is None:
             return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
         self._handle.join()
@@ -123,9 +136,20 @@ def fork(inherited: Inherited | None = None) -> JobProcess:
     with ours, theirs:
         keeper, pid = os.getpid(), os.fork()
         if pid == 0:
-            _live_clean(keeper, theirs.detach())
+            live_clean(keeper, theirs.detach())
         isolation.prefer_as_oom_victim(pid)
         return JobProcess(pid, Connection(ours.detach()), inherited=inherited)
+
+
+def fork_warm(server: ForkServer) -> JobProcess:
+    """Have a fork server fork a process that waits for an order, with the environment of the server.
+
+    Raises:
+        OSError: it can't, or has ended.
+    """
+    pid, ours = server.fork()
+    isolation.prefer_as_oom_victim(pid)
+    return JobProcess(pid, Connection(ours.detach()), inherited=server.given, server=server)
 
 
 def start(
@@ -154,7 +178,7 @@ def _variables_set(variables: Mapping[str, str]) -> Iterator[None]:
         os.environ.update(before)
 
 
-def preload_for_jobs(preload: Iterable[str]) -> None:
+def preload_for_jobs(preload: Iterable[str] = ()) -> None:
     """Do once what every job would have to: import modules, set hooks. Jobs report what can't be done."""
     signing.warm_up()
     for name in preload:
@@ -172,10 +196,10 @@ def _begin(keeper: int, channel: Connection, environment: Environment | None, pr
     if environment is not None:
         take_over_early(environment, None, ())
     Channel(channel).send_report({})
-    _live_clean(keeper, channel.fileno())
+    live_clean(keeper, channel.fileno())
 
 
-def _live_clean(keeper: int, channel: int) -> NoReturn:
+def live_clean(keeper: int, channel: int) -> NoReturn:
     """Be a job's process, whatever happens; never return into the keeper's code."""
     leave = os._exit  # user code may change the module
     try:

@@ -4,7 +4,8 @@ A loky executor has one worker, whose only call, :func:`serve`, lasts as long as
 subreaper (:mod:`jobcontainer.worker.subreaper`), and the keeper its child; elsewhere the worker is the keeper. States:
 *starting*, from :func:`begin`, the executor's initializer, to :meth:`Keeper.serve`; *idle*, waiting for an order, with
 a spare process ready; *busy*, with one job; *ending*, when it has sent its last message. One thread, always: a process
-that has several can't be forked safely. Where a preloaded module starts some, jobs get new interpreters instead.
+that has several can't be forked safely. What jobs import is loaded in a child of the keeper, the fork server, see
+:mod:`jobcontainer.worker.warm_imports`, which then makes the processes.
 
 The lifeline, a socket to the engine, brings orders and cancels, and takes the ends of jobs; the messages are in
 :mod:`jobcontainer.worker.keeper_protocol`. When it ends without a message to end, or brings what is no message, the
@@ -26,7 +27,6 @@ import os
 import select
 import signal
 import sys
-import threading
 import time
 import traceback
 from functools import partial
@@ -45,20 +45,24 @@ from jobcontainer.worker.keeper_protocol import (
     JobEnded,
     KeeperEnded,
     KeeperStarted,
+    ModuleRefused,
     Ping,
     Pong,
     RunJob,
     SetEnvironment,
+    WantModules,
 )
 from jobcontainer.worker.reporting import log
 from jobcontainer.worker.supervisor import Supervisor
+from jobcontainer.worker.warm_imports import WarmImports
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
     from multiprocessing.connection import Connection
     from types import FrameType
 
     from jobcontainer.process import Environment
+    from jobcontainer.worker.fork_server import ForkServer
     from jobcontainer.worker.job_process import Inherited, JobProcess
     from jobcontainer.worker.keeper_protocol import Order, ToEngine, ToKeeper
 
@@ -72,11 +76,11 @@ class _NoProcessError(Exception):
     """No process could be made for a job; the cause says why."""
 
 
-def begin(lifeline: Connection, preload: Sequence[str], *, forks: bool) -> None:
+def begin(lifeline: Connection, *, forks: bool) -> None:
     """Make this worker a keeper."""
     global _here  # noqa: PLW0603 -- what loky calls are functions of modules
     isolation.leave_session()
-    _here = Keeper(lifeline, preload, forks=forks)
+    _here = Keeper(lifeline, forks=forks)
 
 
 def serve() -> None:
@@ -99,8 +103,12 @@ def serve() -> None:
 class Keeper:
     """Makes processes, gives them their orders, has them supervised, and reports over the lifeline."""
 
-    def __init__(self, lifeline: Connection, preload: Sequence[str], *, forks: bool) -> None:
-        self._lifeline, self._preload, self._forks = lifeline, tuple(preload), forks
+    def __init__(self, lifeline: Connection, *, forks: bool) -> None:
+        self._lifeline, self._forks = lifeline, forks
+        self._preload: tuple[str, ...] = ()  # what new interpreters import
+        self._warm = WarmImports(
+            job_process.live_clean, self._drop_forks, lambda name, reason: self._send(ModuleRefused(name, reason))
+        )
         self._order: Order | None = None  # the next one
         self._cancelled: set[int] = set()
         self._is_to_end = False
@@ -108,6 +116,7 @@ class Keeper:
         self._inherited: Inherited | None = None  # what forks have already
         self._spare: JobProcess | None = None
         self._reused: JobProcess | None = None
+        self._imported: tuple[str, ...] = ()  # by the last job
         self._host = host_name()
         self._parent: int | None = None  # the subreaper
         self._base = 0
@@ -135,30 +144,32 @@ class Keeper:
         isolation.settle_in()
         log.prepare_streams()
         if self._forks:
-            job_process.preload_for_jobs(self._preload)
+            job_process.preload_for_jobs()
             limits.find_thread_pools()
-            self._forks = threading.active_count() == 1  # what was preloaded may have started some
         gc.collect()
         gc.freeze()
         gc.disable()
         if self._forks:
             self._base = process_tree.memory_of([os.getpid()])
+        self._read_lifeline()  # it may bring what a new interpreter is to import
         self._make_spare()
 
     def serve(self) -> None:
         """Run one order after another, until the message to end."""
         self._signal_lifeline(on=False)
         while not self._is_to_end:
-            self._read_lifeline(wait=self._order is None)
+            if self._order is None:
+                self._prepare_for_next()
+                self._wait()
             if self._order is not None:
                 order, self._order = self._order, None
                 outcome = self.run(order)
                 self._cancelled.clear()
-                self._send(JobEnded(order.number, outcome))
+                self._send(JobEnded(order.number, outcome, self._imported))
+        self._warm.end()
         for process in (self._spare, self._reused):
             if process is not None:
-                process.kill()
-                process.reap()
+                process.end()
         process_tree.end_children()
         self._signal_lifeline(on=True)
         self._send(KeeperEnded())
@@ -166,7 +177,9 @@ class Keeper:
     def run(self, order: Order) -> Outcome:
         """Run one job to its end; whatever goes wrong is an outcome, and stands in the job's events."""
         try:
+            self._imported = ()
             self._take_over_for_forks(order)
+            self._await_imports(order)
             if order.number not in self._cancelled:
                 return self._run(order)
             state, reason = JobState.CANCELLED, "It was cancelled before it started."
@@ -174,8 +187,9 @@ class Keeper:
             state = JobState.CANCELLED if order.number in self._cancelled else JobState.LOST
             reason = f"No process could be made for it ({error.__cause__}). Submit it again."
         except Exception:  # noqa: BLE001 -- a job's end is always reported
-            process_tree.end_children()
             self._spare = self._reused = None
+            self._warm.end()
+            process_tree.end_children()
             state, reason = JobState.LOST, f"Its keeper failed; please report this:\n{traceback.format_exc()}"
         outcome = Outcome(state=state, at=time.time(), reason=reason, attempt=order.attempt)
         return write_end(JobFolder(order.folder), outcome)
@@ -186,11 +200,19 @@ class Keeper:
 
     def _run(self, order: Order) -> Outcome:
         process = self._process_for(order)
-        if self._spare is None:
-            self._make_spare()  # while the job runs
+        if self._spare is None:  # one is made while the job runs
+            server = self._warm.server_for(self._inherited)
+            if server is None:
+                self._make_spare()
+            else:
+                with contextlib.suppress(OSError):  # no descriptors
+                    server.begin_fork()
         supervisor = Supervisor(process, order, self._watched, self._is_cancelled, self._shared_with(process))
-        spared = {other.pid for other in (self._spare, self._reused) if other is not None and other is not process}
+        others = (self._spare, self._reused, self._warm.server)
+        spared = {other.pid for other in others if other is not None and other is not process}
         outcome, kept = supervisor.see_through(spared)
+        self._imported = supervisor.imported
+        self._warm.note_use()
         self._reused = process if kept else None if process is self._reused else self._reused
         return outcome
 
@@ -206,12 +228,10 @@ class Keeper:
         """Send the order to a process, and write down that the job has started."""
         while True:
             if order.needs_interpreter:
-                make = partial(job_process.start, order.environment, self._preload, order.options["env"])
+                make = partial(job_process.start, order.environment, (), order.options["env"])
                 process = self._made_for(order, make)
             else:
-                process = (self._reused if order.reuses else None) or self._spare or self._made_for(order, self._make)
-            if process is self._spare:
-                self._spare = None
+                process = (self._reused if order.reuses else None) or self._fresh(order)
             shared = self._shared_with(process)
             started = Started(at=time.time(), pid=process.pid, attempt=order.attempt, host=self._host, shared=shared)
             with contextlib.suppress(OSError):
@@ -224,6 +244,15 @@ class Keeper:
                 self._reused = None if process is self._reused else self._reused
             else:
                 return process
+
+    def _fresh(self, order: Order) -> JobProcess:
+        """Return the spare process, if it is one for this job, or else make one."""
+        server = None if order.imports_all_itself else self._warm.server_for(self._inherited)
+        spare = self._spare
+        if spare is not None and spare.server is server:
+            self._spare = None
+            return spare
+        return self._made_for(order, partial(self._make, server))
 
     def _made_for(self, order: Order, make: Callable[[], JobProcess]) -> JobProcess:
         """Make a process for a job; try again for a while where the machine has no room for another one."""
@@ -239,16 +268,55 @@ class Keeper:
     def _make_spare(self) -> None:
         """Have a process ready for the next job; where none can be made now, that job makes its own."""
         with contextlib.suppress(OSError):  # no descriptors, no process ids
-            self._spare = self._make()
+            self._spare = self._make(self._warm.server_for(self._inherited))
+
+    def _prepare_for_next(self) -> None:
+        """Do, while no job runs and none waits, what the next one will need."""
+        self._warm.prepare(self._inherited)
+        if self._warm.is_importing:
+            return
+        if self._spare is not None and self._spare.server is not self._warm.server_for(self._inherited):
+            self._spare.end()
+            self._spare = None
+        if self._spare is None:
+            self._make_spare()
+
+    def _await_imports(self, order: Order) -> None:
+        """Wait while what the job most likely imports is imported, and no longer than one import may take."""
+        if not self._forks or order.imports_all_itself:
+            return
+        self._warm.prepare_for_job(self._inherited)
+        until = time.monotonic() + (self._warm.seconds_left or 0.0)
+        while self._warm.is_importing and time.monotonic() < until:
+            self._wait()
+            if order.number in self._cancelled or self._is_to_end:
+                return
+
+    def _drop_forks(self) -> None:
+        """End the processes of the fork server that wait for a job."""
+        if self._spare is None and self._warm.server is not None and self._warm.server.is_forking:
+            with contextlib.suppress(OSError):
+                self._spare = job_process.fork_warm(self._warm.server)
+        if self._spare is not None and self._spare.server is not None:
+            self._spare.end()
+            self._spare = None
+        if self._reused is not None and self._reused.server is not None:
+            self._reused.end()
+            self._reused = None
 
     def _shared_with(self, process: JobProcess) -> int:
-        """Return how much memory, in bytes, a process has from its keeper: none, if it is a new interpreter."""
-        return 0 if process.starting else self._base
+        """Return how much memory, in bytes, a process has from its parent: none, if it is a new interpreter."""
+        if process.starting:
+            return 0
+        return self._base if process.server is None else process.server.memory
 
-    def _make(self) -> JobProcess:
-        if self._forks:
-            return job_process.fork(self._inherited)
-        return job_process.start(self._environment, self._preload)
+    def _make(self, server: ForkServer | None = None) -> JobProcess:
+        if not self._forks:
+            return job_process.start(self._environment, self._preload)
+        if server is not None:
+            with contextlib.suppress(OSError):  # it has ended, say
+                return job_process.fork_warm(server)
+        return job_process.fork(self._inherited)
 
     def _is_cancelled(self, number: int) -> bool:
         self._read_lifeline()
@@ -258,12 +326,24 @@ class Keeper:
         with contextlib.suppress(OSError):  # the engine is gone; the next look at the lifeline shows it
             self._lifeline.send(message)
 
-    def _read_lifeline(self, *, wait: bool = False) -> None:
-        """Note what the engine wants, or (``wait``) wait until it wants something; exit if its process is dead."""
+    def _wait(self) -> None:
+        """Wait until the engine wants something, the fork server says something, or its time is over."""
+        watched, seconds = select.poll(), self._warm.seconds_left
+        watched.register(self._lifeline.fileno(), select.POLLIN)
+        if self._warm.server is not None:
+            watched.register(self._warm.server.fileno(), select.POLLIN)
+        ready = {descriptor for descriptor, _ in watched.poll(None if seconds is None else seconds * 1000 + 1)}
+        if self._lifeline.fileno() in ready:
+            self._read_lifeline()
+        if ready - {self._lifeline.fileno()}:
+            self._warm.receive()
+        self._warm.keep_time()
+
+    def _read_lifeline(self) -> None:
+        """Note what the engine wants; exit if its process is dead."""
         try:
-            while wait or self._messages.poll(0):
+            while self._messages.poll(0):
                 self._note(self._lifeline.recv())
-                wait = False
         except Exception:  # noqa: BLE001 -- its end, and what is no message: nothing that follows would be one
             _exit()
 
@@ -271,6 +351,9 @@ class Keeper:
         match message:
             case SetEnvironment(environment):
                 self._environment = environment
+            case WantModules(names):
+                self._preload = names
+                self._warm.want(message)
             case RunJob(order):
                 self._order = order._replace(environment=self._environment)
             case CancelJob(number):

@@ -30,11 +30,17 @@ class Order(NamedTuple):
     identity: FileIdentity | None = None  # of the process file, from the process that wrote it, where that is known
     settings: Mapping[str, Any] | None = None  # where the environment, which has them, is None
     keys: tuple[bytes, ...] = ()  # that the job signs and checks with; they go over the lifeline alone
+    teaches: bool = False  # whether the job reports what it has imported
 
     @property
     def reuses(self) -> bool:
         """Whether the process runs other jobs before and after this one."""
         return bool(self.options["isolation"] == "reuse") and not self.needs_interpreter
+
+    @property
+    def imports_all_itself(self) -> bool:
+        """Whether what is asked for this job alone may matter to an import."""
+        return bool(self.options["env"]) or self.options["cwd"] is not None
 
     @property
     def needs_interpreter(self) -> bool:
@@ -46,6 +52,16 @@ class SetEnvironment(NamedTuple):
     """To the keeper: the orders that follow run in this environment."""
 
     environment: Environment
+
+
+class WantModules(NamedTuple):
+    """To the keeper: have these modules imported before it makes processes; each message replaces the one before."""
+
+    names: tuple[str, ...]  # in the order in which jobs import them
+    loaded: frozenset[str] = frozenset()  # those that the notebook has loaded too
+    seconds: float = 20.0  # that one import may take
+    idle_seconds: float = 300.0  # after which what is imported is given up, where no job comes
+    memory: int | None = None  # bytes that they may take together; None for a share of the machine's
 
 
 class RunJob(NamedTuple):
@@ -83,11 +99,19 @@ class JobEnded(NamedTuple):
 
     number: int
     outcome: Outcome
+    imported: tuple[str, ...] = ()  # the modules that the job has imported and its process had not, where that is asked
+
+
+class ModuleRefused(NamedTuple):
+    """To the engine: jobs must import this module themselves."""
+
+    name: str
+    reason: str
 
 
 class KeeperEnded(NamedTuple):
     """To the engine, after :class:`EndKeeper`: nothing is left but the keeper itself, which exits."""
 
 
-ToKeeper: TypeAlias = SetEnvironment | RunJob | CancelJob | Ping | EndKeeper
-ToEngine: TypeAlias = KeeperStarted | Pong | JobEnded | KeeperEnded
+ToKeeper: TypeAlias = SetEnvironment | WantModules | RunJob | CancelJob | Ping | EndKeeper
+ToEngine: TypeAlias = KeeperStarted | Pong | JobEnded | ModuleRefused | KeeperEnded

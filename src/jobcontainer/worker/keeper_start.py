@@ -11,7 +11,6 @@ import sys
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from multiprocessing.connection import Connection
 
 SAFE_START: Final = {"PYTHONSAFEPATH": "1"}
@@ -21,7 +20,7 @@ A job has them no more: it takes over the variables of the notebook.
 """
 
 
-def begin_keeper(lifeline: Connection, preload: Sequence[str], forks: bool) -> None:  # noqa: FBT001 -- loky passes no names
+def begin_keeper(lifeline: Connection, forks: bool) -> None:  # noqa: FBT001 -- loky passes no names
     """Make this worker a keeper; the initializer of its executor.
 
     Until it takes over the environment of a job, ``import`` finds the standard library before anything else.
@@ -30,4 +29,4 @@ def begin_keeper(lifeline: Connection, preload: Sequence[str], forks: bool) -> N
     sys.path.sort(key=lambda entry: entry not in {library, f"{library}{os.sep}lib-dynload"})
     from jobcontainer.worker import keeper  # noqa: PLC0415 -- with all that it imports, from these paths
 
-    keeper.begin(lifeline, preload, forks=forks)
+    keeper.begin(lifeline, forks=forks)

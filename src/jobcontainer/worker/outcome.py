@@ -34,6 +34,7 @@ class ExitFacts:
     reported: dict[str, Any] = field(default_factory=dict)
     stopped: JobState | None = None  # why the keeper stopped it
     exit_code: int | None = None  # of its process; negative for a signal
+    parent_exit_code: int | None = None  # of the fork server that it was forked from, where that has ended before it
     result: JobState | None = None  # the end that its result file decides; None where there is no complete one
     oom_killed: bool = False  # whether the kernel's OOM killer was active meanwhile
     limit: str = ""  # that it exceeded: "timeout=5 s", "memory=2 GB, and it held 2.1 GB"
@@ -74,7 +75,10 @@ def _state(facts: ExitFacts) -> JobState:
         return facts.stopped
     if reported == JobState.CANCELLED:  # interrupted by a SIGINT that was not the keeper's
         return JobState.FAILED
-    return JobState.OUT_OF_MEMORY if facts.oom_killed else JobState.CRASHED
+    if facts.oom_killed:
+        return JobState.OUT_OF_MEMORY
+    died_with_it = facts.parent_exit_code is not None and facts.exit_code == -signal.SIGKILL
+    return JobState.LOST if died_with_it else JobState.CRASHED
 
 
 def _reason(state: JobState, facts: ExitFacts) -> str:
@@ -90,6 +94,8 @@ def _reason(state: JobState, facts: ExitFacts) -> str:
         JobState.TIMED_OUT: f"It ran longer than {facts.limit} allows. {log}",
         JobState.OUT_OF_MEMORY: memory,
         JobState.CRASHED: f"{_how_it_exited(facts)} {log}",
+        JobState.LOST: f"The process that it was forked from {_died(facts.parent_exit_code or 0)}, and the job with "
+        "it. If the machine ran out of memory, run fewer jobs at a time, or submit it again.",
     }[state]
 
 
@@ -111,10 +117,14 @@ def _how_it_exited(facts: ExitFacts) -> str:
         return f"It called sys.exit({facts.reported['exit_argument']}) before run() returned."
     if code is None:
         return "Its process ended before run() returned."
+    return f"Its process {_died(code)} before run() returned."
+
+
+def _died(code: int) -> str:
     if code >= 0:
-        return f"Its process ended with exit code {code} before run() returned."
+        return f"ended with exit code {code}"
     try:
         name = signal.Signals(-code).name
     except ValueError:
         name = "a real-time signal"
-    return f"Its process died of signal {-code} ({name}) before run() returned."
+    return f"died of signal {-code} ({name})"

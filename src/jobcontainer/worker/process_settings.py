@@ -38,6 +38,7 @@ _LARGEST_CODE: Final = 100_000
 _hooks = Hooks()
 _category_hooks = Hooks()
 _applied: Mapping[str, Any] = {}
+_filters_of_imports: list[Any] = []  # that libraries have added which the notebook has not loaded, newest first
 
 
 def capture() -> dict[str, Any]:
@@ -60,6 +61,13 @@ def apply(settings: Mapping[str, Any]) -> None:
     for name, content in settings.items():
         if name in _SETTINGS:
             _hooks.when_imported(name, partial(_set, *_SETTINGS[name], content))
+    if _filters_of_imports:  # as if the job had imported them after this
+        _put_filters([*(one for one in _filters_of_imports if one not in warnings.filters), *warnings.filters])
+
+
+def keep_filters_since(before: Sequence[Any]) -> None:
+    """Keep, for the jobs that come from here, the warning filters that were added to these by an import."""
+    _filters_of_imports[:0] = [one for one in warnings.filters if one not in before]
 
 
 def apply_again() -> None:
@@ -69,6 +77,24 @@ def apply_again() -> None:
     level has just run. And a warning filter may be for a category that is the notebook's own.
     """
     apply(_applied)
+
+
+@contextlib.contextmanager
+def warnings_as_in(settings: Mapping[str, Any]) -> Iterator[None]:
+    """Have the warning filters of these settings meanwhile, so that an import that warns in a job warns here."""
+    before = list(warnings.filters)
+    apply({name: content for name, content in settings.items() if name == "warnings"})
+    try:
+        yield
+    finally:
+        _hooks.undo()
+        _category_hooks.undo()
+        _put_filters(before)
+
+
+def _put_filters(filters: Sequence[Any]) -> None:
+    warnings.resetwarnings()  # which also has each of them decided anew
+    warnings.filters[:] = filters  # type: ignore[index] # it is a list
 
 
 def _set(read: Callable[[Any], Any], write: Callable[[Any, Any], object], content: Any, module: Any) -> None:

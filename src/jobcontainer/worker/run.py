@@ -20,11 +20,13 @@ import types
 from collections.abc import Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from jobcontainer.events import JobState
 from jobcontainer.jobfile.loading import load_in_job
 from jobcontainer.pickling.job_main import missing_name
+from jobcontainer.pickling.package_versions import installed_modules
 from jobcontainer.pickling.source_importer import missing_data
 from jobcontainer.storage.folder import JobFolder
 from jobcontainer.storage.result import size_with_data, write_raised, write_returned
@@ -40,6 +42,7 @@ from jobcontainer.worker import (
 )
 from jobcontainer.worker.call_chunk import CallChunk
 from jobcontainer.worker.cpython_internals import run_exit_functions
+from jobcontainer.worker.import_guard import modules_since
 from jobcontainer.worker.outcome import EXITED_WITHOUT_ERROR
 from jobcontainer.worker.reporting import display, log, preview, progress
 
@@ -55,6 +58,7 @@ _BUILTINS = dict(vars(builtins))
 _calls: list[Callable[[], Any]] = []  # what _from_main() calls: a name that is given to __main__ would be seen there
 _CALL = compile(f"__import__({__name__!r}, fromlist=('',))._calls.pop()()", __file__, "eval")
 _stopped = False
+_NAMES_LENGTH = 40_000  # for the names of modules, in a report of 64 KiB; what is left the next job reports
 _MESSAGE_LENGTH = 4000  # a report fits into the pipe in one piece, also when nobody reads yet
 
 
@@ -81,7 +85,7 @@ def serve(channel: Channel) -> NoReturn:
 def run_order(order: Order, channel: Channel) -> None:
     """Run the job of an order, with its log as standard output and error, and report its end to the keeper."""
     folder, options = JobFolder(order.folder), order.options
-    used = _cpu_seconds()
+    used, known = _cpu_seconds(), len(sys.modules)
 
     def prepare() -> None:
         isolation.accept_stop(_raise_stopped)
@@ -97,7 +101,13 @@ def run_order(order: Order, channel: Channel) -> None:
 
     def report(end: dict[str, Any]) -> None:
         isolation.accept_stop(_ignore)
-        facts = {"cpu": _cpu_seconds() - used, "peak_memory": process_tree.peak_memory(), "stopped": _stopped}
+        facts: dict[str, Any] = {
+            "cpu": _cpu_seconds() - used,
+            "peak_memory": process_tree.peak_memory(),
+            "stopped": _stopped,
+        }
+        if order.teaches:
+            facts["imported"] = _installed_modules_since(known)
         with contextlib.suppress(OSError):  # user code closed it; the keeper finds the result file
             channel.send_report(facts | end)
 
@@ -176,6 +186,20 @@ def _run_as_it_is(process: Any, folder: JobFolder, this: int, limit: preview.Lim
 
         return process.run_into(folder, _awaited, partial(_leave_if_forked, this), lambda: _stopped, describe)
     return _awaited(process.run())
+
+
+def _installed_modules_since(known: int) -> list[str]:
+    """Return the first modules of installed libraries that were imported after so many, as far as a report has room."""
+    with contextlib.suppress(Exception):  # user code may have put anything in the place of sys.modules
+        names = modules_since(known)
+        installed = set(installed_modules({name.partition(".")[0] for name in names}))
+        sizes = accumulate(len(name) + 4 for name in names)
+        return [
+            name
+            for name, size in zip(names, sizes, strict=True)
+            if size < _NAMES_LENGTH and name.partition(".")[0] in installed
+        ]
+    return []
 
 
 def _from_main(call: Callable[[], Any]) -> Any:

@@ -68,6 +68,11 @@ class Supervisor:
         self._oom_kills: int | None = None
         self._cpu_before = _cpu_of_children()
 
+    @property
+    def imported(self) -> tuple[str, ...]:
+        """The modules that the job says it has imported."""
+        return tuple(self._facts.reported.get("imported", ()))
+
     def see_through(self, spared: set[int]) -> tuple[Outcome, bool]:
         """Supervise until nothing is left to supervise, but for the children of the keeper that are not this job's.
 
@@ -78,6 +83,7 @@ class Supervisor:
         if not kept:
             self._receive()
             self._facts.exit_code = self._process.reap()
+            self._facts.parent_exit_code = self._process.server.exit_code if self._process.server is not None else None
             ended = process_tree.end_children(spared)
             if ended or self._facts.exit_code:
                 shared_memory.remove_left_by({self._process.pid, *ended})
@@ -203,6 +209,10 @@ class Supervisor:
             self._process.starting = False
             self._start_clock()
 
+    def _cpu_used(self) -> float:
+        """Return the CPU seconds of the process and what it started, by those who have reaped them."""
+        return self._process.cpu + _cpu_of_children() - self._cpu_before
+
     def _is_kept(self) -> bool:
         """Whether the process may run another job; if it was to, and may not, it is killed."""
         if not (self._order.reuses and self._facts.reported):
@@ -215,7 +225,7 @@ class Supervisor:
     def _outcome(self) -> Outcome:
         facts = self._facts
         peak = max(self._gauge.peak, facts.reported.get("peak_memory", 0) - self._base)
-        cpu = facts.reported.get("cpu", 0.0) if self._order.reuses else _cpu_of_children() - self._cpu_before
+        cpu = facts.reported.get("cpu", 0.0) if self._order.reuses else self._cpu_used()
         if facts.exit_code == -signal.SIGKILL and facts.stopped is None and self._oom_kills is not None:
             facts.oom_killed = process_tree.oom_kills() > self._oom_kills
         if not facts.reported:

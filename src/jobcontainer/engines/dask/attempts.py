@@ -45,7 +45,7 @@ class ClusterAttempt(Attempt):
 class Attempts:
     """Runs attempts on the workers of a cluster, whose keepers preload some modules."""
 
-    def __init__(self, cluster: Cluster, preload: tuple[str, ...]) -> None:
+    def __init__(self, cluster: Cluster, preload: tuple[str, ...] | None) -> None:
         self._cluster, self._preload = cluster, preload
         self._host = host_name()
         # For each host, a lock for each content, so that two attempts do not both send it there.

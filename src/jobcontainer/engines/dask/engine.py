@@ -55,7 +55,8 @@ class DaskEngine:
 
     Args:
         client: a ``distributed.Client``, or the address of a scheduler; None for the client that runs in this process.
-        preload: names of modules that keepers import before any job.
+        preload: modules that are loaded before jobs are forked, beside those that jobs are seen to import; None for
+            none at all.
         most: how many jobs run at the same time at the most; None for as many as the cluster's workers have threads.
 
     Raises:
@@ -68,7 +69,11 @@ class DaskEngine:
     """
 
     def __init__(
-        self, client: distributed.Client | str | None = None, *, preload: Sequence[str] = (), most: int | None = None
+        self,
+        client: distributed.Client | str | None = None,
+        *,
+        preload: Sequence[str] | None = (),
+        most: int | None = None,
     ) -> None:
         address, security = _scheduler_of(client)
         self._most = most
@@ -83,7 +88,7 @@ class DaskEngine:
         self._thread = threading.Thread(target=self._loop.run_forever, name="jobcontainer-dask", daemon=True)
         self._thread.start()
         try:
-            reasons = self._in_loop(self._connect(address, security, tuple(preload)))
+            reasons = self._in_loop(self._connect(address, security, None if preload is None else tuple(preload)))
         except BaseException:
             self._leave()
             raise
@@ -147,7 +152,7 @@ class DaskEngine:
     def _in_loop(self, coroutine: Coroutine[Any, Any, _Result]) -> _Result:
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
 
-    async def _connect(self, address: str, security: Any, preload: tuple[str, ...]) -> str:
+    async def _connect(self, address: str, security: Any, preload: tuple[str, ...] | None) -> str:
         """Connect to the scheduler, and return why some of the workers are unfit."""
         try:
             self._client = await _dask.Client(

@@ -51,7 +51,7 @@ NOT_THE_SAME: Final = "another process has the worker's address now"
 CANCELLED: Final = "the task was cancelled before it began"
 
 _lock = threading.Lock()
-_engines: dict[tuple[str, ...], LokyEngine] = {}
+_engines: dict[tuple[str, ...] | None, LokyEngine] = {}
 _begun: dict[str, tuple[LokyEngine, str, Future[Outcome]]] = {}  # by the task's key: engine, job id, end
 _cancelled: set[str] = set()  # keys of tasks that are not to begin
 
@@ -64,7 +64,7 @@ class JobTask:
     instance: str  # the worker process that it is meant for
     host: str  # the client's machine
     slots: int  # jobs that may run on the worker at the same time
-    preload: tuple[str, ...]  # modules that keepers import before any job
+    preload: tuple[str, ...] | None  # modules that keepers import before any job
     is_remote: bool  # whether the worker has no access to the job's folder, and uses a copy of it
     order: Order
 

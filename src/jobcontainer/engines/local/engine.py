@@ -31,14 +31,17 @@ class LokyEngine:
 
     Args:
         slots: how many jobs run at the same time; None for the CPUs that are really available.
-        preload: names of modules that each keeper imports before any job.
+        preload: modules that are loaded before jobs are forked, beside those that jobs are seen to import; None for
+            none at all.
         forks: whether keepers fork the jobs' processes, or start new interpreters; None for what the system can do.
 
     Raises:
         ValueError: ``slots`` is not a whole number from 1 up.
     """
 
-    def __init__(self, slots: int | None = None, *, preload: Sequence[str] = (), forks: bool | None = None) -> None:
+    def __init__(
+        self, slots: int | None = None, *, preload: Sequence[str] | None = (), forks: bool | None = None
+    ) -> None:
         if slots is not None and (not isinstance(slots, int) or isinstance(slots, bool) or slots < 1):
             raise ValueError(f"slots={slots!r}: it takes a whole number from 1 up, or None.")
         self._worker_slots = WorkerSlots(slots, preload, forks=FORKS if forks is None else forks)

@@ -44,9 +44,11 @@ from jobcontainer.worker.keeper_protocol import (
     JobEnded,
     KeeperEnded,
     KeeperStarted,
+    ModuleRefused,
     Ping,
     RunJob,
     SetEnvironment,
+    WantModules,
 )
 from jobcontainer.worker.keeper_start import SAFE_START, begin_keeper
 
@@ -71,8 +73,11 @@ _lifelines_lock = threading.RLock()
 class KeeperListener(Protocol):
     """Receives what happens to a keeper, in the keeper's thread."""
 
-    def job_ended(self, keeper: KeeperProcess, number: int, outcome: Outcome) -> None:
-        """Take the end of the job whose order has this number."""
+    def job_ended(self, keeper: KeeperProcess, number: int, outcome: Outcome, imported: Sequence[str]) -> None:
+        """Take the end of the job whose order has this number, and the modules that it has imported."""
+
+    def module_refused(self, name: str, reason: str) -> None:
+        """Take a module that a keeper could not import ahead."""
 
     def keeper_ended(self, keeper: KeeperProcess, reason: str, state: JobState) -> None:
         """Take the end of a keeper, whatever it came from; reason and state are for the job that it ran."""
@@ -86,18 +91,19 @@ class KeeperProcess:
         was_made: whether it was.
     """
 
-    def __init__(self, preload: Sequence[str], *, forks: bool, threads: Callable[[], int]) -> None:
+    def __init__(self, *, forks: bool, threads: Callable[[], int]) -> None:
         """Make the lifeline; :meth:`start` does the rest.
 
         Raises:
             OSError: there are no free descriptors.
         """
-        self._preload, self._forks = tuple(preload), forks
+        self._forks = forks
         self._threads = threads  # of the numerical libraries that it loads; to ask may import loky
         self._mark = secrets.token_hex(8)
         self.was_made = self._has_run_jobs = self._is_killed = self._is_busy = self._is_ending = False
         self._sending = threading.Lock()
         self._environment = ""  # the digest of the one that was sent last
+        self._wanted = WantModules(())  # as it was sent last
         self._listener: KeeperListener | None = None
         self._watchdog = Watchdog()
         self._lock = threading.Lock()  # of the listener and the end
@@ -131,6 +137,12 @@ class KeeperProcess:
         with self._lock:
             self._listener = listener
             return not self._has_ended
+
+    def want(self, modules: WantModules) -> None:
+        """Have the keeper import modules ahead of jobs, from the next one on."""
+        if modules is not self._wanted:
+            self._wanted = modules
+            self._send(modules)
 
     def run(self, order: Order) -> None:
         """Have the keeper run a job; where it died, its end will be reported, and the job has not started."""
@@ -218,7 +230,7 @@ class KeeperProcess:
     def _executor(self) -> Any:
         return new_executor(
             begin_keeper,
-            (self._keeper_end, self._preload, self._forks),
+            (self._keeper_end, self._forks),
             SAFE_START | {MARK: self._mark} | dict.fromkeys(limits.THREAD_VARIABLES, str(self._threads())),
         )
 
@@ -244,7 +256,9 @@ class KeeperProcess:
                     self._has_run_jobs, self._is_busy = True, False
                     self._watchdog.job_ended()
                     if self._listener is not None:  # which may have another job for this keeper
-                        self._listener.job_ended(self, message.number, message.outcome)
+                        self._listener.job_ended(self, message.number, message.outcome, message.imported)
+                elif isinstance(message, ModuleRefused) and self._listener is not None:
+                    self._listener.module_refused(message.name, message.reason)
         except Exception:  # noqa: BLE001 -- its end, and what is no message: nothing that follows would be one
             self._watchdog.kill_keeper()
             return False

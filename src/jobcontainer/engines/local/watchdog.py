@@ -31,7 +31,7 @@ LOOK_SECONDS: Final = 0.2
 
 _PING_SECONDS: Final = 5.0  # of silence
 _SILENT_SECONDS: Final = 60.0  # a machine that swaps, and a network file system that is away, take long
-_START_SECONDS: Final = 30.0  # for a new interpreter, as the supervisor allows it
+_START_SECONDS: Final = 30.0  # for a new interpreter, as the supervisor allows it, or for an import ahead of the job
 _NEVER: Final = float("inf")
 
 
@@ -67,7 +67,8 @@ class Watchdog:
         """Begin to expect what the options of a job say."""
         self._grace, timeout = options["grace"], options["timeout"]
         if timeout is not None:
-            self._time_left = timeout + _START_SECONDS + self._grace + PATIENCE
+            calls = options.get("calls", 0)  # of a chunk, each of which has that time; see the supervisor
+            self._time_left = timeout * (calls + 1) + _START_SECONDS + self._grace + PATIENCE
         self._silent = self._stopped = 0.0
         self._pinged, self._is_busy = False, True
 

@@ -12,8 +12,7 @@ garbage collected lets its jobs run to their end first. At the interpreter's exi
 joins its threads, which would wait for running jobs. When this process is killed, the keepers see the end of their
 lifelines.
 
-A process may have one spare keeper, started before any engine needs it; the first engine without modules to preload
-takes it.
+A process may have one spare keeper, started before any engine needs it; the first engine takes it.
 
 Where no keeper can be made for the moment (no descriptors, no process ids), its job waits for a slot that lives, and
 another keeper is tried when a job has ended or comes. Only a job that no slot is left for ends, and says why.
@@ -32,6 +31,7 @@ from typing import TYPE_CHECKING, Final
 
 from jobcontainer.engines.local.keeper_process import KeeperProcess
 from jobcontainer.engines.local.loky_executor import available_cpus
+from jobcontainer.engines.local.wanted_modules import WantedModules
 from jobcontainer.engines.local.watchdog import PATIENCE
 from jobcontainer.events import JobState
 from jobcontainer.worker.cpython_internals import in_background
@@ -52,9 +52,10 @@ FORKS: Final = sys.platform == "linux"
 class WorkerSlots(BoundToProcess):
     """What an engine consists of; alive while a job runs, also when the engine is not."""
 
-    def __init__(self, size: int | None, preload: Sequence[str], *, forks: bool) -> None:
+    def __init__(self, size: int | None, preload: Sequence[str] | None = (), *, forks: bool) -> None:
         super().__init__()
-        self._given_size, self._preload, self._forks = size, tuple(preload), forks
+        self._given_size, self._forks = size, forks
+        self._modules = WantedModules(preload, learns=forks)
         self._keepers: dict[KeeperProcess, Attempt | None] = {}
         self._queue: deque[Attempt] = deque()
         self._sent_twice: set[Attempt] = set()
@@ -85,7 +86,11 @@ class WorkerSlots(BoundToProcess):
         with self._lock:
             if self._closed:
                 raise RuntimeError("The engine was closed: make a new JobPool.")
-            attempt.order = attempt.order._replace(number=next(self._numbers))
+            itself = attempt.order.imports_all_itself
+            if not itself:
+                self._modules.add_from(attempt.folder.process_file)
+            teaches = self._modules.learns and not itself
+            attempt.order = attempt.order._replace(number=next(self._numbers), teaches=teaches)
             attempt.future.set_running_or_notify_cancel()
             self._queue.append(attempt)
         self._dispatch()
@@ -137,9 +142,17 @@ class WorkerSlots(BoundToProcess):
             self._abandoned = True
             self._close_if_abandoned()
 
-    def job_ended(self, keeper: KeeperProcess, number: int, outcome: Outcome) -> None:
-        """Free the slot of a job that has ended."""
+    def module_refused(self, name: str, reason: str) -> None:
+        """Have no keeper import a module that one had to refuse."""
         with self._lock:
+            self._modules.refuse(name, reason)
+
+    def job_ended(self, keeper: KeeperProcess, number: int, outcome: Outcome, imported: Sequence[str] = ()) -> None:
+        """Free the slot of a job that has ended, and have keepers import what it has imported."""
+        with self._lock:
+            if self._modules.add(imported):
+                for one in self._keepers:
+                    one.want(self._modules.message)
             attempt = self._keepers.get(keeper)
             if attempt is None or attempt.order.number != number:
                 return
@@ -210,15 +223,17 @@ class WorkerSlots(BoundToProcess):
                 if keeper is None:
                     break
                 self._keepers[keeper] = attempt = self._queue.popleft()
+                keeper.want(self._modules.message)
                 keeper.run(attempt.order)
         for attempt, outcome in failed:
             attempt.future.set_result(outcome)
 
     def _add_keeper(self) -> KeeperProcess:
-        keeper = _take_spare() if not self._preload and self._forks is FORKS else None
+        keeper = _take_spare() if self._forks is FORKS else None
         if keeper is None or not keeper.report_to(self):
-            keeper = KeeperProcess(self._preload, forks=self._forks, threads=lambda: self.threads)
+            keeper = KeeperProcess(forks=self._forks, threads=lambda: self.threads)
             keeper.report_to(self)
+            keeper.want(self._modules.message)
             keeper.start(_close_all)
         _open.add(self)
         self._keepers[keeper] = None
@@ -246,7 +261,7 @@ def start_spare_keeper() -> None:
     global _spare  # noqa: PLW0603 -- one for the process
     with _spare_lock, contextlib.suppress(OSError, RuntimeError):  # the first job will fail for it, and say why
         if _spare is None and not _open:
-            _spare = KeeperProcess((), forks=FORKS, threads=lambda: 1)
+            _spare = KeeperProcess(forks=FORKS, threads=lambda: 1)
             _spare.start(_close_all)
 
 

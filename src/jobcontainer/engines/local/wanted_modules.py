@@ -1,0 +1,75 @@
+"""WantedModules: the modules that the keepers of an engine import before they make processes.
+
+They come from three sources: what ``preload`` names; the installed modules that the files of processes refer to, as far
+as the submitting process had them loaded; and what jobs of this engine say they have imported. Modules beside the
+notebook are never among them. What one keeper had to refuse no keeper of this process tries again, as long as the
+distribution has the same version.
+
+No thread of its own; the slots call it under their lock.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, Final
+
+from jobcontainer.errors import JobFileError
+from jobcontainer.jobfile.info import installed_modules_named_in
+from jobcontainer.pickling.package_versions import distributions_of
+from jobcontainer.worker.keeper_protocol import WantModules
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from pathlib import Path
+
+_MOST: Final = 3000  # names; scikit-learn with all it needs has 1,600, and keepers are sent all of them
+
+_refused: dict[tuple[str, str], str] = {}  # module and version to the reason
+
+
+class WantedModules:
+    """What the keepers of one engine are to import.
+
+    Args:
+        preload: names of modules beside those that are found; None to import none ahead.
+        learns: whether to find any: where no process can be forked, each imports what ``preload`` names.
+    """
+
+    def __init__(self, preload: Sequence[str] | None, *, learns: bool) -> None:
+        self.learns = learns and preload is not None
+        self._names = dict.fromkeys(preload or ())
+        self._loaded: set[str] = set()  # by processes that submit
+        self.message = WantModules(tuple(self._names))
+
+    def add_from(self, process_file: Path) -> None:
+        """Add what a process refers to. A file that can't be read names nothing."""
+        if self.learns:
+            with contextlib.suppress(OSError, JobFileError):  # its job will fail for it, and say why
+                names = installed_modules_named_in(process_file)
+                if not self._loaded.issuperset(names):
+                    self._loaded.update(names)
+                    self._renew()
+                self.add(names)
+
+    def add(self, names: Iterable[str]) -> bool:
+        """Add modules; return whether any of them is new."""
+        new = [name for name in names if name not in self._names]
+        if not new or not self.learns:
+            return False
+        self._names |= dict.fromkeys(new[: max(0, _MOST - len(self._names))])
+        self._renew()
+        return True
+
+    def refuse(self, name: str, reason: str) -> None:
+        """Take a module out that jobs must import themselves."""
+        _refused[name, _version_of(name)] = reason
+        self._renew()
+
+    def _renew(self) -> None:
+        refused = {name for name, version in _refused if version == _version_of(name)}
+        names = (name for name in self._names if not any(f"{name}.".startswith(f"{one}.") for one in refused))
+        self.message = self.message._replace(names=tuple(names), loaded=frozenset(self._loaded))
+
+
+def _version_of(name: str) -> str:
+    return "".join(one.version for one in distributions_of([name]).values())
