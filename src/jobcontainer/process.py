@@ -12,7 +12,8 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Callable, Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
@@ -206,6 +207,49 @@ def options_from_json(data: Mapping[str, Any]) -> JobOptions:
     return (ChunkOptions if "calls" in data else JobOptions)(**data)
 
 
+_changing = threading.Lock()  # held while a thread changes variables for a moment, and while they are read
+
+
+@contextlib.contextmanager
+def variables_changed(changes: Mapping[str, str]) -> Iterator[None]:
+    """Have other environment variables for a moment, in which no :class:`Environment` is read.
+
+    Args:
+        changes: names and values.
+
+    Example:
+        >>> with variables_changed({"FOR_A_MOMENT": "1"}):
+        ...     os.environ["FOR_A_MOMENT"]
+        '1'
+        >>> "FOR_A_MOMENT" in Environment.here().environ
+        False
+    """
+    with _changing:
+        before = {name: os.environ.get(name) for name in changes}
+        os.environ.update(changes)
+        try:
+            yield
+        finally:
+            for name, value in before.items():
+                if value is None:
+                    os.environ.pop(name, None)
+                else:
+                    os.environ[name] = value
+
+
+def _variables() -> dict[str, str]:
+    with _changing:
+        return dict(os.environ)
+
+
+def _renew_lock() -> None:
+    global _changing  # noqa: PLW0603 -- another thread may have held it at the fork
+    _changing = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_renew_lock)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Environment:
     """The environment of the process that submits a job, which the job's own process takes over.
@@ -240,7 +284,7 @@ class Environment:
         now = cls(
             cwd=cwd,
             sys_path=tuple(os.path.join(cwd, entry) for entry in sys.path if isinstance(entry, str)),  # noqa: PTH118 -- "" must become cwd
-            environ=dict(os.environ),
+            environ=_variables(),
             log_level=logging.getLogger().level,
             settings=settings or {},
         )

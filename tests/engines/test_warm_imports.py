@@ -120,6 +120,43 @@ def test_what_the_notebook_has_loaded_the_first_job_has(install, new_pool, as_no
     assert new_pool().submit(Uses()).result() == (True, False)
 
 
+class Begins:
+    """Begins with imports, and goes on with others that not every job comes to, or that come after a change."""
+
+    def run(self):
+        import lib_first as first
+        import lib_first.part
+        from lib_second import PID
+
+        os.environ["CHANGED"] = "1"
+        import lib_after_a_change as third
+
+        if os.getpid() == 0:
+            import lib_in_a_branch  # noqa: F401 -- nobody does
+        return [os.getpid() == pid for pid in (first.PID, lib_first.part.PID, PID, third.PID)]
+
+
+def begins():
+    import lib_first
+
+    return os.getpid() == lib_first.PID
+
+
+def test_what_run_begins_with_importing_the_first_job_has(install, new_pool, tmp_path):
+    """Also where the notebook has not loaded it; nothing else is imported that a job may not come to."""
+    for name in ("lib_second", "lib_after_a_change"):
+        install(name)
+    install("lib_in_a_branch", f"open({str(tmp_path / 'branch')!r}, 'w').close()")
+    package = tmp_path / "site-packages/lib_first"
+    package.mkdir()
+    (package / "__init__.py").write_text(WHO)
+    (package / "part.py").write_text(WHO)
+    assert new_pool().submit(Begins()).result() == [False, False, False, True]
+    assert new_pool().submit(begins).result() is False
+    assert not {"lib_first", "lib_second", "lib_after_a_change"} & sys.modules.keys()
+    assert not (tmp_path / "branch").exists()
+
+
 @pytest.mark.parametrize("kind", HOSTILE)
 def test_a_module_that_does_harm_is_left_to_jobs(install, new_pool, kind):
     """It is given up, alone: jobs import it themselves, others stay warm, and nothing of it is left."""

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import inspect
 import platform
 import time
+import types
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from jobcontainer.jobfile import signing
 from jobcontainer.jobfile.reader import FileReader
 from jobcontainer.pickling import cloudpickle_internals, job_main, package_versions
+from jobcontainer.pickling.code_references import imported_first
 from jobcontainer.pickling.module_origin import MAIN
 from jobcontainer.pickling.package_versions import Distribution
 from jobcontainer.pickling.source_code import definition_in, definition_of
@@ -72,6 +75,9 @@ def header_fields(
     """Return what goes into the header of an object's file, as plain data."""
     definition = definition_of(obj)
     installed = package_versions.installed_modules(modules) if modules else []
+    run = definition if isinstance(definition, types.FunctionType) else inspect.getattr_static(definition, "run", None)
+    beside = {module.name for module in local_modules}
+    imports = [name for name in imported_first(run) if name not in beside]
     return {
         "kind": kind,
         "class": definition.__qualname__,
@@ -83,7 +89,7 @@ def header_fields(
         "modules": installed,
         "packages": package_versions.distributions_of(installed) if installed else {},
         "local_modules": local_modules,
-        **({"main": job_main.describe()} if kind == "process" else {}),
+        **({"main": job_main.describe(), "imports": imports} if kind == "process" else {}),
     }
 
 
@@ -102,8 +108,11 @@ def local_modules_in(file: FileReader, header: Header) -> list[LocalModule]:
         raise file.corrupt("its header can't be read") from error
 
 
-def installed_modules_named_in(file_path: str | os.PathLike[str]) -> list[str]:
-    """Return the installed modules that a job file of this user names; of any other file, none.
+def installed_modules_named_in(file_path: str | os.PathLike[str]) -> tuple[list[str], list[str]]:
+    """Return the installed modules that a job file of this user refers to; of any other file, none.
+
+    Returns:
+        Those that the process that wrote the file had loaded, and those that the job imports before anything else.
 
     Raises:
         OSError: it can't be opened.
@@ -113,11 +122,13 @@ def installed_modules_named_in(file_path: str | os.PathLike[str]) -> list[str]:
         if not file.is_job_file or not signing.is_signed(
             signing.Purpose.JOB_FILE, file.signed, file.signature, by_former_keys=True
         ):
-            return []
+            return [], []
+        fields = file.header().fields
         try:
-            return list(map(_text, file.header().fields.get("modules", ())))
+            loaded, imported = (list(map(_text, fields.get(name, ()))) for name in ("modules", "imports"))
         except TypeError as error:
             raise file.corrupt("its header can't be read") from error
+    return loaded, package_versions.installed_modules(imported)
 
 
 def packages_in(file: FileReader, header: Header) -> dict[str, Distribution]:

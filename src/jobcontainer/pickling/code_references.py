@@ -27,6 +27,10 @@ if TYPE_CHECKING:
 _compiling: Final = threading.Lock()
 _IMPORT_NAME: Final = opcode.opmap["IMPORT_NAME"]
 _IMPORTERS: Final = frozenset({"import_module", "__import__", "iter_modules", "walk_packages"})
+_OF_IMPORTS: Final = frozenset(
+    {"RESUME", "NOP", "COPY_FREE_VARS", "MAKE_CELL", "LOAD_CONST", "LOAD_SMALL_INT", "IMPORT_NAME", "IMPORT_FROM"}
+) | {"SWAP", "POP_TOP", "STORE_FAST", "STORE_DEREF", "STORE_GLOBAL"}
+"""The names of what import statements consist of."""
 _IN_CLASS_BODIES: Final = frozenset({"LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS"})
 
 
@@ -155,3 +159,33 @@ def _find_imports(code: types.CodeType) -> Iterator[tuple[str, int, tuple[str, .
     for constant in code.co_consts:
         if isinstance(constant, types.CodeType):
             yield from _imports_in(constant)
+
+
+def imported_first(function: object) -> tuple[str, ...]:
+    """Return what a function imports before it does anything else, by full name: so every call of it does.
+
+    Args:
+        function: the function, or anything else, which imports nothing.
+
+    Example:
+        >>> def load():
+        ...     import json.decoder
+        >>> imported_first(load)
+        ('json.decoder',)
+    """
+    return _imported_first(function.__code__) if type(function) is types.FunctionType else ()
+
+
+@functools.lru_cache(maxsize=1024)
+def _imported_first(code: types.CodeType) -> tuple[str, ...]:
+    if _IMPORT_NAME not in code.co_code[::2]:
+        return ()
+    level: Any = 0
+    wanted: Any = None
+    names = []
+    for step in itertools.takewhile(lambda step: step.opname in _OF_IMPORTS, dis.get_instructions(code)):
+        if step.opcode == _IMPORT_NAME and not level:
+            names.append(step.argval)
+        elif step.opname.startswith("LOAD_"):
+            level, wanted = wanted, step.argval
+    return tuple(names)

@@ -24,7 +24,8 @@ FIRST_LOOK_SECONDS = 0.02
 _FIRST_SECONDS, _MOST_SECONDS = 0.05, 1.0  # at one that has none, more and more seldom
 _LEAST_SECONDS = 0.002  # at one that will soon be over its limit
 _GROWTH = 1_000_000  # bytes of shared memory of the whole machine
-_EXACT_SHARE = 20  # a look may take a twentieth of the time
+_SHARE = 20  # a look may take a twentieth of the time
+_URGENT_SHARE = 4  # or a quarter, at one that will soon be over its limit
 
 _loaded: list[tuple[Any, int]] = []
 
@@ -86,7 +87,8 @@ class MemoryGauge:
         else:
             self._pause = self._pause_before(self._limit, held, begun)
         used = time.process_time() - used  # not what it waited for its turn on a busy machine
-        self.next_look = time.monotonic() + max(self._pause, used * _EXACT_SHARE)
+        is_urgent = self._limit is not None and self._pause < FIRST_LOOK_SECONDS
+        self.next_look = time.monotonic() + max(self._pause, used * (_URGENT_SHARE if is_urgent else _SHARE))
         return self._limit is not None and held > self._limit
 
     def _with_files(self, pids: list[int], held: int) -> int:

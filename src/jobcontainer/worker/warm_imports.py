@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 
 Given: TypeAlias = "tuple[Environment, int | None, tuple[bytes, ...]]"
 
-_OF_KEEPERS: Final = {"KMP_INIT_AT_FORK", MARK, "PYTHONSAFEPATH", *limits.THREAD_VARIABLES}
-"""Variables that joblib sets in the notebook's process when it starts a keeper, most of them for that moment alone."""
+_OF_KEEPERS: Final = {"KMP_INIT_AT_FORK", MARK, *limits.THREAD_VARIABLES}
+"""Variables that no import depends on: joblib sets the first when it is imported, and keepers and jobs the others."""
 
 _SHARE: Final = 4  # a fork server may hold this part of a CPU's share of the memory
 

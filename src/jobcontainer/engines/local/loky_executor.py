@@ -14,6 +14,7 @@ from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from jobcontainer.process import variables_changed
 from jobcontainer.worker.cpython_internals import children_allowed, come_first_at_exit
 from jobcontainer.worker.interrupts import uninterrupted
 from jobcontainer.worker.keeper_start import SAFE_START
@@ -89,19 +90,11 @@ def _trackers_start_safely() -> Iterator[None]:
     """Have resource trackers, which start with the first executor, look for no modules in the working directory.
 
     A ``random.py`` there would run in them, and they print what it raises. They have the variables of this process, so
-    these are others for the milliseconds of their start.
+    these are others for the milliseconds of their start, in which no job is submitted.
     """
-    before = {name: os.environ.get(name) for name in SAFE_START}
-    os.environ.update(SAFE_START)
-    try:
+    with variables_changed(SAFE_START):
         resource_tracker.ensure_running()
         yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
 
 
 @contextlib.contextmanager

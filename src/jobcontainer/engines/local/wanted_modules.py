@@ -1,9 +1,9 @@
 """WantedModules: the modules that the keepers of an engine import before they make processes.
 
-They come from three sources: what ``preload`` names; the installed modules that the files of processes refer to, as far
-as the submitting process had them loaded; and what jobs of this engine say they have imported. Modules beside the
-notebook are never among them. What one keeper had to refuse no keeper of this process tries again, as long as the
-distribution has the same version.
+They come from four sources: what ``preload`` names; the installed modules that the files of processes refer to, as far
+as the submitting process had them loaded; those that a process imports before anything else, at the top of its
+``run()``; and what jobs of this engine say they have imported. Modules beside the notebook are never among them. What
+one keeper had to refuse no keeper of this process tries again, as long as the distribution has the same version.
 
 No thread of its own; the slots call it under their lock.
 """
@@ -45,11 +45,11 @@ class WantedModules:
         """Add what a process refers to. A file that can't be read names nothing."""
         if self.learns:
             with contextlib.suppress(OSError, JobFileError):  # its job will fail for it, and say why
-                names = installed_modules_named_in(process_file)
-                if not self._loaded.issuperset(names):
-                    self._loaded.update(names)
+                loaded, imported = installed_modules_named_in(process_file)
+                if not self._loaded.issuperset(loaded):
+                    self._loaded.update(loaded)
                     self._renew()
-                self.add(names)
+                self.add([*loaded, *imported])
 
     def add(self, names: Iterable[str]) -> bool:
         """Add modules; return whether any of them is new."""
