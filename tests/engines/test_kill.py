@@ -62,9 +62,9 @@ class Written:
 PHASES = ["load", "run", "result write", "after end"]
 
 
-@pytest.fixture(scope="module")
-def engine():
-    engine = LokyEngine(1)
+@pytest.fixture(scope="module", params=[None, ["attr"]], ids=["forked by the keeper", "forked warm"])
+def engine(request):
+    engine = LokyEngine(1, preload=request.param)
     yield engine
     engine.close()
 
@@ -132,6 +132,14 @@ def test_a_keeper_that_is_killed_while_it_is_idle_costs_no_job(engine, tmp_path)
 
 
 def keeper_of(pid):
+    """The child of this process's child, from which the process comes."""
+    parents = [pid, parent_of(pid)]
+    while parents[-1] != os.getpid():
+        parents.append(parent_of(parents[-1]))
+    return parents[-3]
+
+
+def parent_of(pid):
     return int(Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()[1])
 
 
@@ -367,7 +375,7 @@ def test_nothing_of_a_job_survives_its_keeper(engine, tmp_path, who):
     (folder,) = store.folders()
     job = next(event.pid for event in folder.read_events()[0] if isinstance(event, Started))
     keeper = keeper_of(job)
-    os.kill({"job": job, "keeper": keeper, "subreaper": keeper_of(keeper)}[who], signal.SIGKILL)
+    os.kill({"job": job, "keeper": keeper, "subreaper": parent_of(keeper)}[who], signal.SIGKILL)
     outcome = future.result(BOUND)
     assert outcome.state is (JobState.CRASHED if who == "job" else JobState.LOST)
     assert "SIGKILL" in outcome.reason
