@@ -117,7 +117,7 @@ def run(start):
     def run(process, **options):
         folder, future = start(process, **options)
         outcome = future.result(60)
-        assert outcome.state is JobState.SUCCEEDED, (outcome, folder.tail(30))
+        assert outcome.state is JobState.SUCCEEDED, (outcome, folder.tail(100))
         return read_result(folder.result_file)[0]
 
     return run
@@ -421,7 +421,7 @@ def test_a_missing_working_directory_is_named(start, tmp_path):
     outcome = future.result(60)
     assert (outcome.state, outcome.error_type) == (JobState.FAILED, "FileNotFoundError")
     assert str(tmp_path / "gone") in outcome.error_message
-    assert "never" not in folder.tail(30)
+    assert "never" not in folder.tail(100)
 
 
 def test_the_environment_follows_the_job(run, monkeypatch):
@@ -690,7 +690,7 @@ def test_no_two_jobs_draw_the_same_numbers_of_libraries_that_are_warm(engine, st
         folder = store.new_job("job")
         Serializer.serialize_to_file(Runs(draw), folder.process_file)
         outcome = own.submit(folder, JobOptions(isolation=engine.isolation), Environment.here()).result(60)
-        assert outcome.state is JobState.SUCCEEDED, folder.tail(30)
+        assert outcome.state is JobState.SUCCEEDED, folder.tail(100)
         drawn.append(read_result(folder.result_file)[0])
     own.close()
     pids, *generators = zip(*drawn, strict=True)
@@ -1068,7 +1068,7 @@ def test_a_cancelled_job_may_clean_up_and_ends_at_once(start, engine, tmp_path):
     outcome = future.result(10)
     assert outcome.state is JobState.CANCELLED
     assert cleaned.exists()
-    assert any("in wait_and_clean_up" in line for line in folder.tail(30))
+    assert any("in wait_and_clean_up" in line for line in folder.tail(100))
     assert not folder.result_file.exists()
 
 
@@ -1113,7 +1113,7 @@ def test_a_timeout_ends_the_job_and_says_where_it_was(start, tmp_path):
     assert outcome.state is JobState.TIMED_OUT
     assert "timeout=1.5 s" in outcome.reason
     assert cleaned.exists()
-    assert any("in wait_and_clean_up" in line for line in folder.tail(30))
+    assert any("in wait_and_clean_up" in line for line in folder.tail(100))
     assert 1.5 <= outcome.usage.wall < 10
 
 
@@ -1136,7 +1136,7 @@ def test_a_job_that_will_not_stop_is_killed_after_its_grace(start, engine, tmp_p
     engine.cancel(folder.id)
     assert future.result(10).state is JobState.CANCELLED
     assert 0.2 <= time.monotonic() - begun < 2
-    assert any("in refuse" in line for line in folder.tail(30))
+    assert any("in refuse" in line for line in folder.tail(100))
     assert not is_running(int(started.read_text()))
 
 
@@ -1155,7 +1155,7 @@ def test_memory_bounds_the_process_tree(start):
     assert outcome.state is JobState.OUT_OF_MEMORY
     assert "memory=200 MB, and it held 2" in outcome.reason
     assert outcome.usage.peak_memory > 200e6
-    assert any("in grow" in line for line in folder.tail(30))
+    assert any("in grow" in line for line in folder.tail(100))
 
 
 @pytest.mark.not_promised(inline="nobody is there to measure")
@@ -1354,7 +1354,7 @@ def test_large_data_is_written_once(start, store):
     inodes = set()
     for folder, future in jobs:
         outcome = future.result(60)
-        assert outcome.state is JobState.SUCCEEDED, (outcome, folder.tail(30))
+        assert outcome.state is JobState.SUCCEEDED, (outcome, folder.tail(100))
         (inode, last, result), _ = read_result(folder.result_file)
         inodes.add(inode)
         assert last == 500_000
