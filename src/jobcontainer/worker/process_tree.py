@@ -140,6 +140,11 @@ def is_stopped(pid: int) -> bool:
     return _state_of(pid) in {"T", "t"}
 
 
+def is_waiting(pid: int) -> bool:
+    """Whether a process has nothing to do, or was stopped; never known but on Linux."""
+    return _state_of(pid) in {"S", "T", "t"}
+
+
 def running(pids: Collection[int]) -> list[int]:
     """Return those of the processes that have not ended within a tenth of a second; zombies have."""
     _await_end(pids, 0.1)

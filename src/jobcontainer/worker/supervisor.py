@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from jobcontainer.worker.keeper_protocol import Order
 
 _TRACE_SECONDS = 0.06  # for the traceback before a kill
+_QUIET_SECONDS = 0.02  # without another line of it, where the process goes on computing
 _START_SECONDS = 30.0  # for a new interpreter, on top of the job's timeout, which is not for that
 _NEVER = float("inf")
 
@@ -185,12 +186,13 @@ class Supervisor:
             log.write(f"--- {words}; where it was when it was killed: ---\n".encode())
             before = last = os.fstat(log.fileno()).st_size
             self._process.trace()
-            until = time.monotonic() + _TRACE_SECONDS
-            while time.monotonic() < until and not wait([self._process.exited], 0.002):
+            changed = begun = time.monotonic()
+            while (now := time.monotonic()) < begun + _TRACE_SECONDS and not wait([self._process.exited], 0.002):
                 size = os.fstat(log.fileno()).st_size
-                if before < size == last:
-                    return
-                last = size
+                if size != last:
+                    last, changed = size, now
+                elif before < size and (now > changed + _QUIET_SECONDS or process_tree.is_waiting(self._process.pid)):
+                    return  # a busy machine may let it wait for its turn in the middle of a line
 
     def _receive(self) -> None:
         """Receive what the process reports of its end."""
