@@ -33,7 +33,7 @@ from jobcontainer.worker.import_guard import import_guarded
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterable, Mapping
 
-    from jobcontainer.process import Environment
+    from jobcontainer.worker.keeper_protocol import Inherited
 
 _PACKET: Final = 1 << 16  # bytes; a name has 30
 _NAMES_AT_ONCE: Final = 500
@@ -65,7 +65,7 @@ class ForkServer:
 
     def __init__(
         self,
-        given: tuple[Environment, int | None, tuple[bytes, ...]],
+        given: Inherited,
         live: Callable[[int, int], NoReturn],
         *,
         seconds: float,
@@ -222,7 +222,7 @@ class _Server:
 
     def __init__(
         self,
-        given: tuple[Environment, int | None, tuple[bytes, ...]],
+        given: Inherited,
         live: Callable[[int, int], NoReturn],
         seconds: float,
         most_memory: int,

@@ -15,7 +15,7 @@ import signal
 import socket
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn, TypeAlias
+from typing import TYPE_CHECKING, NoReturn
 
 from jobcontainer.jobfile import signing
 from jobcontainer.pickling import source_code
@@ -31,10 +31,8 @@ if TYPE_CHECKING:
 
     from jobcontainer.process import Environment
     from jobcontainer.worker.fork_server import ForkServer
-    from jobcontainer.worker.keeper_protocol import Order
+    from jobcontainer.worker.keeper_protocol import Inherited, Order
 
-
-Inherited: TypeAlias = "tuple[Environment, int | None, tuple[bytes, ...]]"
 
 _SEES_DESCRIPTORS = Path("/proc/self/fd").exists()
 

@@ -63,8 +63,8 @@ if TYPE_CHECKING:
 
     from jobcontainer.process import Environment
     from jobcontainer.worker.fork_server import ForkServer
-    from jobcontainer.worker.job_process import Inherited, JobProcess
-    from jobcontainer.worker.keeper_protocol import Order, ToEngine, ToKeeper
+    from jobcontainer.worker.job_process import JobProcess
+    from jobcontainer.worker.keeper_protocol import Inherited, Order, ToEngine, ToKeeper
 
 _PATIENCE: Final = 30.0  # seconds in which a process must have been made for a job
 _PAUSE_MS: Final = 100.0  # milliseconds between two attempts to make one

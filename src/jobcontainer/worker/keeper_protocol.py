@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from jobcontainer.jobfile.identity import FileIdentity
     from jobcontainer.process import Environment
 
+Inherited: TypeAlias = "tuple[Environment, int | None, tuple[bytes, ...]]"
+"""What a process has from the one that it is forked from: the environment, the number of threads, and the keys."""
+
 _READ_AT_START = ("PYTHON", "LD_", "DYLD_", "MALLOC_", "GLIBC_", "LC_", "LANG")
 _READ_LATER = {"PYTHONPATH", "PYTHONBREAKPOINT", "PYTHONSTARTUP", "LANGUAGE"}  # or set by the job itself
 

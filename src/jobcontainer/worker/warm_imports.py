@@ -19,7 +19,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, Final
 
 from jobcontainer.worker import MARK, limits
 from jobcontainer.worker.fork_server import ForkServer
@@ -28,10 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from typing import NoReturn
 
-    from jobcontainer.process import Environment
-    from jobcontainer.worker.keeper_protocol import WantModules
-
-Given: TypeAlias = "tuple[Environment, int | None, tuple[bytes, ...]]"
+    from jobcontainer.worker.keeper_protocol import Inherited, WantModules
 
 _OF_KEEPERS: Final = {"KMP_INIT_AT_FORK", MARK, *limits.THREAD_VARIABLES}
 """Variables that no import depends on: joblib sets the first when it is imported, and keepers and jobs the others."""
@@ -72,7 +69,7 @@ class WarmImports:
         """Take what the engine wants from here on."""
         self._wanted = wanted
 
-    def prepare(self, given: Given | None) -> None:
+    def prepare(self, given: Inherited | None) -> None:
         """Begin to import what is wanted and not there yet, unless the fork server is of another environment."""
         if given is None or self._wanted is None or self._is_idle or _place(given) == self._failed_place:
             return
@@ -83,7 +80,7 @@ class WarmImports:
                 self._drop_forks()
                 server.import_modules(new, self._wanted.loaded)
 
-    def _start(self, given: Given, wanted: WantModules) -> ForkServer | None:
+    def _start(self, given: Inherited, wanted: WantModules) -> ForkServer | None:
         """Start a fork server, where there is something to import."""
         if not any(self._missing()):
             return None
@@ -96,7 +93,7 @@ class WarmImports:
         self._used = time.monotonic()
         return self._server
 
-    def prepare_for_job(self, given: Given | None) -> None:
+    def prepare_for_job(self, given: Inherited | None) -> None:
         """Do the same for a job that comes now, and end a fork server of another environment where it is not needed."""
         self.note_use()
         place, before = _place(given), self._last_place
@@ -109,7 +106,7 @@ class WarmImports:
         """Begin to count anew how long no job was there."""
         self._used, self._is_idle = time.monotonic(), False
 
-    def server_for(self, given: Given | None) -> ForkServer | None:
+    def server_for(self, given: Inherited | None) -> ForkServer | None:
         """Return the fork server that can fork a process in this environment; None where there is none now."""
         server = self.server
         if given is None or server is None or server.importing:
@@ -179,7 +176,7 @@ def _is_part(name: str, of: str) -> bool:
     return name == of or name.startswith(f"{of}.")
 
 
-def _place(given: Given | None) -> object:
+def _place(given: Inherited | None) -> object:
     """Return what of an environment may matter to an import."""
     if given is None:
         return None
