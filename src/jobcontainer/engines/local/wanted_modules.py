@@ -5,7 +5,7 @@ as the submitting process had them loaded; those that a process imports before a
 ``run()``; and what jobs of this engine say they have imported. Modules beside the notebook are never among them. What
 one keeper had to refuse no keeper of this process tries again, as long as the distribution has the same version.
 
-No thread of its own; the slots call it under their lock.
+No thread of its own. The slots call it under their lock, but for :meth:`WantedModules.named_in`, which reads a file.
 """
 
 from __future__ import annotations
@@ -41,15 +41,19 @@ class WantedModules:
         self._loaded: set[str] = set()  # by processes that submit
         self.message = WantModules(tuple(self._names))
 
-    def add_from(self, process_file: Path) -> None:
-        """Add what a process refers to. A file that can't be read names nothing."""
+    def named_in(self, process_file: Path) -> tuple[list[str], list[str]]:
+        """Read what a process refers to, for :meth:`add_named`. A file that can't be read names nothing."""
         if self.learns:
             with contextlib.suppress(OSError, JobFileError):  # its job will fail for it, and say why
-                loaded, imported = installed_modules_named_in(process_file)
-                if not self._loaded.issuperset(loaded):
-                    self._loaded.update(loaded)
-                    self._renew()
-                self.add([*loaded, *imported])
+                return installed_modules_named_in(process_file)
+        return [], []
+
+    def add_named(self, loaded: Sequence[str], imported: Sequence[str]) -> None:
+        """Add what a process refers to: what its notebook had loaded, and what it imports first."""
+        if not self._loaded.issuperset(loaded):
+            self._loaded.update(loaded)
+            self._renew()
+        self.add([*loaded, *imported])
 
     def add(self, names: Iterable[str]) -> bool:
         """Add modules; return whether any of them is new."""

@@ -83,12 +83,12 @@ class WorkerSlots(BoundToProcess):
     def submit(self, attempt: Attempt) -> Future[Outcome]:
         """Run a job as soon as a slot is free; a RuntimeError where the engine was closed, or made before a fork."""
         self.refuse_if_inherited()
+        itself = attempt.order.imports_all_itself
+        named = ([], []) if itself else self._modules.named_in(attempt.folder.process_file)
         with self._lock:
             if self._closed:
                 raise RuntimeError("The engine was closed: make a new JobPool.")
-            itself = attempt.order.imports_all_itself
-            if not itself:
-                self._modules.add_from(attempt.folder.process_file)
+            self._modules.add_named(*named)
             teaches = self._modules.learns and not itself
             attempt.order = attempt.order._replace(number=next(self._numbers), teaches=teaches)
             attempt.future.set_running_or_notify_cancel()
