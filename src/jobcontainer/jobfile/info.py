@@ -75,10 +75,7 @@ def header_fields(
     """Return what goes into the header of an object's file, as plain data."""
     definition = definition_of(obj)
     installed = package_versions.installed_modules(modules) if modules else []
-    run = definition if isinstance(definition, types.FunctionType) else inspect.getattr_static(definition, "run", None)
-    beside = {module.name for module in local_modules}
-    imports = [name for name in imported_first(run) if name not in beside]
-    return {
+    fields = {
         "kind": kind,
         "class": definition.__qualname__,
         "module": "" if definition.__module__ in _UNNAMED_MODULES else str(definition.__module__),
@@ -89,8 +86,17 @@ def header_fields(
         "modules": installed,
         "packages": package_versions.distributions_of(installed) if installed else {},
         "local_modules": local_modules,
-        **({"main": job_main.describe(), "imports": imports} if kind == "process" else {}),
     }
+    if kind == "process":
+        fields |= {"main": job_main.describe(), "imports": _imports_of(definition, local_modules)}
+    return fields
+
+
+def _imports_of(definition: object, local_modules: Sequence[LocalModule]) -> list[str]:
+    """Return what a process imports first, without the modules that come with it."""
+    run = definition if isinstance(definition, types.FunctionType) else inspect.getattr_static(definition, "run", None)
+    beside = {module.name for module in local_modules}
+    return [name for name in imported_first(run) if name not in beside]
 
 
 def local_modules_in(file: FileReader, header: Header) -> list[LocalModule]:

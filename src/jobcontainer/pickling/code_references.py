@@ -149,16 +149,20 @@ def _imports_in(code: types.CodeType) -> tuple[tuple[str, int, tuple[str, ...]],
 
 def _find_imports(code: types.CodeType) -> Iterator[tuple[str, int, tuple[str, ...]]]:
     if _IMPORT_NAME in code.co_code[::2]:
-        level: Any = 0
-        wanted: Any = None
-        for step in dis.get_instructions(code):
-            if step.opcode == _IMPORT_NAME:
-                yield step.argval, level, tuple(wanted or ())
-            elif step.opname.startswith("LOAD_"):
-                level, wanted = wanted, step.argval
+        yield from _import_statements(dis.get_instructions(code))
     for constant in code.co_consts:
         if isinstance(constant, types.CodeType):
             yield from _imports_in(constant)
+
+
+def _import_statements(steps: Iterable[dis.Instruction]) -> Iterator[tuple[str, int, tuple[str, ...]]]:
+    level: Any = 0
+    wanted: Any = None
+    for step in steps:
+        if step.opcode == _IMPORT_NAME:
+            yield step.argval, level, tuple(wanted or ())
+        elif step.opname.startswith("LOAD_"):
+            level, wanted = wanted, step.argval
 
 
 def imported_first(function: object) -> tuple[str, ...]:
@@ -180,12 +184,5 @@ def imported_first(function: object) -> tuple[str, ...]:
 def _imported_first(code: types.CodeType) -> tuple[str, ...]:
     if _IMPORT_NAME not in code.co_code[::2]:
         return ()
-    level: Any = 0
-    wanted: Any = None
-    names = []
-    for step in itertools.takewhile(lambda step: step.opname in _OF_IMPORTS, dis.get_instructions(code)):
-        if step.opcode == _IMPORT_NAME and not level:
-            names.append(step.argval)
-        elif step.opname.startswith("LOAD_"):
-            level, wanted = wanted, step.argval
-    return tuple(names)
+    first = itertools.takewhile(lambda step: step.opname in _OF_IMPORTS, dis.get_instructions(code))
+    return tuple(name for name, level, _ in _import_statements(first) if not level)
