@@ -44,7 +44,7 @@ class RepeatedBlobs:
         """
         if self.blobs is None:
             raise RuntimeError("There is no place for large data.")
-        key = address_of(view), len(view)
+        key = _key(view)
         known = self._kept.get(key)
         added = (known and self.blobs.link(known, file)) or self.blobs.add(view, file)
         self._added[key] = added
@@ -68,18 +68,22 @@ class RepeatedBlobs:
         """
         kept = []
         for view in views:
-            blob, found = self._added.get((address_of(view), len(view))), None
+            blob, found = self._added.get(_key(view)), None
             if blob is not None and len(self._kept) < _MOST_MAPPED:
                 with suppress(CorruptFileError, OSError):  # the folder is gone already
                     found = load_blob(os.fspath(file), blob, vouched=True)
             found = memoryview(bytes(view)) if found is None else found
             if blob is not None:
-                self._kept[address_of(found), len(found)] = blob
+                self._kept[_key(found)] = blob
             kept.append(found)
         return kept
 
     def keep_constant(self, data: bytes) -> None:
         """Note that data that was just written can't change."""
         view = memoryview(data)
-        if (blob := self._added.get((address_of(view), len(view)))) is not None:
-            self._kept[address_of(view), len(view)] = blob
+        if (blob := self._added.get(_key(view))) is not None:
+            self._kept[_key(view)] = blob
+
+
+def _key(view: memoryview) -> tuple[int, int]:
+    return address_of(view), len(view)
