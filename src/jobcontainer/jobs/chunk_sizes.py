@@ -1,9 +1,9 @@
 """How many calls a chunk has, where nobody said: as many as are worth a process, and no slot waits long for the last.
 
 The time of a call is known when the first chunk has ended; until then each slot has one chunk, and none waits. From
-then on a chunk is a slot's share of what is left, so
-that they become ever shorter; it takes at least 0.2 s while there is work for that, and at most a second. None takes
-less than twice what a process costs here, unless nothing else is left: some milliseconds, more on a busy machine.
+then on a chunk is a slot's share of what is left, so that they become ever shorter; it takes at least 0.2 s while there
+is work for that, and at most a second. None takes less than twice what a process costs here, unless nothing else is
+left: some milliseconds, more on a busy machine.
 """
 
 from __future__ import annotations
