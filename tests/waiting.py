@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 
 
@@ -21,3 +22,15 @@ def is_running(pid):
             return stat.read().rpartition(b") ")[2][:1] not in b"ZX"
     except (FileNotFoundError, ProcessLookupError):
         return False
+
+
+def ended(results):
+    """Go through results to the end; return each value, or the type of what its call raised."""
+    found = []
+    while True:
+        try:
+            found.append(next(results))
+        except StopIteration:
+            return found
+        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 -- each is what a call raised
+            found.append(type(error))

@@ -288,6 +288,20 @@ def strays_of(store, *names):
     return [int(file.read_text()) for file in files]
 
 
+def notebook_with_strays(store):
+    """Start it; return its process, and the mark that all below it have in their environment."""
+    name, value = "TEST_KILL", f"{os.getpid()}-{time.monotonic_ns()}"
+    notebook = subprocess.Popen(
+        [sys.executable, "-c", NOTEBOOK_WITH_STRAYS],
+        env=os.environ | {name: value, "STORE": str(store)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        start_new_session=True,
+    )
+    return notebook, f"{name}={value}"
+
+
 def python_processes(token, by):
     """What ``pkill python`` or ``pkill -f python`` finds, among the processes that have a mark."""
     found = []
@@ -302,17 +316,8 @@ def python_processes(token, by):
 @pytest.mark.parametrize("by", ["comm", "cmdline"])
 def test_nothing_survives_a_notebook_and_keepers_that_are_killed_together(tmp_path, by):
     """``pkill -9 python``, or ``-f``: whatever jobs started ends too, daemons with their own environment included."""
-    token = f"TEST_KILL={os.getpid()}-{time.monotonic_ns()}"
-    name, value = token.split("=")
     store = tmp_path / "store"
-    notebook = subprocess.Popen(
-        [sys.executable, "-c", NOTEBOOK_WITH_STRAYS],
-        env=os.environ | {name: value, "STORE": str(store)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-        start_new_session=True,
-    )
+    notebook, token = notebook_with_strays(store)
     killed = []
     try:
         assert notebook.stdout.readline() == "ready\n"
@@ -334,17 +339,8 @@ def test_nothing_survives_a_notebook_and_keepers_that_are_killed_together(tmp_pa
 @pytest.mark.parametrize("who", ["keepers", "subreapers", "both"])
 def test_nothing_survives_a_notebook_whose_keepers_are_stopped(tmp_path, who):
     """One that is stopped (SIGSTOP) sees no end of its lifeline; the kernel and the process above it end it."""
-    token = f"TEST_KILL={os.getpid()}-{time.monotonic_ns()}"
-    name, value = token.split("=")
     store = tmp_path / "store"
-    notebook = subprocess.Popen(
-        [sys.executable, "-c", NOTEBOOK_WITH_STRAYS],
-        env=os.environ | {name: value, "STORE": str(store)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-        start_new_session=True,
-    )
+    notebook, token = notebook_with_strays(store)
     try:
         assert notebook.stdout.readline() == "ready\n"
         strays = strays_of(store, "one", "other")

@@ -9,7 +9,7 @@ import time
 import pytest
 
 from jobcontainer import JobCrashedError, JobPool, JobTimeoutError
-from waiting import wait_for
+from waiting import ended, wait_for
 
 pytestmark = pytest.mark.usefixtures("as_notebook")
 
@@ -28,18 +28,6 @@ def pool(request, tmp_path_factory):
         yield pool
 
 
-def ends(results):
-    """The value of each call, or the type of what it raised."""
-    found = []
-    while True:
-        try:
-            found.append(next(results))
-        except StopIteration:
-            return found
-        except Exception as error:  # noqa: BLE001 -- each is what a call raised
-            found.append(type(error))
-
-
 def test_results_come_in_order_with_what_was_raised_at_its_place(pool):
     """Values of any size, arguments that differ, in several chunks, and a buffer."""
 
@@ -50,8 +38,8 @@ def test_results_come_in_order_with_what_was_raised_at_its_place(pool):
 
     expected = [(number, str(number)) for number in range(40)]
     expected[5], expected[7] = "x" * 2_000_000, KeyError
-    assert ends(pool.map(call, range(40), map(str, range(40)))) == expected
-    assert ends(pool.map(call, range(40), map(str, range(40)), chunksize=7, buffersize=20)) == expected
+    assert ended(pool.map(call, range(40), map(str, range(40)))) == expected
+    assert ended(pool.map(call, range(40), map(str, range(40)), chunksize=7, buffersize=20)) == expected
 
 
 def test_progress_says_how_each_call_ended(pool):
@@ -76,7 +64,7 @@ def test_calls_behind_one_that_died_are_made_elsewhere(pool):
             time.sleep(600)
         return number
 
-    found = ends(pool.with_options(timeout=3, grace=0.1).map(call, range(8), chunksize=8))
+    found = ended(pool.with_options(timeout=3, grace=0.1).map(call, range(8), chunksize=8))
     assert found == [0, 1, JobCrashedError, 3, 4, JobTimeoutError, 6, 7]
 
 

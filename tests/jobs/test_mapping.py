@@ -32,21 +32,9 @@ from jobcontainer import (
 from jobcontainer.jobfile.format import digest_of
 from jobcontainer.storage.data import SharedData
 from jobcontainer.storage.store_folder import StoreFolder
-from waiting import wait_for
+from waiting import ended, wait_for
 
 pytestmark = pytest.mark.usefixtures("as_notebook")
-
-
-def ended(results):
-    """Go through results to the end; return each value, or the type of what its call raised."""
-    found = []
-    while True:
-        try:
-            found.append(next(results))
-        except StopIteration:
-            return found
-        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 -- each is what a call raised
-            found.append(type(error))
 
 
 def wait_until(path):
