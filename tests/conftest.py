@@ -82,12 +82,13 @@ def leftovers(before):
 
 
 def present():
-    """Processes, threads, descriptors and files of this session."""
+    """Processes, threads, descriptors and files of this session, and an exception that this thread still handles."""
     return {
         "processes": set(process_tree.children_of(os.getpid())),
         "threads": {thread for thread in threading.enumerate() if thread.is_alive()},
         "descriptors": descriptors(),
         "files": {*files_in(tempfile.gettempdir()), *files_in(SHARED, str(os.getpid()))},
+        "exceptions": {sys.exc_info()[1]} - {None},  # an interrupt that cuts an ``except`` off leaves one
     }
 
 

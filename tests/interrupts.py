@@ -31,10 +31,13 @@ def interrupted(call, number, kind, where):
                 raise KeyboardInterrupt
         return trace
 
+    def in_a_generator():  # has a handled exception of its own: one cut off inside ``except`` would stay this thread's
+        yield call()
+
     switch, before = (sys.setprofile, sys.getprofile()) if kind == "signal" else (sys.settrace, sys.gettrace())
     switch(trace)
     try:
-        call()
+        next(in_a_generator())
     except KeyboardInterrupt:
         pass
     finally:
