@@ -37,6 +37,7 @@ if TYPE_CHECKING:
         JobLostError,
         JobMemoryError,
         JobTimeoutError,
+        JobUpstreamError,
         SerializationError,
         UntrustedFileError,
     )
@@ -70,6 +71,7 @@ _MODULES = {
     "JobState": "events",
     "JobStore": "jobs.store",
     "JobTimeoutError": "errors",
+    "JobUpstreamError": "errors",
     "Process": "process",
     "SerializationError": "errors",
     "Serializer": "jobfile.serializer",
@@ -96,6 +98,7 @@ __all__ = [
     "JobState",
     "JobStore",
     "JobTimeoutError",
+    "JobUpstreamError",
     "Process",
     "SerializationError",
     "Serializer",

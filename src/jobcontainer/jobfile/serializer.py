@@ -17,6 +17,7 @@ from jobcontainer.jobfile import info, signing
 from jobcontainer.jobfile.atomic import replacing
 from jobcontainer.jobfile.blobs import BLOB_FROM
 from jobcontainer.jobfile.format import PRELUDE
+from jobcontainer.jobfile.inputs import Inputs, noted_in
 from jobcontainer.jobfile.loading import check_file, checked_content, load_file, remember_whole
 from jobcontainer.jobfile.plain_pickle import sign_plain, signed_content
 from jobcontainer.jobfile.reader import FileReader
@@ -124,7 +125,12 @@ class Serializer:
 
 
 def write_file(
-    obj: object, file_path: str | os.PathLike[str], *, kind: Kind, blobs: BlobStore | None = None
+    obj: object,
+    file_path: str | os.PathLike[str],
+    *,
+    kind: Kind,
+    blobs: BlobStore | None = None,
+    inputs: Inputs | None = None,
 ) -> FileIdentity:
     """Put an object into a file and say what it is; see :meth:`Serializer.serialize_to_file`.
 
@@ -133,14 +139,16 @@ def write_file(
         file_path: the file.
         kind: what it is.
         blobs: where its large data goes; None for a file that holds everything itself.
+        inputs: takes note of the jobs in a process; elsewhere they are handles.
 
     Returns:
         The identity of the file, for those who trust this process that it is whole.
     """
+    found = (inputs or Inputs()) if kind == "process" else None
     if kind == "process":
         _refuse_while_importing()
     before = blobs.written if blobs is not None else 0
-    done = _write(obj, FileWriter(file_path, blobs), kind)
+    done = _write(obj, FileWriter(file_path, blobs), kind, found)
     if isinstance(done, Exception):
         raise explained(obj, done, is_result=kind == "result") from done
     if kind == "process":
@@ -166,7 +174,9 @@ class RepeatedFiles:
         _refuse_while_importing()
         self._shared = shared
         try:
-            self._pickler = RepeatedPickler(make, shared)
+            self._inputs = Inputs()
+            with noted_in(self._inputs):
+                self._pickler = RepeatedPickler(make, shared)
         except Exception as error:
             raise explained(shared, error, is_result=False) from error
         self._blobs, self._is_kept = RepeatedBlobs(), False
@@ -180,11 +190,16 @@ class RepeatedFiles:
         """
         pickler, before = self._pickler, blobs.written if blobs is not None else 0
         try:
-            own_part = pickler.own_part(own)
+            with noted_in(self._inputs):
+                own_part = pickler.own_part(own)
         except MemoryError:
             raise
         except Exception as error:
             raise explained(own, error, is_result=False) from error
+        if self._inputs.references:
+            raise SerializationError(
+                "A job can be no argument of map(): submit_all() takes one process for each call, and jobs in them."
+            )
         self._blobs.blobs = blobs
         writer = FileWriter(file_path, self._blobs if blobs is not None else None)
         try:
@@ -253,18 +268,19 @@ def trust_file(file_path: str | os.PathLike[str]) -> Path:
     return path
 
 
-def _write(obj: object, writer: FileWriter, kind: Kind) -> FileIdentity | Exception:
+def _write(obj: object, writer: FileWriter, kind: Kind, inputs: Inputs | None) -> FileIdentity | Exception:
     """Write a file, and return its identity, or why the object can't be pickled."""
     pickler = Pickler(writer, before_own_code=writer.forget_addresses)
     try:
         try:
-            pickler.dump(obj)
+            with noted_in(inputs):
+                pickler.dump(obj)
         except Exception as error:
             if error is writer.failure or isinstance(error, MemoryError):
                 raise
             writer.discard()
             return error
-        return _finish(writer, pickler, obj, kind)
+        return _finish(writer, pickler, obj, kind, inputs)
     except BaseException:
         writer.discard()
         raise
@@ -273,7 +289,9 @@ def _write(obj: object, writer: FileWriter, kind: Kind) -> FileIdentity | Except
         pickler.buffers.clear()
 
 
-def _finish(writer: FileWriter, pickler: Pickler, obj: object, kind: Kind) -> FileIdentity:
+def _finish(
+    writer: FileWriter, pickler: Pickler, obj: object, kind: Kind, inputs: Inputs | None = None
+) -> FileIdentity:
     """Write what comes after the stream, and return the identity of the file."""
     beside = _sources(pickler, kind)
     compiled = packed_together(beside.code) if kind == "process" else b""
@@ -285,6 +303,9 @@ def _finish(writer: FileWriter, pickler: Pickler, obj: object, kind: Kind) -> Fi
         modules=pickler.modules | beside.imports,
         local_modules=beside.modules,
     )
+    if inputs is not None and (inputs.references or inputs.refusal):
+        inputs.check()
+        fields["inputs"] = [[one.job, one.store, one.signature] for one in inputs.references.values()]
     identity, signature = writer.finish(fields, sources, pickler.buffers, _sign)
     remember_whole(identity, signature)
     return identity

@@ -14,8 +14,10 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from jobcontainer.errors import warn
+from jobcontainer.jobfile.inputs import Inputs
 from jobcontainer.jobfile.loading import check_process
 from jobcontainer.jobfile.serializer import RepeatedFiles, Serializer, trust_file, write_file
+from jobcontainer.jobs.needs import NOTHING, Needs, needs_of_file, needs_of_process, needs_of_record
 from jobcontainer.pickling.source_code import source_of
 from jobcontainer.process import Call, Environment, JobOptions, options_from_json
 from jobcontainer.storage.data import SharedData
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from jobcontainer.jobfile.identity import FileIdentity
+    from jobcontainer.jobs.job import Job
     from jobcontainer.process import Process
     from jobcontainer.storage.folder import JobFolder
 
@@ -53,6 +56,7 @@ class Submission:
         environment: of the submitting process.
         identity: of the process file, which this process has written or checked; None where it has not.
         record: what ``job.json`` is to hold; None where it is written already.
+        needs: the jobs that must succeed before.
     """
 
     folder: JobFolder
@@ -62,6 +66,7 @@ class Submission:
     environment: Environment
     identity: FileIdentity | None = None
     record: JobRecord | None = None
+    needs: Needs = NOTHING
 
 
 class Submitter:
@@ -101,14 +106,17 @@ class Submitter:
         Raises:
             SerializationError: the process can't go into a file; no folder is left.
             OSError: the store can't be written to; no folder is left.
+            JobUpstreamError: an input of it is gone; no folder is left.
         """
+        found = Inputs()
         name, data = options.name or name_of(process), data or SharedData(self.store)
         with self._new_folder(name) as folder:
-            identity = write_file(process, folder.process_file, kind="process", blobs=data)
+            identity = write_file(process, folder.process_file, kind="process", blobs=data, inputs=found)
+            needs = needs_of_process(found, options.after)
             self._say_that_it_copies(data)
             here = environment or self.here()
             submission = self._recorded(folder, name, options, source_of(process), here, parameters_of(process))
-            return replace(submission, identity=identity)
+            return replace(_needing(submission, needs), identity=identity)
 
     def of_file(self, file: Path, options: JobOptions, *, trusted: bool = False) -> Submission:
         """Write the folder of a process that is in a file already; the file is linked, or copied where it can't be.
@@ -116,6 +124,7 @@ class Submitter:
         Raises:
             FileNotFoundError: there is no such file.
             JobFileError: the file can't be loaded; no folder is left.
+            JobUpstreamError: an input of it is gone; no folder is left.
         """
         name = options.name or Serializer.inspect(file).class_name.rpartition(".")[2] or file.stem
         with self._new_folder(name) as folder:
@@ -123,18 +132,29 @@ class Submitter:
             if trusted:
                 trust_file(folder.process_file)
             identity = check_process(folder.process_file)
-            source = Serializer.inspect(folder.process_file).source
-            submission = self._recorded(folder, name, options, source, self.here())
-            return replace(submission, identity=identity)
+            said = Serializer.inspect(folder.process_file)
+            needs = needs_of_file(folder, said.inputs, options.after)
+            submission = self._recorded(folder, name, options, said.source, self.here())
+            return replace(_needing(submission, needs), identity=identity)
 
-    def of_job(self, folder: JobFolder) -> Submission:
-        """Write a new folder that runs the process of another job again, with its options and from where it ran."""
+    def of_job(self, folder: JobFolder, again: Mapping[str, Job[Any]] | None = None) -> Submission:
+        """Write a new folder that runs the process of another job again, with its options and from where it ran.
+
+        Args:
+            folder: of the other job.
+            again: the jobs that run some of its inputs again, by the paths of the folders of these.
+
+        Raises:
+            JobUpstreamError: an input of it is gone; no folder is left.
+        """
         record = folder.read_record()
+        needs = needs_of_record(record, folder, again or {})
         with self._new_folder(record.name) as new:
             self._snapshot(folder.process_file, new.process_file)
             here = replace(self.here(), cwd=record.cwd, sys_path=record.sys_path)
             options = options_from_json(record.options)
-            return self._recorded(new, record.name, options, record.source, here, record.parameters)
+            submission = self._recorded(new, record.name, options, record.source, here, record.parameters)
+            return _needing(submission, needs)
 
     def _snapshot(self, file: Path, target: Path) -> None:
         """Keep a file as it is now: job files and blobs are never changed in place, so that a hard link is a copy.
@@ -231,6 +251,14 @@ class Repeated:
     def close(self) -> None:
         """Let go of the function and what it holds; there will be no other chunk."""
         self._files.close()
+
+
+def _needing(submission: Submission, needs: Needs) -> Submission:
+    """Return a submission with what it needs; ``after=`` is among that, and no option any more."""
+    if not needs.inputs or submission.record is None:
+        return submission
+    options = submission.options.updated(after=()) if submission.options.after else submission.options
+    return replace(submission, options=options, record=replace(submission.record, inputs=needs.inputs), needs=needs)
 
 
 def write_records(submissions: Sequence[Submission]) -> None:

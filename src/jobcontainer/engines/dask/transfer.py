@@ -7,6 +7,8 @@ Files travel in pieces, so that a process or a result of a gigabyte need not fit
 passes the messages on. (Nor are Dask's events used: the scheduler would keep the log of every job.) The outcome is
 written last: once the job's folder has it, the folder is complete.
 
+So are the results that a job needs: each lies beside its copy, under the id by which the process names it.
+
 Large data travels once to each host: its workers share a ``data`` folder beside their local directories, to which the
 folders of jobs link. What no job has any more is removed when a client leaves.
 """
@@ -26,10 +28,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from jobcontainer.events import Outcome, event_from_json
 from jobcontainer.jobfile.atomic import temporary_beside, write_whole
 from jobcontainer.jobfile.blobs import blob_path
+from jobcontainer.jobfile.inputs import head_of
 from jobcontainer.jobfile.reader import blobs_of
 from jobcontainer.storage.call_results import CallReader
 from jobcontainer.storage.data import SharedData
 from jobcontainer.storage.ending import write_end
+from jobcontainer.storage.inputs import beside, results_needed
 from jobcontainer.storage.jsonl import read_lines
 from jobcontainer.storage.preview import preview_bytes
 from jobcontainer.storage.regular_file import append, read_part
@@ -85,26 +89,38 @@ def _shared_store(dask_worker: Any) -> StoreFolder:
     return StoreFolder(Path(dask_worker.local_directory).parent / f"jobcontainer-data-{os.getuid()}")
 
 
-def write_process(job_id: str, piece: bytes) -> None:
-    """Write the next piece of the process file."""
-    append(folders[job_id].process_file, piece)
+def create_input(job_id: str, input_id: str, process_head: bytes) -> None:
+    """Make the folder of an input beside that of its job; the job knows the input by its process file."""
+    folder = beside(folders[job_id], input_id)
+    folder.create()
+    append(folder.process_file, process_head)
 
 
-async def link_blob(job_id: str, blob: Buffer) -> bool:
-    """Give the process a part of its large data that is on this host; return whether it is."""
-    process = folders[job_id].process_file
-    return await asyncio.to_thread(_data_of(folders[job_id]).link, blob, process) is not None
+def write_sent(job_id: str, input_id: str, piece: bytes) -> None:
+    """Write the next piece of the process file, or of the result of an input."""
+    append(_sent(job_id, input_id), piece)
 
 
-def write_blob(job_id: str, digest: str, piece: bytes) -> None:
-    """Write the next piece of the process's large data."""
-    append(_received(folders[job_id].process_file, digest), piece)
+async def link_blob(job_id: str, input_id: str, blob: Buffer) -> bool:
+    """Give a file that was sent a part of its large data that is on this host; return whether it is."""
+    data = _data_of(folders[job_id])
+    return await asyncio.to_thread(data.link, blob, _sent(job_id, input_id)) is not None
 
 
-async def adopt_blob(job_id: str, digest: str) -> None:
-    """Share a part of the process's large data, all pieces of which are written."""
-    process = folders[job_id].process_file
-    await asyncio.to_thread(_data_of(folders[job_id]).adopt, _received(process, digest), digest, process)
+def write_blob(job_id: str, input_id: str, digest: str, piece: bytes) -> None:
+    """Write the next piece of the large data of a file that was sent."""
+    append(_received(_sent(job_id, input_id), digest), piece)
+
+
+async def adopt_blob(job_id: str, input_id: str, digest: str) -> None:
+    """Share a part of the large data of a file that was sent, all pieces of which are written."""
+    file = _sent(job_id, input_id)
+    await asyncio.to_thread(_data_of(folders[job_id]).adopt, _received(file, digest), digest, file)
+
+
+def _sent(job_id: str, input_id: str) -> Path:
+    """Return the process file of a job, or the result of an input of it."""
+    return beside(folders[job_id], input_id).result_file if input_id else folders[job_id].process_file
 
 
 def _received(file: Path, digest: str) -> Path:
@@ -184,16 +200,22 @@ class Transfer:
         self._progress = b""
 
     async def send(self) -> None:
-        """Copy the process file to the worker. If there is none, or not all of it, the job will report it."""
+        """Copy the process file and what it needs to the worker. What is missing of them the job will report."""
         await self._call(create, self._folder.id)
-        process = self._folder.process_file
         with contextlib.suppress(FileNotFoundError):
-            await self._send_pieces(process, write_process)
-            for digest, blob in blobs_of(process).items():
-                async with self._sending[digest]:
-                    if not await self._call(link_blob, self._folder.id, blob):
-                        await self._send_pieces(blob_path(process, digest), write_blob, digest)
-                        await self._call(adopt_blob, self._folder.id, digest)
+            await self._send_file(self._folder.process_file, "")
+            for input_id, folder in results_needed(self._folder):
+                await self._call(create_input, self._folder.id, input_id, head_of(folder.process_file))
+                await self._send_file(folder.result_file, input_id)
+
+    async def _send_file(self, path: Path, input_id: str) -> None:
+        """Copy the process file, or the result of an input, with its large data."""
+        await self._send_pieces(path, write_sent, input_id)
+        for digest, blob in blobs_of(path).items():
+            async with self._sending[digest]:
+                if not await self._call(link_blob, self._folder.id, input_id, blob):
+                    await self._send_pieces(blob_path(path, digest), write_blob, input_id, digest)
+                    await self._call(adopt_blob, self._folder.id, input_id, digest)
 
     async def _send_pieces(self, path: Path, write: Callable[..., None], *names: str) -> None:
         with path.open("rb") as file:
