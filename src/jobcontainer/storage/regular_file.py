@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 from jobcontainer.jobfile.atomic import write_all
 from jobcontainer.jobfile.open_file import open_file
-from jobcontainer.storage.ownership import why_foreign
+from jobcontainer.jobfile.ownership import why_foreign
 
 if TYPE_CHECKING:
     import io
