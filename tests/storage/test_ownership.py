@@ -44,7 +44,7 @@ class Returns:
         self.value = value
 
     def run(self):
-        print("returning", self.value)
+        print("returning", self.value, end="\x1b]0;title\a\n")
         return self.value
 
 
@@ -184,7 +184,7 @@ def test_the_store_of_a_colleague_can_be_read_and_is_left_as_it_is(foreign):
     """Jobs, logs, states and what is signed with one's key; no line is added to its journal, no end to its jobs."""
     before = content(foreign)
     ended, lost = JobStore(foreign).jobs()
-    assert (ended.state, ended.log, ended.result()) == (JobState.SUCCEEDED, "returning 1\n", 1)
+    assert (ended.state, ended.log, ended.result()) == (JobState.SUCCEEDED, "returning 1\x1b]0;title\a\n", 1)
     assert lost.state is JobState.LOST
     assert JobStore(foreign).open(ended.id).source == ended.source
     assert "belongs to" in JobStore(foreign).advice()
@@ -221,7 +221,10 @@ def test_results_in_the_store_of_a_colleague_are_foreign_files(foreign, key_file
 
 
 def test_the_shell_lists_the_store_of_a_colleague_and_says_whose_it_is(foreign, capsys, monkeypatch):
-    """``list`` prints the jobs, and on standard error a sentence; what would change it ends with 2."""
+    """``list`` prints the jobs, and on standard error a sentence; what would change it ends with 2.
+
+    What ``log`` prints does nothing to the terminal.
+    """
     monkeypatch.setenv("JOBCONTAINER_HOME", "")  # which the shell sets, and which is put back
     assert main(["--store", str(foreign), "list"]) == 0
     printed = capsys.readouterr()
@@ -229,6 +232,8 @@ def test_the_shell_lists_the_store_of_a_colleague_and_says_whose_it_is(foreign, 
     assert "set JOBCONTAINER_HOME to a folder of your own" in printed.err
     assert main(["--store", str(foreign), "prune", "--keep", "0"]) == 2
     assert "belongs to" in capsys.readouterr().err
+    assert main(["--store", str(foreign), "log", JobStore(foreign).jobs()[0].id]) == 0
+    assert capsys.readouterr().out == "returning 1\\x1b]0;title\\x07\n"
 
 
 def test_a_job_folder_of_another_user_is_not_written_to(tmp_path, give_away):
