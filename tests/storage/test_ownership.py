@@ -282,13 +282,16 @@ def test_a_file_that_is_not_what_it_should_be_is_not_written_to(tmp_path, put, n
     assert not precious.with_name("nothing").exists()
 
 
-def test_a_file_of_another_user_is_not_written_to(tmp_path, give_away):
-    """Or they could read what is appended there."""
-    path = tmp_path / "host.log"
-    path.touch(0o600)
-    give_away(path)
-    with pytest.raises(PermissionError, match="belongs to"):
-        open_regular(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, own=True)
+@pytest.mark.parametrize("own", [True, False])
+def test_a_file_of_another_user_is_not_written_to(tmp_path, give_away, own):
+    """Or they could read what is added: also where a folder of theirs is in the place of a job's."""
+    path = tmp_path / "theirs" / "log.txt"
+    path.parent.mkdir()
+    path.touch()
+    path.chmod(0o666)
+    give_away(path, path.parent)
+    with pytest.raises((PermissionError, FileNotFoundError), match="belongs to"):
+        open_regular(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, own=own)
     assert path.read_bytes() == b""
 
 
