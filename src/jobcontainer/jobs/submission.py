@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from jobcontainer.errors import warn
 from jobcontainer.jobfile.loading import check_process
+from jobcontainer.jobfile.ownership import why_foreign
 from jobcontainer.jobfile.serializer import RepeatedFiles, Serializer, trust_file, write_file
 from jobcontainer.pickling.source_code import source_of
 from jobcontainer.process import Call, Environment, JobOptions, options_from_json
@@ -147,16 +148,19 @@ class Submitter:
     def _snapshot(self, file: Path, target: Path) -> None:
         """Keep a file as it is now: job files and blobs are never changed in place, so that a hard link is a copy.
 
-        It is the file that a symbolic link leads to: a link to the link would lead to whatever is there later.
+        It is the file that a symbolic link leads to: a link to the link would lead to whatever is there later. One that
+        another user can change is copied.
         """
         file = file.resolve()
         data = SharedData(self.store)
         data.take_over(file, target)
         self._say_that_it_copies(data)
-        try:
-            target.hardlink_to(file)
-        except OSError:
-            shutil.copyfile(file, target)
+        with contextlib.suppress(OSError):
+            if not why_foreign(file.stat()):
+                target.hardlink_to(file)
+                return
+        target.touch(0o600)
+        shutil.copyfile(file, target)
 
     def _say_that_it_copies(self, data: SharedData) -> None:
         if data.copies and not self._has_said_that_it_copies:

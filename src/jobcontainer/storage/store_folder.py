@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Final
 
 from jobcontainer.jobfile.atomic import write_whole
 from jobcontainer.jobfile.open_file import open_folder
+from jobcontainer.jobfile.ownership import why_foreign_folder
 from jobcontainer.process import working_directory
 from jobcontainer.storage.folder import RECORD_NAME, JobFolder, size_on_disk
-from jobcontainer.storage.ownership import why_foreign_folder
 from jobcontainer.storage.record import is_job_id, new_job_id
 from jobcontainer.storage.regular_file import status_of
 
