@@ -22,6 +22,9 @@ R_co = TypeVar("R_co", covariant=True)
 
 _MEMORY = re.compile(r"\s*(?P<number>\d+(?:\.\d+)?)\s*(?P<unit>[kmgt]?i?b?)\s*", re.IGNORECASE)
 AFTER = "after"
+LONGEST_KEY = 200
+"""Characters of the key of a job."""
+
 _POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
 
 
@@ -125,6 +128,9 @@ class JobOptions:
         detach: whether the job outlives the kernel.
         priority: jobs of a higher number start first; equal ones in the order they were submitted.
         after: a job, a group, or several, that must succeed before; kept as inputs of the job, not as an option.
+        key: what work this is, in the user's words: of one key, a store runs a job once; see
+            :mod:`jobcontainer.jobs.keyed`.
+        rerun: whether a job of that key runs anew, whatever the store holds.
 
     Raises:
         ValueError: an option is out of range; the message names it and what is allowed.
@@ -142,6 +148,8 @@ class JobOptions:
     detach: bool = False
     priority: int = 0
     after: Any = ()
+    key: str | None = None
+    rerun: bool = False
 
     def __post_init__(self) -> None:
         """Refuse what can't be meant, so that no job starts with it."""
@@ -159,6 +167,11 @@ class JobOptions:
         self._check(_is_whole(self.priority, least=-sys.maxsize), "priority", "a whole number")
         self._check(_is_environment(self.env), "env", "a dict of texts, with no '=' or NUL in a name")
         self._check(self.name is None or (isinstance(self.name, str) and self.name != ""), "name", "a text, or None")
+        self._check(isinstance(self.rerun, bool), "rerun", "True or False")
+        if not (self.key is None or is_key(self.key)):
+            raise ValueError(f"key={_cut(repr(self.key))}: it takes a text of 1 to {LONGEST_KEY} printable characters.")
+        if self.rerun and self.key is None:
+            raise ValueError("rerun=True: it is for jobs that have a key, key=...; others always run anew.")
 
     def _check(self, holds: bool, option: str, allowed: str) -> None:  # noqa: FBT001 -- an assertion with a sentence
         if not holds:
@@ -353,6 +366,20 @@ def _jobs_in(after: Any) -> tuple[Any, ...]:
     if isinstance(after, Sequence) and not isinstance(after, str | bytes):
         return tuple(job for one in after for job in _jobs_in(one))
     raise ValueError(f"after={after!r}: it takes a job, a group of jobs, or a list of them.")
+
+
+def is_key(key: object) -> bool:
+    """Return whether something can be the key of a job.
+
+    Example:
+        >>> is_key("train-v3"), is_key(" train")
+        (True, False)
+    """
+    return isinstance(key, str) and 0 < len(key) <= LONGEST_KEY and key.isprintable() and key == key.strip()
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= LONGEST_KEY else text[:LONGEST_KEY] + " ..."
 
 
 def _is_number(value: object, *, above: float) -> bool:

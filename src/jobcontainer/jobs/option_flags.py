@@ -43,6 +43,8 @@ def add_option_flags(parser: argparse.ArgumentParser, named_by: str = "by its id
     flag("isolation", choices=("fresh", "reuse"), help="a new process for each job, or the slot's own one")
     flag("priority", type=int, metavar="N", help="jobs of a higher number start first")
     flag("after", action="append", metavar="JOB", help=f"start after this job has succeeded, {named_by}; repeatable")
+    flag("key", metavar="KEY", help="what work this is: a job of that key that waits, runs or succeeded is returned")
+    flag("rerun", action="store_true", help="with --key: run it anew in any case")
     flag("detach", action="store_true", help="let the job outlive the kernel or shell it came from")
 
 
