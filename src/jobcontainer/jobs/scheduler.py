@@ -38,7 +38,7 @@ from jobcontainer.events import JobState
 from jobcontainer.jobs import late_ends
 from jobcontainer.jobs.job_queue import Entry, JobQueue
 from jobcontainer.jobs.prerequisites import Prerequisites, afterwards, in_turn
-from jobcontainer.jobs.submission import discard, write_records
+from jobcontainer.jobs.submission import discard, without_record, write_records
 from jobcontainer.storage.ending import cancelled_before_start, lost, may_be_retried, upstream_failed, write_end
 from jobcontainer.storage.journal import Journal
 from jobcontainer.worker.cpython_internals import call_at_exit, in_background
@@ -167,11 +167,11 @@ class Scheduler(BoundToProcess):
         except RuntimeError:
             discard(submissions)
             raise
-        owner, jobs = self.submitter.owner, [entry.job for entry in entries]
-        self._journal.add_submitted([entry.listed(owner) for entry in entries])
+        self._journal.add_submitted([entry.listed(self.submitter.owner) for entry in entries])
         if any(entry.cancelled for entry in entries):  # whoever submitted them was interrupted
-            self._cancel(jobs)
+            self._cancel([entry.job for entry in entries])
         for entry in entries:
+            entry.submission = without_record(entry.submission)
             if entry.inputs:
                 call_at_exit(_finish_at_exit)
                 Prerequisites(entry.inputs, partial(self._inputs_ended, entry))
