@@ -2,8 +2,9 @@
 
 Called in a fork server alone (:mod:`jobcontainer.worker.fork_server`), which is given up where one is refused: what a
 refused import has done is not undone. Refused is one that raises, prints, or leaves threads, child processes, open
-files, signal handlers or other entries in ``sys.path`` behind, holds too much memory, or brings a module that lies
-beside the notebook. Open files include those of a GPU. Jobs make such an import themselves, each its own.
+files, signal handlers or other entries in ``sys.path`` behind, holds too much memory, or brings a module that may be
+another one for the next job, as it lies beside the notebook or in an editable install. Open files include those of a
+GPU. Jobs make such an import themselves, each its own.
 
 A crash or a hang can't be seen from here: the fork server says which import it begins, and an alarm ends it.
 """
@@ -21,7 +22,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from jobcontainer.pickling.module_origin import is_local
+from jobcontainer.pickling.module_origin import may_be_edited
 from jobcontainer.worker import process_tree
 from jobcontainer.worker.reporting import log
 
@@ -88,8 +89,8 @@ def _changes(before: _State, known: int, most_memory: int) -> Iterator[str]:
         yield "it changes sys.path or the working directory"
     if process_tree.memory_of([os.getpid()]) > most_memory:
         yield "it takes too much memory"
-    if local := next((name for name in modules_since(known) if _lies_beside(name)), ""):
-        yield f"it imports {local}, which lies beside the notebook"
+    if edited := next((name for name in modules_since(known) if _may_be_edited(name)), ""):
+        yield f"it imports {edited}, which lies beside the notebook or is an editable install"
 
 
 def modules_since(known: int) -> list[str]:
@@ -100,12 +101,12 @@ def modules_since(known: int) -> list[str]:
     return [*islice(reversed(sys.modules), max(0, len(sys.modules) - known))][::-1]
 
 
-def _lies_beside(name: str) -> bool:
+def _may_be_edited(name: str) -> bool:
     module = sys.modules.get(name)
     if not isinstance(module, ModuleType):
         return False
     file = object.__getattribute__(module, "__dict__").get("__file__")  # to ask a lazy module itself would load it
-    return isinstance(file, str) and not file.startswith(_LIBRARIES) and is_local(name)
+    return isinstance(file, str) and not file.startswith(_LIBRARIES) and may_be_edited(name)
 
 
 def _state() -> _State:
