@@ -97,8 +97,12 @@ class Imports:
 
 
 def test_what_a_job_imports_the_next_one_has(install, new_pool):
-    """The first job imports it, in its own process; jobs after it find it loaded, in a fresh process each."""
-    name, pool = install("lib_learned"), new_pool()
+    """The first job imports it, in its own process; jobs after it find it loaded, in a fresh process each.
+
+    A thread that has ended by the end of its import is no reason against it.
+    """
+    threads = "import threading\nfor _ in range(50):\n    t = threading.Thread(target=int)\n    t.start()\nt.join()"
+    name, pool = install("lib_learned", threads), new_pool()
     assert pool.submit(Imports(name)).result()[0] is True
     assert pool.submit(Looks(name)).result() is True
     by_itself, pid = pool.submit(Imports(name)).result()

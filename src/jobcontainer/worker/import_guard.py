@@ -17,6 +17,7 @@ import os
 import signal
 import sys
 import sysconfig
+import time
 from itertools import islice
 from pathlib import Path
 from types import ModuleType
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 _HARMLESS_THREADS: Final = frozenset({"jemalloc_bg_thd"})
 """By the names that the kernel has. jemalloc, which pyarrow brings, stops and starts its own around a fork."""
 
+_THREAD_ENDS_SECONDS: Final = 0.2
 _SIGNALS: Final = ("SigBlk:", "SigIgn:", "SigCgt:")
 _OF_THE_C_LIBRARY: Final = 0b11 << 31  # signals 32 and 33, which glibc handles from the first thread on
 _LIBRARIES: Final = tuple(
@@ -77,7 +79,7 @@ def _changes(before: _State, known: int, most_memory: int) -> Iterator[str]:
     after = _state()
     if os.fstat(1).st_size:
         yield "it prints"
-    if threads := _threads() - _HARMLESS_THREADS:
+    if threads := _threads_that_stay():
         yield f"it starts threads ({', '.join(sorted(threads))})"
     if process_tree.children_of(os.getpid()):
         yield "it starts processes"
@@ -125,6 +127,14 @@ def _open_files() -> Iterator[str]:
     for entry in Path("/proc/self/fd").iterdir():
         with contextlib.suppress(OSError):  # the one that listed them is closed
             yield f"{entry.name} {entry.readlink()}"
+
+
+def _threads_that_stay() -> set[str]:
+    """Return the names of the threads that an import has left; one that was joined may take a moment to end."""
+    until = time.monotonic() + _THREAD_ENDS_SECONDS
+    while (threads := _threads() - _HARMLESS_THREADS) and time.monotonic() < until:
+        time.sleep(0.001)
+    return threads
 
 
 def _threads() -> set[str]:
