@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 _CANCEL: Final = "cancel"
 _DATA: Final = "data"
+_KEYS: Final = "keys"
 
 
 class StoreFolder:
@@ -34,6 +35,11 @@ class StoreFolder:
     def data_folder(self) -> Path:
         """Where large data is, once for each content; see :mod:`jobcontainer.storage.data`."""
         return self.path / _DATA
+
+    @property
+    def keys_folder(self) -> Path:
+        """Where the jobs of each key stand; see :mod:`jobcontainer.storage.keys`."""
+        return self.path / _KEYS
 
     @property
     def journal_file(self) -> Path:
