@@ -103,10 +103,10 @@ class Submitter:
             OSError: the store can't be written to; no folder is left.
         """
         name, data = options.name or name_of(process), data or SharedData(self.store)
+        here = environment or self.here()  # first: it says what is wrong where the working directory is gone
         with self._new_folder(name) as folder:
             identity = write_file(process, folder.process_file, kind="process", blobs=data)
             self._say_that_it_copies(data)
-            here = environment or self.here()
             submission = self._recorded(folder, name, options, source_of(process), here, parameters_of(process))
             return replace(submission, identity=identity)
 
