@@ -351,7 +351,7 @@ def handled():
 
 class Says:
     def run(self):
-        for name in ("spoken", "spoken.below", "shouted", "filed", "silent"):
+        for name in ("spoken", "spoken.below", "spoken.filed", "shouted", "filed", "silent"):
             logging.getLogger(name).debug("said by %s", name)
 
 
@@ -364,6 +364,7 @@ def test_handlers_of_loggers_follow_the_job(pool, tmp_path, handled, isolation):
     handled("spoken", spoken).propagate = False
     handled("shouted", shouted)
     handled("filed", logging.FileHandler(tmp_path / "log.txt", delay=True), logging.StreamHandler(io.StringIO()))
+    handled("spoken.filed", logging.FileHandler(tmp_path / "log.txt", delay=True))
     handled("silent", logging.NullHandler()).propagate = False
     sender = pool.with_options(isolation=isolation)
     job = sender.submit(Says())
@@ -371,10 +372,11 @@ def test_handlers_of_loggers_follow_the_job(pool, tmp_path, handled, isolation):
     assert job.log.splitlines() == [
         "DEBUG said by spoken",
         "DEBUG said by spoken.below",
+        "DEBUG said by spoken.filed",
         "SAID BY SHOUTED!",
         "said by filed",
     ]
-    for name in ("spoken", "shouted", "filed"):
+    for name in ("spoken", "spoken.filed", "shouted", "filed"):
         logging.getLogger(name).handlers.clear()
         logging.getLogger(name).setLevel(logging.NOTSET)
     job = sender.submit(Says())

@@ -114,7 +114,7 @@ class Submitter:
         with self._new_folder(name) as folder:
             identity = write_file(process, folder.process_file, kind="process", blobs=data)
             self._say_that_it_copies(data)
-            facts: dict[str, Any] = {"parameters": parameters_of(process), "compared": dict(compared or {})}
+            facts: dict[str, dict[str, Any]] = {"parameters": parameters_of(process), "compared": dict(compared or {})}
             submission = self._recorded(folder, name, options, source_of(process), here, **facts)
             return replace(submission, identity=identity)
 

@@ -15,7 +15,7 @@ from jobcontainer.pickling.module_origin import travels
 from jobcontainer.worker.signed_code import packed, unpacked
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
 _undo: list[Callable[[], object]] = []
 
@@ -34,7 +34,8 @@ def read_loggers(_module: Any) -> dict[str, Any]:
 def _handlers_of(logger: logging.Logger) -> list[Any]:
     """Return the handlers of a logger that write to a standard stream, as signed code.
 
-    Where there are only others, it is the level of one that shall write to standard error; the root needs none for it.
+    Where there are only others, and none of a logger above writes there, it is the level of one that shall write to
+    standard error; the root needs none for that.
     """
     given = [one for one in logger.handlers if not isinstance(one, logging.NullHandler)]
     found: list[Any] = []
@@ -43,9 +44,16 @@ def _handlers_of(logger: logging.Logger) -> list[Any]:
         if all(map(travels, kinds)):  # else a job would import its library for it
             with contextlib.suppress(TypeError):
                 found.append(packed(one))
-    if given and not found and logger is not logging.root:
+    if given and not found and logger is not logging.root and not any(map(_handlers_of, _above(logger))):
         return [min(one.level for one in given)]
     return found
+
+
+def _above(logger: logging.Logger) -> Iterator[logging.Logger]:
+    """Yield the loggers that get the texts of one as well."""
+    while logger.propagate and logger.parent is not None:
+        logger = logger.parent
+        yield logger
 
 
 def write_loggers(_module: Any, settings: Mapping[str, Any]) -> None:
