@@ -10,11 +10,14 @@ import itertools
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
+from jobcontainer.storage.ending import cancelled_before_start, lost, write_end
 from jobcontainer.storage.journal import JournalEntry
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from concurrent.futures import Future
 
+    from jobcontainer.events import Outcome
     from jobcontainer.jobs.job import Job
     from jobcontainer.jobs.submission import Submission
 
@@ -38,6 +41,23 @@ class Entry:
     def of(cls, job: Job[Any], submission: Submission, inputs: Sequence[Job[Any]]) -> Entry:
         """Return the entry of a new job, younger than all before."""
         return cls(-submission.options.priority, next(_numbers), job, submission, inputs)
+
+    @property
+    def waits_elsewhere(self) -> bool:
+        """Whether it needs a job of another pool or process, which has not ended."""
+        return any(not job.done() and job._control is not self.job._control for job in self.inputs)
+
+    def outcome_of(self, future: Future[Outcome]) -> Outcome:
+        """Return how its attempt ended, also where its engine breaks its word and raises."""
+        try:
+            return future.result()
+        except BaseException as error:  # noqa: BLE001 -- a job's end is always reported
+            reason = f"Its engine failed: {error!r}. Submit it again."
+            return write_end(self.job.folder, lost(self.job.folder, reason, self.attempt))
+
+    def cancelled_unstarted(self) -> Outcome:
+        """Return its end where it was cancelled before its next attempt, of which no engine knows."""
+        return cancelled_before_start(self.attempt if self.attempt > 1 else 0)
 
     def listed(self, owner: dict[str, Any]) -> JournalEntry:
         """Return what the journal says of the job, which this process has submitted."""

@@ -39,7 +39,7 @@ from jobcontainer.jobs import late_ends
 from jobcontainer.jobs.job_queue import Entry, JobQueue
 from jobcontainer.jobs.prerequisites import Prerequisites, afterwards, in_turn
 from jobcontainer.jobs.submission import discard, without_record, write_records
-from jobcontainer.storage.ending import cancelled_before_start, lost, may_be_retried, upstream_failed, write_end
+from jobcontainer.storage.ending import lost, may_be_retried, upstream_failed, write_end
 from jobcontainer.storage.journal import Journal
 from jobcontainer.worker.cpython_internals import call_at_exit, in_background
 from jobcontainer.worker.forked_child import BoundToProcess
@@ -133,14 +133,10 @@ class Scheduler(BoundToProcess):
         self._refuse_if_shut_for(feeder)
         needed = inputs or {}
         entries = [Entry.of(job, one, needed.get(job.id, ())) for job, one in zip(jobs, submissions, strict=True)]
-        waiting = [entry.job for entry in entries if entry.inputs]
+        waiting = [entry.job for entry in entries if entry.waits_elsewhere]
         try:
             uninterrupted(partial(self._submit, entries, feeder))
-            if isinstance(self.engine, RunsInCaller):
-                self.engine.run_submitted()
-                while not all(job.done() for job in waiting):
-                    time.sleep(_POLL_SECONDS)  # until its inputs have ended, which other threads run
-                    self.engine.run_submitted()
+            self._run_here(waiting)
         except BaseException:
             for entry in entries:
                 entry.cancelled = True
@@ -176,6 +172,8 @@ class Scheduler(BoundToProcess):
                 call_at_exit(_finish_at_exit)
                 Prerequisites(entry.inputs, partial(self._inputs_ended, entry))
         self._dispatch()
+        if any(entry.cancelled for entry in entries):  # and what was dispatched may be of another call by now
+            self._run_here()
         if isinstance(self.engine, StartsInBackground):
             self.engine.wait_until_started()
         for entry in entries:
@@ -209,8 +207,21 @@ class Scheduler(BoundToProcess):
             self.engine.cancel(entry.job.id)
         for start in range(0, len(queued), _ENDS_AT_ONCE):
             self._settle_unstarted(*queued[start : start + _ENDS_AT_ONCE])
+        self._run_here()
         self._close_if_done()
         return bool(queued or running)
+
+    def _run_here(self, waiting: Sequence[Job[Any]] = ()) -> None:
+        """Run the jobs that the engine runs in this thread: whoever may have made a slot free does, or nobody would.
+
+        Those of them that wait for jobs of others are waited for; one that is queued then waits for this thread.
+        """
+        if isinstance(self.engine, RunsInCaller):
+            self.engine.run_submitted()
+            while any(job.state in {JobState.WAITING, JobState.RUNNING} for job in waiting):
+                time.sleep(_POLL_SECONDS)
+                uninterrupted(self._dispatch)
+                self.engine.run_submitted()
 
     def shutdown(self, *, wait: bool = True, cancel_queued: bool = False) -> None:
         """Take no more jobs, and close the engine when the last has ended.
@@ -330,7 +341,7 @@ class Scheduler(BoundToProcess):
         future.add_done_callback(lambda done: self._ended(entry, done))
 
     def _ended(self, entry: Entry, future: Future[Outcome]) -> None:
-        outcome = self._outcome_of(entry, future)
+        outcome = entry.outcome_of(future)
         retry = may_be_retried(outcome, entry.submission.options.retries)
         are_written = True
         if retry and entry.cancelled:  # it ended by itself just then; a watcher must not wait for another attempt
@@ -346,20 +357,9 @@ class Scheduler(BoundToProcess):
             self._settle([(entry.job, outcome)], are_written=are_written)
         self._dispatch()
 
-    @staticmethod
-    def _outcome_of(entry: Entry, future: Future[Outcome]) -> Outcome:
-        """Return how an attempt ended, also where its engine breaks its word and raises."""
-        try:
-            return future.result()
-        except BaseException as error:  # noqa: BLE001 -- a job's end is always reported
-            reason = f"Its engine failed: {error!r}. Submit it again."
-            return write_end(entry.job.folder, lost(entry.job.folder, reason, entry.attempt))
-
     def _settle_unstarted(self, *entries: Entry) -> None:
         """End jobs that were cancelled while they waited, as no engine knows of them."""
-        begun = [entry.attempt if entry.attempt > 1 else 0 for entry in entries]
-        ends = [(entry.job, cancelled_before_start(number)) for entry, number in zip(entries, begun, strict=True)]
-        self._settle(ends, are_written=False)
+        self._settle([(entry.job, entry.cancelled_unstarted()) for entry in entries], are_written=False)
 
     def _settle(self, ends: list[tuple[Job[Any], Outcome]], *, are_written: bool) -> None:
         """Settle handles, from memory; then write what is not written yet, now or later."""
