@@ -14,10 +14,12 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from jobcontainer.errors import warn
+from jobcontainer.jobfile.atomic import NOT_WRITABLE
 from jobcontainer.jobfile.loading import check_process
 from jobcontainer.jobfile.serializer import RepeatedFiles, Serializer, trust_file, write_file
 from jobcontainer.pickling.source_code import source_of
 from jobcontainer.process import Call, Environment, JobOptions, options_from_json
+from jobcontainer.storage.checkpoint import take_checkpoint
 from jobcontainer.storage.data import SharedData
 from jobcontainer.storage.owner import this_process
 from jobcontainer.storage.plain_values import parameters_of
@@ -35,7 +37,6 @@ if TYPE_CHECKING:
     from jobcontainer.storage.folder import JobFolder
 
 _NO_DESCRIPTORS = {errno.EMFILE, errno.ENFILE}
-_NOT_WRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}
 _TOO_MANY_FILES = (
     "Too many files are open here to write a job: close some, or raise the limit before Python starts, `ulimit -n 4096`"
 )
@@ -127,11 +128,21 @@ class Submitter:
             submission = self._recorded(folder, name, options, source, self.here())
             return replace(submission, identity=identity)
 
-    def of_job(self, folder: JobFolder) -> Submission:
-        """Write a new folder that runs the process of another job again, with its options and from where it ran."""
+    def of_job(self, folder: JobFolder, *, resume: bool = False) -> Submission:
+        """Write a new folder that runs the process of another job again, with its options and from where it ran.
+
+        Args:
+            folder: of that job.
+            resume: whether it goes on from the checkpoint of that job, where there is one.
+
+        Raises:
+            CorruptFileError: the process file, or the checkpoint, is not whole.
+        """
         record = folder.read_record()
         with self._new_folder(record.name) as new:
             self._snapshot(folder.process_file, new.process_file)
+            if resume:
+                take_checkpoint(folder.checkpoint_file, new.checkpoint_file)
             here = replace(self.here(), cwd=record.cwd, sys_path=record.sys_path)
             options = options_from_json(record.options)
             return self._recorded(new, record.name, options, record.source, here, record.parameters)
@@ -270,7 +281,7 @@ def _explained(error: OSError, folder: JobFolder) -> OSError | None:
     if error.errno in _NO_DESCRIPTORS:
         return OSError(error.errno, _TOO_MANY_FILES)
     store = folder.path.parent
-    if error.errno in _NOT_WRITABLE:
+    if error.errno in NOT_WRITABLE:
         advice = "Free some space there, or give another store: JobPool(store=...), JOBCONTAINER_HOME."
         return OSError(error.errno, f"The job could not be written to {store} ({error.strerror}). {advice}")
     if not folder.path.exists():
