@@ -1157,6 +1157,86 @@ LIBRARIES = {
             return HOME.shout(), thread.done, Counter("aab").most(), Ordered(a=1), Template("%x").substitute(x=4)
         """,
     ),
+    "values, errors and wrappers that their class makes of something else": (
+        "Celsius Step Interned NotFound Gone BadText Wrapper Watched Locked Stamp",
+        """
+        import collections, datetime, json
+        class Celsius(float):
+            def __new__(cls, fahrenheit): return super().__new__(cls, (fahrenheit - 32) * 5 / 9)
+        class Step(collections.namedtuple("Step", "start end")):
+            def __new__(cls, start): return super().__new__(cls, start, start + 1)
+        class Interned(str):
+            known = {}
+            def __new__(cls, *, text):
+                if text not in cls.known:
+                    cls.known[text] = super().__new__(cls, text)
+                    cls.known[text].size = len(text)
+                return cls.known[text]
+        class NotFound(Exception):
+            def __init__(self, path): super().__init__(f"no file {path}"); self.path = path
+        class Gone(OSError):
+            def __init__(self, *, path): super().__init__(2, "gone", path); self.path = path
+        class BadText(json.JSONDecodeError):
+            def __init__(self, text): super().__init__("bad", text, 0)
+        class Wrapper:
+            def __init__(self, inner): self.inner = inner
+            def __getattr__(self, name): return getattr(self.inner, name)
+        class Watched:
+            def __init__(self): self.values = {"k": 1}
+            def __getattribute__(self, name): return object.__getattribute__(self, "values").get(name) or super().__getattribute__(name)
+        class Locked:
+            __slots__ = ("names", "size")
+            def __init__(self, size): object.__setattr__(self, "names", {"size"}); self.size = size
+            def __setattr__(self, name, value):
+                if name not in self.names: raise AttributeError(name)
+                super().__setattr__(name, value)
+        class Stamp(datetime.datetime):
+            def __new__(cls, year): return super().__new__(cls, year, 1, 1)
+        STAMP = Stamp(2020); STAMP.label = "new year"
+        INTERNED = {"text": Interned(text="abc")}
+        KEPT = [Celsius(212), Step(1), NotFound("x"), Gone(path="y"), Wrapper([1, 2]), Watched(), Locked(3), BadText("{")]
+        def check():
+            boiling, step, missing, gone, wrapper, watched, locked, bad = KEPT
+            answer = boiling, Celsius(50), step, Step(5), INTERNED["text"] is Interned(text="abc"), INTERNED["text"].size
+            errors = str(missing), missing.path, missing.args, str(gone), gone.errno, gone.filename, gone.path, str(bad), bad.doc
+            return answer, errors, wrapper.index(2), watched.k, locked.size, STAMP, STAMP.label, type(STAMP).__name__
+        """,
+    ),
+    "collections that do something else when they are made or filled": (
+        "Lower Attributes Named Groups Counts Window History",
+        """
+        import collections
+        class Lower(dict):
+            def __setitem__(self, key, value): super().__setitem__(key.lower() + "!", value)
+            def items(self): return {}.items()
+        class Attributes(dict):
+            def __init__(self, **items): super().__init__(items); self.__dict__ = self
+        class Named(set):
+            def __init__(self, name, items=()): super().__init__(items); self.name = name
+        class Groups(collections.defaultdict):
+            def __init__(self, name): super().__init__(list); self.name = name
+        class Counts(collections.Counter):
+            seen = 0
+        class Window(collections.deque):
+            def __init__(self, first): super().__init__([first], maxlen=5); self.first = first
+            def extend(self, items): raise NotImplementedError
+        class History(list):
+            def __init__(self, owner): self.owner, self.added = owner, 0
+            def extend(self, items): self.added += len(items); super().extend(items)
+            def __iter__(self): return reversed(self)
+        LOWER = Lower(); LOWER["A"] = 1
+        GROUPS = Groups("groups"); GROUPS["a"].append(1)
+        COUNTS = Counts("aab"); COUNTS.seen = 3
+        HISTORY = History("me"); HISTORY.extend([1, 2])
+        ATTRIBUTES = Attributes(a=1)
+        KEPT = Named("named", [1, 2]), Window(3)
+        def check():
+            ATTRIBUTES.new = 2
+            named, window = KEPT
+            answer = dict(LOWER), ATTRIBUTES["new"], ATTRIBUTES.a, set(named), named.name, dict(GROUPS), GROUPS.name
+            return answer, GROUPS.default_factory, COUNTS, COUNTS.seen, list(window), window.maxlen, window.first, list(HISTORY), vars(HISTORY)
+        """,
+    ),
 }
 
 NEWER = {

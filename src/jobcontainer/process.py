@@ -21,6 +21,9 @@ from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
 R_co = TypeVar("R_co", covariant=True)
 
 _MEMORY = re.compile(r"\s*(?P<number>\d+(?:\.\d+)?)\s*(?P<unit>[kmgt]?i?b?)\s*", re.IGNORECASE)
+LONGEST_KEY = 200
+"""Characters of the key of a job."""
+
 _POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
 
 
@@ -123,6 +126,9 @@ class JobOptions:
         isolation: ``"fresh"``, a never-used process for each job, or ``"reuse"``, the slot's own process.
         detach: whether the job outlives the kernel.
         priority: jobs of a higher number start first; equal ones in the order they were submitted.
+        key: what work this is, in the user's words: of one key, a store runs a job once; see
+            :mod:`jobcontainer.jobs.keyed`.
+        rerun: whether a job of that key runs anew, whatever the store holds.
 
     Raises:
         ValueError: an option is out of range; the message names it and what is allowed.
@@ -139,6 +145,8 @@ class JobOptions:
     isolation: Literal["fresh", "reuse"] = "fresh"
     detach: bool = False
     priority: int = 0
+    key: str | None = None
+    rerun: bool = False
 
     def __post_init__(self) -> None:
         """Refuse what can't be meant, so that no job starts with it."""
@@ -155,6 +163,11 @@ class JobOptions:
         self._check(_is_whole(self.priority, least=-sys.maxsize), "priority", "a whole number")
         self._check(_is_environment(self.env), "env", "a dict of texts, with no '=' or NUL in a name")
         self._check(self.name is None or (isinstance(self.name, str) and self.name != ""), "name", "a text, or None")
+        self._check(isinstance(self.rerun, bool), "rerun", "True or False")
+        if not (self.key is None or is_key(self.key)):
+            raise ValueError(f"key={_cut(repr(self.key))}: it takes a text of 1 to {LONGEST_KEY} printable characters.")
+        if self.rerun and self.key is None:
+            raise ValueError("rerun=True: it is for jobs that have a key, key=...; others always run anew.")
 
     def _check(self, holds: bool, option: str, allowed: str) -> None:  # noqa: FBT001 -- an assertion with a sentence
         if not holds:
@@ -337,6 +350,20 @@ def working_directory() -> str:
             "The working directory of this process was deleted. Go to one that is there first: os.chdir(...), or %cd "
             "in a notebook."
         ) from None
+
+
+def is_key(key: object) -> bool:
+    """Return whether something can be the key of a job.
+
+    Example:
+        >>> is_key("train-v3"), is_key(" train")
+        (True, False)
+    """
+    return isinstance(key, str) and 0 < len(key) <= LONGEST_KEY and key.isprintable() and key == key.strip()
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= LONGEST_KEY else text[:LONGEST_KEY] + " ..."
 
 
 def _is_number(value: object, *, above: float) -> bool:

@@ -24,6 +24,7 @@ class HandKeeper:
 
     made: ClassVar[list[HandKeeper]] = []
     can_be_made = True
+    refusal: Exception | None = None
 
     def __init__(self, *, forks, threads):  # noqa: ARG002 -- those of a keeper
         if not HandKeeper.can_be_made:
@@ -43,7 +44,12 @@ class HandKeeper:
         pass
 
     def run(self, order):
+        if HandKeeper.refusal is not None:
+            raise HandKeeper.refusal
         self.order = order
+
+    def kill(self):
+        pass
 
     def cancel(self, number):
         pass
@@ -140,3 +146,15 @@ def test_a_job_that_was_cancelled_before_its_keeper_was_made_is_cancelled(submit
     slots.cancel(attempt.folder.id)
     HandKeeper.made[0].fail_to_start()
     assert future.result(0).state is JobState.CANCELLED
+
+
+@pytest.mark.parametrize("refusal", [MemoryError(), RecursionError("nested too deep")])
+def test_a_job_that_can_not_be_sent_to_its_keeper_costs_no_slot(submit, monkeypatch, refusal):
+    """It ends and says why; the next ones run, in keepers to which nothing was sent by half."""
+    monkeypatch.setattr(HandKeeper, "refusal", refusal)
+    refused = [submit().result(0) for _ in range(3)]
+    assert all(outcome.state is JobState.LOST and repr(refusal) in outcome.reason for outcome in refused)
+    monkeypatch.setattr(HandKeeper, "refusal", None)
+    future = submit()
+    HandKeeper.made[-1].finish()
+    assert future.result(0).state is JobState.SUCCEEDED

@@ -121,9 +121,14 @@ def test_an_exception_is_the_result_of_its_call(pool):
     assert ended(results) == [3, TypeError, 6]
 
 
-class UnreturnableError(Exception):
+class UnusualError(Exception):
     def __init__(self, one, two):
         super().__init__(f"{one} and {two}")
+
+
+class UnreturnableError(UnusualError):
+    def __reduce__(self):
+        return UnreturnableError, ("one",)
 
 
 def test_what_cannot_come_back_costs_its_call(shared):
@@ -136,10 +141,12 @@ def test_what_cannot_come_back_costs_its_call(shared):
             raise UnreturnableError("this", "that")
         if number == 3:
             raise asyncio.CancelledError
+        if number == 5:
+            raise UnusualError("this", "that")
         return number
 
-    results = shared.map(call, range(5), chunksize=5)
-    assert ended(results) == [0, SerializationError, JobFailedError, asyncio.CancelledError, 4]
+    results = shared.map(call, range(6), chunksize=6)
+    assert ended(results) == [0, SerializationError, JobFailedError, asyncio.CancelledError, 4, UnusualError]
 
 
 def test_arguments_that_cannot_be_pickled_cost_their_calls(shared):

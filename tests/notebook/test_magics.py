@@ -93,6 +93,19 @@ def test_the_line_magic_evaluates_its_expression_as_it_was_typed(shell, run):
     assert shell.user_ns["one"].name == "my job"
 
 
+def test_a_cell_with_a_key_runs_once(shell, run, tmp_path):
+    """Run again it shows the job of before; ``--rerun`` runs it anew; a changed source is said."""
+    cell = f"%%jobcontainer --key train-v3 --wait{TASK}"
+    for _ in range(2):
+        assert run(cell).success
+        assert shell.user_ns["_job"].result() == 1
+    with pytest.warns(UserWarning, match=r"\+    def __init__\(self, value=2\)"):
+        assert run(cell.replace("value=1", "value=2")).success
+    assert len(JobStore(tmp_path / "jobs").jobs()) == 1
+    assert run(cell.replace("value=1", "value=2").replace("--wait", "--wait --rerun")).success
+    assert shell.user_ns["_job"].result() == 2
+
+
 MAP = """%%jobcontainer --wait --as halves
 from jobcontainer import JobPool
 pool = JobPool(engine="inline")

@@ -7,15 +7,31 @@ from __future__ import annotations
 
 import os
 import stat
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
-from jobcontainer import JobContainerError, JobPool, JobState, JobStore, Serializer, UntrustedFileError
+from jobcontainer import (
+    CorruptFileError,
+    JobContainerError,
+    JobPool,
+    JobState,
+    JobStore,
+    Serializer,
+    UntrustedFileError,
+)
 from jobcontainer.cli import main
+from jobcontainer.engines.dask import transfer
+from jobcontainer.jobfile import ownership
+from jobcontainer.jobfile.blobs import blobs_beside
+from jobcontainer.jobfile.identity import FileIdentity
+from jobcontainer.jobfile.loading import load_file
+from jobcontainer.jobfile.serializer import write_file
 from jobcontainer.jobs.control import StoreControl
 from jobcontainer.jobs.submission import Submitter, write_records
 from jobcontainer.process import JobOptions
-from jobcontainer.storage import ownership
+from jobcontainer.storage.data import SharedData
 from jobcontainer.storage.folder import JobFolder
 from jobcontainer.storage.regular_file import open_regular
 from jobcontainer.storage.store_folder import StoreFolder
@@ -28,7 +44,7 @@ class Returns:
         self.value = value
 
     def run(self):
-        print("returning", self.value)
+        print("returning", self.value, end="\x1b]0;title\a\n")
         return self.value
 
 
@@ -168,7 +184,7 @@ def test_the_store_of_a_colleague_can_be_read_and_is_left_as_it_is(foreign):
     """Jobs, logs, states and what is signed with one's key; no line is added to its journal, no end to its jobs."""
     before = content(foreign)
     ended, lost = JobStore(foreign).jobs()
-    assert (ended.state, ended.log, ended.result()) == (JobState.SUCCEEDED, "returning 1\n", 1)
+    assert (ended.state, ended.log, ended.result()) == (JobState.SUCCEEDED, "returning 1\x1b]0;title\a\n", 1)
     assert lost.state is JobState.LOST
     assert JobStore(foreign).open(ended.id).source == ended.source
     assert "belongs to" in JobStore(foreign).advice()
@@ -205,7 +221,10 @@ def test_results_in_the_store_of_a_colleague_are_foreign_files(foreign, key_file
 
 
 def test_the_shell_lists_the_store_of_a_colleague_and_says_whose_it_is(foreign, capsys, monkeypatch):
-    """``list`` prints the jobs, and on standard error a sentence; what would change it ends with 2."""
+    """``list`` prints the jobs, and on standard error a sentence; what would change it ends with 2.
+
+    What ``log`` prints does nothing to the terminal.
+    """
     monkeypatch.setenv("JOBCONTAINER_HOME", "")  # which the shell sets, and which is put back
     assert main(["--store", str(foreign), "list"]) == 0
     printed = capsys.readouterr()
@@ -213,6 +232,8 @@ def test_the_shell_lists_the_store_of_a_colleague_and_says_whose_it_is(foreign, 
     assert "set JOBCONTAINER_HOME to a folder of your own" in printed.err
     assert main(["--store", str(foreign), "prune", "--keep", "0"]) == 2
     assert "belongs to" in capsys.readouterr().err
+    assert main(["--store", str(foreign), "log", JobStore(foreign).jobs()[0].id]) == 0
+    assert capsys.readouterr().out == "returning 1\\x1b]0;title\\x07\n"
 
 
 def test_a_job_folder_of_another_user_is_not_written_to(tmp_path, give_away):
@@ -261,13 +282,16 @@ def test_a_file_that_is_not_what_it_should_be_is_not_written_to(tmp_path, put, n
     assert not precious.with_name("nothing").exists()
 
 
-def test_a_file_of_another_user_is_not_written_to(tmp_path, give_away):
-    """Or they could read what is appended there."""
-    path = tmp_path / "host.log"
-    path.touch(0o600)
-    give_away(path)
-    with pytest.raises(PermissionError, match="belongs to"):
-        open_regular(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, own=True)
+@pytest.mark.parametrize("own", [True, False])
+def test_a_file_of_another_user_is_not_written_to(tmp_path, give_away, own):
+    """Or they could read what is added: also where a folder of theirs is in the place of a job's."""
+    path = tmp_path / "theirs" / "log.txt"
+    path.parent.mkdir()
+    path.touch()
+    path.chmod(0o666)
+    give_away(path, path.parent)
+    with pytest.raises((PermissionError, FileNotFoundError), match="belongs to"):
+        open_regular(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, own=own)
     assert path.read_bytes() == b""
 
 
@@ -293,3 +317,77 @@ def test_no_host_is_started_whose_log_leads_elsewhere(tmp_path):
         with pytest.raises((PermissionError, JobContainerError), match=r"host\.log"):
             pool.submit(Returns(1))
     assert precious.read_text() == "precious"
+
+
+# --- files that are signed with one's own key, and belong to another user ---------------------------------------------
+
+
+def written(store, *, blobs):
+    """A process file with two megabytes, in it or beside it; and the file that holds them."""
+    store.create()
+    file = store.new_job("job").process_file
+    write_file(Returns(np.zeros(2**21, np.uint8)), file, kind="process", blobs=SharedData(store) if blobs else None)
+    return file, (blobs_beside(file) or [file])[0]
+
+
+@pytest.mark.parametrize("blobs", [False, True], ids=["in the file", "beside it"])
+@pytest.mark.parametrize("change", ["owner", "mode"])
+def test_a_file_that_another_user_can_change_is_hashed_each_time(tmp_path, give_away, blobs, change):
+    """They change it in place and set its time back: what was loaded stays as it was, and it is not loaded again."""
+    file, large = written(StoreFolder(tmp_path / "store"), blobs=blobs)
+    if change == "owner":
+        give_away(file, large)
+    else:
+        large.chmod(0o666)
+    before, identity = large.stat(), FileIdentity.of(file)
+    loaded = load_file(file, identity=identity).value
+    large.chmod(0o666)
+    with large.open("r+b") as opened:
+        opened.seek(2**20)
+        opened.write(b"changed")
+    os.utime(large, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert FileIdentity.of(file) == identity
+    assert not loaded.any()
+    with pytest.raises(CorruptFileError, match=r"was altered|is damaged"):
+        load_file(file, identity=identity)
+
+
+@pytest.mark.parametrize("blobs", [False, True], ids=["in the file", "beside it"])
+def test_a_process_in_a_file_that_others_can_change_is_copied(tmp_path, blobs):
+    """A link to it would have what they make of it later."""
+    file, large = written(StoreFolder(tmp_path / "theirs"), blobs=blobs)
+    for path in (file, large):
+        path.chmod(0o666)
+    with JobPool(engine="inline", store=tmp_path / "store") as pool:
+        job = pool.submit_file(file)
+    assert not job.result().any()
+    kept = [path.stat() for path in job.folder.path.glob("process.job*")]
+    assert not {one.st_ino for one in kept} & {file.stat().st_ino, large.stat().st_ino}
+    assert not any(one.st_mode & 0o077 for one in kept)
+
+
+@pytest.mark.parametrize("put", ["nothing", "a folder", "open to all", "a link", "a file"])
+def test_dask_workers_share_large_data_in_a_folder_of_their_user_alone(tmp_path, give_away, put):
+    """It is beside Dask's folders, which may lie in another user's; there each worker has a folder of its own."""
+    worker, precious = tmp_path / "scratch" / "worker", tmp_path / "precious" / "data" / "notes"
+    shared = worker.parent / f"jobcontainer-data-{os.getuid()}"
+    worker.mkdir(parents=True)
+    precious.parent.mkdir(parents=True)
+    precious.touch()
+    match put:
+        case "a folder" | "open to all":
+            shared.mkdir()
+            shared.chmod(0o777 if put == "open to all" else 0o755)
+        case "a link":
+            shared.symlink_to(tmp_path / "precious")
+        case "a file":
+            shared.touch()
+    if put in {"a folder", "a link", "a file"}:
+        give_away(shared)
+    dask_worker = SimpleNamespace(local_directory=str(worker))
+    transfer.create("job", dask_worker)
+    data = (transfer.folders["job"].path.parent / "data").resolve()
+    transfer.remove_unused_data(dask_worker)
+    transfer.remove("job")
+    assert data.is_relative_to(worker) == (put != "nothing")
+    assert precious.exists()

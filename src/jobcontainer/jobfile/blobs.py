@@ -9,6 +9,7 @@ time of modification; a link changes the time of the last status change, which i
 in two cases: this process has written or hashed the file itself, or the signed header of a job file names the identity,
 since the machine was started last. A power failure may leave zeros where a file of the right size was, so that nothing
 counts that was written before. A blob of any other identity is hashed, once in each process; its name is no proof.
+One that another user can change is read into memory and hashed each time, and no job file is linked to it.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from jobcontainer.errors import CorruptFileError
 from jobcontainer.jobfile.format import Digest, digest_of, joined, most_digest_threads, pieces
 from jobcontainer.jobfile.identity import FileIdentity
 from jobcontainer.jobfile.open_file import open_file
+from jobcontainer.jobfile.ownership import why_foreign
 
 if TYPE_CHECKING:
     import io
@@ -114,14 +116,14 @@ def remember_blob(identity: FileIdentity, digest: str) -> None:
 
 
 def is_whole(path: Path, digest: str) -> FileIdentity | None:
-    """Return the identity of a blob whose content has this digest; None where it is not there, or another content."""
+    """Return the identity of a blob whose content has this digest, and keeps it; None for anything else."""
     try:
         file = open_file(path, _FLAGS)
     except OSError:
         return None
     with file:
         status, identity = os.fstat(file.fileno()), FileIdentity.of(file.fileno())
-        if not stat.S_ISREG(status.st_mode):
+        if not stat.S_ISREG(status.st_mode) or why_foreign(status):
             return None
         if identity not in _known:
             remember_blob(identity, digest_of(_mapped(file, status.st_size)))
@@ -155,11 +157,13 @@ def load_blob(file: str, blob: Buffer, *, vouched: bool, anew: bool = False, map
         status, identity = os.fstat(opened.fileno()), FileIdentity.of(opened.fileno())
         if not stat.S_ISREG(status.st_mode) or status.st_size != blob.size:
             raise _altered(path)
-        view = _mapped(opened, blob.size) if mapped else _read(opened, blob.size)
-    if anew or not (_known.get(identity) == blob.digest or (vouched and identity == blob.identity)):
+        is_own = not why_foreign(status)
+        view = _mapped(opened, blob.size) if mapped and is_own else _read(opened, blob.size)
+    if anew or not is_own or not (_known.get(identity) == blob.digest or (vouched and identity == blob.identity)):
         if digest_of(view) != blob.digest:
             raise _altered(path)
-        remember_blob(identity, blob.digest)
+        if is_own:
+            remember_blob(identity, blob.digest)
     return view
 
 

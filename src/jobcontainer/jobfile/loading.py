@@ -3,7 +3,8 @@
 Hashing a gigabyte takes as long as everything else, so the large buffers of one content are hashed once. Whoever wrote
 a file vouches for its identity (device, inode, size, time of modification) and need not hash it, nor need those that
 receive the identity over a channel of the writer. Everybody else hashes it, once in each process. For blobs, the
-signed header of the file beside them vouches, see :mod:`jobcontainer.jobfile.blobs`.
+signed header of the file beside them vouches, see :mod:`jobcontainer.jobfile.blobs`. Nobody vouches for a file that
+another user can change: it is read and hashed each time.
 
 The header of a file, which its signature covers, names its kind. A file in the place of a process or of a result is
 loaded only if it is of that kind: else a job could put its result in the place of what is run again.
@@ -205,9 +206,11 @@ def checked_content(
     """
     load_blob = file.blob_loader(header, vouched=signed, anew=anew)
     stream, sources, buffers = file.stream(header, load_blob), file.sources(header), file.buffers(header, load_blob)
-    if anew or (file.identity != identity and (file.identity, file.signature) not in _whole):
+    is_known = file.is_own and (file.identity == identity or (file.identity, file.signature) in _whole)
+    if anew or not is_known:
         file.check_buffers(header, buffers)
-        remember_whole(file.identity, file.signature)
+        if file.is_own:
+            remember_whole(file.identity, file.signature)
     return stream, sources, buffers
 
 

@@ -31,6 +31,7 @@ from jobcontainer.jobfile.format import (
 )
 from jobcontainer.jobfile.identity import FileIdentity, boot_id
 from jobcontainer.jobfile.open_file import open_file
+from jobcontainer.jobfile.ownership import why_foreign
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -54,6 +55,7 @@ class FileReader:
         path: the file.
         status: of the open file.
         identity: the one that the file had when it was opened.
+        is_own: whether no other user can change it; if not, nothing of it is mapped, and its identity proves nothing.
         is_job_file: whether it begins as a job file does; if not, only :meth:`read` and :meth:`copy_to` work.
         signed: the bytes that the signature is over.
         signature: as it stands in the file; it is not compared here.
@@ -80,6 +82,7 @@ class FileReader:
             raise CorruptFileError(f"{self.path} is no job file: {error.strerror}.") from error
         try:
             self.status, self.identity = os.fstat(self._file.fileno()), FileIdentity.of(self._file.fileno())
+            self.is_own = not why_foreign(self.status)
             self._read_head()
         except BaseException:
             self.close()
@@ -199,7 +202,7 @@ class FileReader:
             return []
         first = spans[0][1]
         whole: memoryview | None = None
-        if self._header_offset - first >= _MAPPED_FROM:
+        if self.is_own and self._header_offset - first >= _MAPPED_FROM:
             # Without a descriptor to spare, or on a file system that can't map, reading does as well.
             with contextlib.suppress(OSError):
                 mapped = mmap.mmap(self._file.fileno(), self._header_offset, access=mmap.ACCESS_COPY)

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from jobcontainer.jobs.pool import shared_pool
 from jobcontainer.process import JobOptions
+from jobcontainer.storage.store_folder import StoreFolder
+from jobcontainer.views.escaping import escaped
 from jobcontainer.worker.cpython_internals import in_background
 
 if TYPE_CHECKING:
@@ -85,11 +87,16 @@ class JobContainer:
 
 
 class LogCopy:
-    """Copies what is new in a job's log to standard output, a step at a time."""
+    """Copies what is new in a job's log to standard output, a step at a time.
+
+    Control characters of one's own job act on the terminal, as if it had printed there; those of another user's job are
+    shown.
+    """
 
     def __init__(self, job: Job[Any]) -> None:
         self._job = job
         self._position = 0
+        self._is_own = StoreFolder(job.folder.path.parent).is_own()
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
 
     def step(self) -> None:
@@ -97,7 +104,8 @@ class LogCopy:
         while data := self._job.folder.read_log(self._position, _COPIED_AT_ONCE):
             self._position += len(data)
             if sys.stdout is not None:  # it was not closed when Python started
-                sys.stdout.write(self._decoder.decode(data))
+                text = self._decoder.decode(data)
+                sys.stdout.write(text if self._is_own else escaped(text))
                 sys.stdout.flush()
 
     def follow(self) -> None:

@@ -38,6 +38,8 @@ def add_option_flags(parser: argparse.ArgumentParser) -> None:
     flag("grace", type=float, metavar="SECONDS", help="time between the polite stop and the kill")
     flag("isolation", choices=("fresh", "reuse"), help="a new process for each job, or the slot's own one")
     flag("priority", type=int, metavar="N", help="jobs of a higher number start first")
+    flag("key", metavar="KEY", help="what work this is: a job of that key that waits, runs or succeeded is returned")
+    flag("rerun", action="store_true", help="with --key: run it anew in any case")
     flag("detach", action="store_true", help="let the job outlive the kernel or shell it came from")
 
 

@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 
 from jobcontainer.engines import AUTO, engine_named
+from jobcontainer.jobfile.serializer import Serializer
 from jobcontainer.jobs.call_feeder import Target, Wishes
 from jobcontainer.jobs.control import shared_control, start_scheduler
 from jobcontainer.jobs.detached.client import DetachedJobs
 from jobcontainer.jobs.group import JobGroup
+from jobcontainer.jobs.keyed import KeyedWork, keyed_process, submit_keyed
 from jobcontainer.jobs.mapping import MapResults, map_calls
 from jobcontainer.jobs.submission import as_process, discard
 from jobcontainer.process import JobOptions
@@ -24,7 +26,7 @@ from jobcontainer.worker.interrupts import uninterrupted
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from jobcontainer.engines import Engine
     from jobcontainer.jobs.control import SchedulerControl
@@ -112,29 +114,40 @@ class JobPool(Executor):
             1024
         """
         process = as_process(work, args, kwargs)
-        sender = self._sender()
-        return sender.submit([sender.submitter.of_process(process, self._for_jobs())])[0]
+        sender, options = self._sender(), self._for_jobs()
+        if options.key is not None:
+            return submit_keyed(sender, [keyed_process(sender.submitter, process, options)], self._options)[0]
+        return sender.submit([sender.submitter.of_process(process, options)])[0]
 
-    def submit_all(self, processes: Iterable[Process[R]] | Mapping[Any, Process[R]]) -> JobGroup[R]:
+    def submit_all(
+        self, processes: Iterable[Process[R]] | Mapping[Any, Process[R]], *, key: str | None = None
+    ) -> JobGroup[R]:
         """Send off several processes: all of them, or, where one can't go into a file, none.
 
         Args:
             processes: objects with ``run()``; the keys of a dict of them name the jobs.
+            key: what work this is, see :attr:`jobcontainer.process.JobOptions.key`. Each process adds its own
+                arguments, so that of a sweep that has grown by one value one job runs.
 
         Returns:
             The jobs, in the same order.
 
         Raises:
             SerializationError: one of them can't go into a file.
+            ValueError: with a key, an argument of one can't be compared.
         """
-        sender, options = self._sender(), self._for_jobs()
+        sender, options = self._sender(), self._for_jobs() if key is None else self._for_jobs().updated(key=key)
+        if options.key is not None:
+            named = [(as_process(one, (), {}), own) for one, own in _with_names(processes, options)]
+            here, data = sender.submitter.here(), SharedData(sender.submitter.store)
+            work = [keyed_process(sender.submitter, one, own, here, data, in_group=True) for one, own in named]
+            return JobGroup(submit_keyed(sender, work, self._options))
         submissions: list[Submission] = []
         try:
             here = sender.submitter.here()
             # Code of a generator may change an array that the process before has too.
             data = SharedData(sender.submitter.store, remembers=type(processes) in {list, tuple, dict})
-            for key, one in processes.items() if isinstance(processes, Mapping) else ((None, one) for one in processes):
-                own = options if key is None else options.updated(name=str(key) or repr(key))
+            for one, own in _with_names(processes, options):
                 submissions.append(sender.submitter.of_process(as_process(one, (), {}), own, here, data))
                 data.next_process()
         except BaseException:
@@ -174,7 +187,8 @@ class JobPool(Executor):
         Raises:
             SerializationError: the function can't go into a file.
             TypeError: it is no function.
-            ValueError: ``chunksize`` or ``buffersize`` is no whole number from 1 up; or the pool's jobs are detached.
+            ValueError: ``chunksize`` or ``buffersize`` is no whole number from 1 up; or the jobs are detached or have a
+                key.
             RuntimeError: the pool was shut down.
 
         Example:
@@ -184,6 +198,11 @@ class JobPool(Executor):
         if not callable(fn):
             raise TypeError(f"{fn!r} is no function: there is nothing to call.")
         self._control.scheduler.refuse_if_shut()
+        if self._options.key is not None:
+            raise ValueError(
+                "key: the calls of map() have no key of their own. Submit a process that makes the calls in its run(), "
+                "or submit_all(..., key=...)."
+            )
         if self._options.detach:
             raise ValueError(
                 "detach=True: the calls of map() end with this process, which submits them bit by bit and has their "
@@ -205,8 +224,12 @@ class JobPool(Executor):
             FileNotFoundError: there is no such file.
             JobFileError: it can't be loaded.
         """
-        sender = self._sender()
-        return sender.submit([sender.submitter.of_file(Path(file), self._for_jobs(), trusted=trusted)])[0]
+        sender, options = self._sender(), self._for_jobs()
+        make = partial(sender.submitter.of_file, Path(file), options, trusted=trusted)
+        if options.key is not None:
+            work = KeyedWork(options, Serializer.inspect(file).source, None, make)
+            return submit_keyed(sender, [work], self._options)[0]
+        return sender.submit([make()])[0]
 
     def with_options(self, **options: Any) -> JobPool:
         """Return a view on this pool: the same slots and queue, other options for its jobs.
@@ -263,6 +286,17 @@ class JobPool(Executor):
         if self._options.threads is not None:
             return self._options
         return self._options.updated(threads=self._control.scheduler.engine.threads)
+
+
+def _with_names(
+    processes: Iterable[Process[R]] | Mapping[Any, Process[R]], options: JobOptions
+) -> Iterator[tuple[Process[R], JobOptions]]:
+    """Go through processes with the options of each: the keys of a dict of them name the jobs."""
+    if not isinstance(processes, Mapping):
+        yield from ((one, options) for one in processes)
+        return
+    for key, one in processes.items():
+        yield one, options.updated(name=str(key) or repr(key))
 
 
 def warm_up() -> None:

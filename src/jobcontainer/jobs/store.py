@@ -12,6 +12,7 @@ from jobcontainer.jobs.group import JobGroup
 from jobcontainer.process import memory_text
 from jobcontainer.storage.data import SharedData
 from jobcontainer.storage.journal import Journal
+from jobcontainer.storage.keys import StoreKeys
 from jobcontainer.storage.store_folder import store_folder
 
 if TYPE_CHECKING:
@@ -132,6 +133,7 @@ class JobStore:
         ids = [folder.id for folder in gone if folder.delete()]
         self._delete_cut_off()
         SharedData(self._folder).remove_unused()
+        StoreKeys(self._folder).remove_unused()
         if ids:
             Journal(self._folder).shrink()
         return ids

@@ -16,11 +16,13 @@ from typing import TYPE_CHECKING, Any
 from jobcontainer.errors import warn
 from jobcontainer.jobfile.atomic import NOT_WRITABLE
 from jobcontainer.jobfile.loading import check_process
+from jobcontainer.jobfile.ownership import why_foreign
 from jobcontainer.jobfile.serializer import RepeatedFiles, Serializer, trust_file, write_file
 from jobcontainer.pickling.source_code import source_of
 from jobcontainer.process import Call, Environment, JobOptions, options_from_json
 from jobcontainer.storage.checkpoint import take_checkpoint
 from jobcontainer.storage.data import SharedData
+from jobcontainer.storage.keys import StoreKeys
 from jobcontainer.storage.owner import this_process
 from jobcontainer.storage.plain_values import parameters_of
 from jobcontainer.storage.record import JobRecord
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
     from jobcontainer.jobfile.identity import FileIdentity
     from jobcontainer.process import Process
     from jobcontainer.storage.folder import JobFolder
+    from jobcontainer.storage.keys import KeysLock
 
 _NO_DESCRIPTORS = {errno.EMFILE, errno.ENFILE}
 _TOO_MANY_FILES = (
@@ -54,6 +57,7 @@ class Submission:
         environment: of the submitting process.
         identity: of the process file, which this process has written or checked; None where it has not.
         record: what ``job.json`` is to hold; None where it is written already.
+        keys_lock: held by who submits it, until ``job.json`` is written; None where it has no key.
     """
 
     folder: JobFolder
@@ -63,6 +67,7 @@ class Submission:
     environment: Environment
     identity: FileIdentity | None = None
     record: JobRecord | None = None
+    keys_lock: KeysLock | None = None
 
 
 class Submitter:
@@ -90,6 +95,7 @@ class Submitter:
         options: JobOptions,
         environment: Environment | None = None,
         data: SharedData | None = None,
+        compared: Mapping[str, str] | None = None,
     ) -> Submission:
         """Write the folder of a process.
 
@@ -98,6 +104,7 @@ class Submitter:
             options: what is asked for its job.
             environment: in which it runs; None for this process's own.
             data: the store's, where it knows what processes before this one had; None for one that knows nothing.
+            compared: the digests of its arguments, where it has a key.
 
         Raises:
             SerializationError: the process can't go into a file; no folder is left.
@@ -108,7 +115,8 @@ class Submitter:
             identity = write_file(process, folder.process_file, kind="process", blobs=data)
             self._say_that_it_copies(data)
             here = environment or self.here()
-            submission = self._recorded(folder, name, options, source_of(process), here, parameters_of(process))
+            facts: dict[str, dict[str, Any]] = {"parameters": parameters_of(process), "compared": dict(compared or {})}
+            submission = self._recorded(folder, name, options, source_of(process), here, **facts)
             return replace(submission, identity=identity)
 
     def of_file(self, file: Path, options: JobOptions, *, trusted: bool = False) -> Submission:
@@ -145,21 +153,25 @@ class Submitter:
                 take_checkpoint(folder.checkpoint_file, new.checkpoint_file)
             here = replace(self.here(), cwd=record.cwd, sys_path=record.sys_path)
             options = options_from_json(record.options)
-            return self._recorded(new, record.name, options, record.source, here, record.parameters)
+            facts = {"parameters": record.parameters, "compared": record.compared}
+            return self._recorded(new, record.name, options, record.source, here, **facts)
 
     def _snapshot(self, file: Path, target: Path) -> None:
         """Keep a file as it is now: job files and blobs are never changed in place, so that a hard link is a copy.
 
-        It is the file that a symbolic link leads to: a link to the link would lead to whatever is there later.
+        It is the file that a symbolic link leads to: a link to the link would lead to whatever is there later. One that
+        another user can change is copied.
         """
         file = file.resolve()
         data = SharedData(self.store)
         data.take_over(file, target)
         self._say_that_it_copies(data)
-        try:
-            target.hardlink_to(file)
-        except OSError:
-            shutil.copyfile(file, target)
+        with contextlib.suppress(OSError):
+            if not why_foreign(file.stat()):
+                target.hardlink_to(file)
+                return
+        target.touch(0o600)
+        shutil.copyfile(file, target)
 
     def _say_that_it_copies(self, data: SharedData) -> None:
         if data.copies and not self._has_said_that_it_copies:
@@ -192,8 +204,10 @@ class Submitter:
         options: JobOptions,
         source: str,
         environment: Environment,
-        parameters: Mapping[str, Any] | None = None,
+        **facts: dict[str, Any],
     ) -> Submission:
+        if options.key is not None:
+            StoreKeys(self.store).add(options.key, folder)
         record = JobRecord(
             id=folder.id,
             name=name,
@@ -202,8 +216,8 @@ class Submitter:
             cwd=environment.cwd,
             sys_path=environment.sys_path,
             source=source,
-            parameters=dict(parameters or {}),
             owner=self.owner,
+            **facts,
         )
         return Submission(folder, name, record.submitted, options, environment, record=record)
 
@@ -260,6 +274,9 @@ def write_records(submissions: Sequence[Submission]) -> None:
             if explained is not None:
                 raise explained from error
             raise
+    for submission in submissions:
+        if submission.keys_lock is not None:
+            submission.keys_lock.release()
 
 
 def discard(submissions: Iterable[Submission]) -> None:

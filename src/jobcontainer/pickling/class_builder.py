@@ -148,15 +148,6 @@ def enum_member(cls: Any, key: Any) -> Any:
     return cls.__members__[key] if isinstance(key, str) else cls(*key)
 
 
-def instance(cls: type, *arguments: Any) -> object:
-    """Make an instance of a class whose ``__new__`` is the notebook's own; streams call this.
-
-    It has run when the notebook made the instance, and what it left on a class that this load has made arrives with it.
-    A class that lives here may know the instance, so its ``__new__`` is asked, as pickle does.
-    """
-    return object.__new__(cls) if id(cls) in loading.built else cls.__new__(cls, *arguments)
-
-
 def method_function(owner: type, name: str) -> Any:
     """Return the function of a class method or static method of an installed class; streams call this."""
     return vars(owner)[name].__func__

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from jobcontainer.pickling.class_builder import define_names, set_enum_members
 from jobcontainer.pickling.class_reducer import class_attributes
 from jobcontainer.pickling.definitions import Definition
+from jobcontainer.pickling.instances import set_content
 from jobcontainer.process import Call
 
 if TYPE_CHECKING:
@@ -163,6 +164,8 @@ def _parts_of_other(whole: object, words: str, reduced: tuple[Any, ...], *, is_r
     if isinstance(state, tuple) and (type(whole).__module__, type(whole).__name__) == ("numpy", "ndarray"):
         yield from ((f"{words}.flat[{place}]", item) for place, item in enumerate(whole.flat))  # type: ignore[attr-defined]
         return
+    if reduced[5:] == (set_content,):
+        state, items, pairs = state
     yield from _parts_of_state(state, words)
     yield from ((f"{words}[{place}]", item) for place, item in enumerate(items or ()))
     yield from _items(pairs or (), words)

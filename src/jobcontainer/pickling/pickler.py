@@ -25,9 +25,17 @@ import sys
 import types
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
-from jobcontainer.pickling import MOST_BUFFERS, class_builder, cloudpickle_internals, definitions, reducers, unpickler
+from jobcontainer.pickling import (
+    MOST_BUFFERS,
+    class_builder,
+    cloudpickle_internals,
+    definitions,
+    instances,
+    reducers,
+    unpickler,
+)
 from jobcontainer.pickling.annotation_names import named_in_annotations
-from jobcontainer.pickling.class_builder import instance, method_function, type_method
+from jobcontainer.pickling.class_builder import method_function
 from jobcontainer.pickling.class_reducer import class_by_value, class_travels, member_by_value, parametrized_by_name
 from jobcontainer.pickling.code_references import imported_by, mentions, named_in_classes, submodules_named
 from jobcontainer.pickling.definitions import Definition, Definitions, Scope, Step, call_after, code_and_data
@@ -50,7 +58,7 @@ if TYPE_CHECKING:
 
 _MACHINERY: Final = cloudpickle_internals.MACHINERY | {
     value
-    for module in (class_builder, definitions, reducers, unpickler)
+    for module in (class_builder, definitions, instances, reducers, unpickler)
     for value in vars(module).values()
     if type(value) is types.FunctionType
 }
@@ -147,9 +155,8 @@ class Pickler(cloudpickle_internals.BasePickler):
         """Leave an object to pickle, but for one whose class is not filled yet."""
         return self._after_needed(obj, NotImplemented) if self._definitions.waiting else NotImplemented
 
-    def _instance_with_new(self, obj: Any) -> Any:
-        _, arguments, *state = obj.__reduce_ex__(self.proto)
-        return self._after_needed(obj, (instance, arguments, *state))
+    def _instance_without_own_code(self, obj: Any, reduce: Callable[[Any], Any]) -> Any:
+        return self._after_needed(obj, reduce(obj))
 
     def _large_data(self, obj: Any, bring_out: Callable[[Any], Any]) -> Any:
         reduced = bring_out(obj)
@@ -308,8 +315,8 @@ class Pickler(cloudpickle_internals.BasePickler):
         bring_out = reducer_for(kind)
         if bring_out is not None:
             return functools.partial(Pickler._large_data, bring_out=bring_out)
-        if _has_own_new(kind) and kind not in self.dispatch_table:
-            return Pickler._instance_with_new
+        if kind not in self.dispatch_table and (reduce_instance := instances.reducer_of(kind)) is not None:
+            return functools.partial(Pickler._instance_without_own_code, reduce=reduce_instance)
         return self._of_streams if is_stream_type(kind) else self._of_instances
 
     _of_types: ClassVar[dict[type, Callable[[Pickler, Any], Any]]] = {
@@ -337,19 +344,6 @@ def _has_own_code(kind: type) -> bool:
     found = [reduce.__module__] if reduce is not None else []
     found += [base.__module__ for base in kind.__mro__ if not _HOOKS.isdisjoint(vars(base))]
     return any(travels(name) or is_local(name) for name in found)
-
-
-def _has_own_new(cls: type) -> bool:
-    """Return whether a class of the notebook has a ``__new__`` that only pickle calls, and not to restore the state."""
-    owner = next(base for base in cls.__mro__ if "__new__" in vars(base))
-    return (
-        owner is not object
-        and class_travels(owner)
-        and class_travels(cls)
-        and type_method(cls, "__new__") is object.__new__
-        and all(getattr(cls, name) is getattr(object, name) for name in ("__reduce_ex__", "__reduce__", "__getstate__"))
-        and not hasattr(cls, "__getnewargs_ex__")
-    )
 
 
 def _owner_of(function: types.FunctionType) -> type | None:

@@ -23,6 +23,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import re
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 
 _ATTEMPTS: Final = 5  # each fails only if a prune, or a deletion by hand, comes in between
 _HOUR: Final = 3600.0
+_OURS: Final = re.compile(r"[0-9a-f]{64}|\.blob\.[0-9a-f]{12}")  # digests, and temporary names
 _NO_LINKS: Final = frozenset({errno.EPERM, errno.EXDEV, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS})
 
 
@@ -123,11 +125,14 @@ class SharedData:
             CorruptFileError: one is missing, or was altered.
         """
         for blob in blobs_of(source).values():
-            if not self.link(blob, file):
-                try:
-                    os.link(blob_path(source, blob.digest), blob_path(file, blob.digest))
-                except OSError:  # missing, or on another file system
-                    self.add(load_blob(os.fspath(source), blob, vouched=False), file)
+            if self.link(blob, file):
+                continue
+            theirs = blob_path(source, blob.digest)
+            with contextlib.suppress(OSError):  # it is on another file system
+                if is_whole(theirs, blob.digest) is not None:  # else it is missing, or another user can change it
+                    os.link(theirs, blob_path(file, blob.digest))
+                    continue
+            self.add(load_blob(os.fspath(source), blob, vouched=False), file)
 
     def remove_if_unused(self, digests: Iterable[str]) -> None:
         """Remove those of these files that no job folder links to, without a look at any other."""
@@ -137,10 +142,11 @@ class SharedData:
                     (self._folder / digest).unlink()
 
     def remove_unused(self) -> None:
-        """Remove what no job folder links to, and what killed processes have left."""
+        """Remove what no job folder links to, and what killed processes have left; files of other names stay."""
         with contextlib.suppress(FileNotFoundError, NotADirectoryError), os.scandir(self._folder) as entries:
             # Temporary files first: they are links too.
-            for entry in sorted(entries, key=lambda entry: not entry.name.startswith(".")):
+            ours = (entry for entry in entries if _OURS.fullmatch(entry.name))
+            for entry in sorted(ours, key=lambda entry: not entry.name.startswith(".")):
                 with contextlib.suppress(OSError):
                     is_used = (
                         _is_being_written(entry.path)

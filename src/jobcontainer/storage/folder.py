@@ -22,9 +22,9 @@ from typing import TYPE_CHECKING, Final
 from jobcontainer.errors import CorruptFileError
 from jobcontainer.events import event_from_json, event_to_json
 from jobcontainer.jobfile.atomic import write_whole
+from jobcontainer.jobfile.ownership import why_foreign
 from jobcontainer.jobfile.reader import remove_stale_blobs
 from jobcontainer.storage.jsonl import append_lines, read_lines
-from jobcontainer.storage.ownership import why_foreign
 from jobcontainer.storage.record import JobRecord
 from jobcontainer.storage.regular_file import read_part, size_of, status_of
 from jobcontainer.storage.turns import TurnReader, starts_from

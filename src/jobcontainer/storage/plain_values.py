@@ -84,7 +84,7 @@ def parameters_of(process: object) -> dict[str, Plain]:
         >>> parameters_of(Call(pow, (2,), {"exp": 10}))
         {'base': 2, 'exp': 10, 'mod': None}
     """
-    named = _arguments(process) if type(process) is Call else _attributes(process)
+    named = arguments_of(process)
     found = plain_values((name, value) for name, value in named.items() if not f"{name}".startswith("_"))
     return {name: value for name, value in found.items() if not (isinstance(value, str) and _SECRET.search(name))}
 
@@ -92,6 +92,11 @@ def parameters_of(process: object) -> dict[str, Plain]:
 def sound_values(data: object) -> dict[str, Plain]:
     """Return what there is of small plain values in data that anybody may have written."""
     return plain_values(data.items()) if isinstance(data, dict) else {}
+
+
+def arguments_of(process: object) -> Mapping[Any, Any]:
+    """Return what a process is made of, by name: the arguments of a function's call, or else :func:`attributes_of`."""
+    return _arguments(process) if type(process) is Call else attributes_of(process)
 
 
 def _plain(value: Any, depth: int) -> Plain:
@@ -155,7 +160,7 @@ def _converted(value: Any) -> Plain:
     raise ValueError("no plain value")
 
 
-def _attributes(process: object) -> dict[Any, Any]:
+def attributes_of(process: object) -> dict[Any, Any]:
     """Return what is in the dict and the slots of an object, without asking its class."""
     found: dict[Any, Any] = {}
     for base in reversed(type(process).__mro__):

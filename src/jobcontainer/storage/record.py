@@ -30,6 +30,8 @@ class JobRecord:
         source: the source of the process's class or function, as it was at submit; empty where it is not known.
         parameters: the attributes of the process that are small plain values, see
             :func:`jobcontainer.storage.plain_values.parameters_of`.
+        compared: the digests of the arguments of a process that has a key, see
+            :mod:`jobcontainer.storage.argument_digests`.
         owner: who runs the job, as :func:`jobcontainer.storage.owner.this_process` names it.
     """
 
@@ -41,6 +43,7 @@ class JobRecord:
     sys_path: tuple[str, ...] = ()
     source: str = ""
     parameters: dict[str, Any] = field(default_factory=dict)
+    compared: dict[str, Any] = field(default_factory=dict)
     owner: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
@@ -65,6 +68,7 @@ class JobRecord:
             record,
             options=options,
             parameters=sound_values(record.parameters),
+            compared={name: digest for name, digest in record.compared.items() if isinstance(digest, str)},
             name=_encodable(record.name),
             source=_encodable(record.source),
         )

@@ -13,9 +13,9 @@ import stat
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from jobcontainer.jobfile import ownership
 from jobcontainer.jobfile.atomic import write_all
 from jobcontainer.jobfile.open_file import open_file
-from jobcontainer.storage.ownership import why_foreign
 
 if TYPE_CHECKING:
     import io
@@ -52,7 +52,7 @@ def open_regular(path: str | os.PathLike[str], flags: int = os.O_RDONLY, *, own:
         raise _refusal(path, str(error.strerror), own=own) from error
     found = os.fstat(file.fileno())
     wrong = _what_is_wrong(path, found, writes=flags & os.O_ACCMODE != os.O_RDONLY)
-    if own and not wrong and (why := why_foreign(found)):
+    if own and not wrong and (why := ownership.why_foreign(found)):
         wrong = f"it {why}"
     if wrong:
         file.close()
@@ -103,7 +103,7 @@ def _what_is_wrong(path: str | os.PathLike[str], found: os.stat_result, *, write
     """Return why an open file is none of the job's; empty where it is one."""
     if not stat.S_ISREG(found.st_mode):
         return "it is no regular file"
-    if found.st_uid != os.geteuid() and found.st_uid != Path(path).absolute().parent.stat().st_uid:
+    if found.st_uid != ownership.this_user() and (writes or found.st_uid != Path(path).absolute().parent.stat().st_uid):
         return "it belongs to another user"
     return "it has another name, so that it may be some other file" if writes and found.st_nlink > 1 else ""
 

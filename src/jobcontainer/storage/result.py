@@ -47,8 +47,8 @@ def write_returned(path: Path, value: object) -> FileIdentity:
 def write_raised(path: Path, error: BaseException, message: str, text: str) -> None:
     """Put what ``run()`` raised into the result file, or its type, message and traceback where it can't be carried.
 
-    An exception whose constructor takes other arguments than its ``args`` goes into a file and never comes out again.
-    So what was written is read back here, where the failure can still be reported.
+    An exception of a library whose constructor takes other arguments than its ``args`` goes into a file and never comes
+    out again. So what was written is read back here, where the failure can still be reported.
 
     Args:
         path: the result file.

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Final
 
 from jobcontainer.jobfile.atomic import write_whole
 from jobcontainer.jobfile.open_file import open_folder
+from jobcontainer.jobfile.ownership import why_foreign_folder
 from jobcontainer.process import working_directory
 from jobcontainer.storage.folder import RECORD_NAME, JobFolder, size_on_disk
-from jobcontainer.storage.ownership import why_foreign_folder
 from jobcontainer.storage.record import is_job_id, new_job_id
 from jobcontainer.storage.regular_file import status_of
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 _CANCEL: Final = "cancel"
 _DATA: Final = "data"
+_KEYS: Final = "keys"
 
 
 class StoreFolder:
@@ -34,6 +35,11 @@ class StoreFolder:
     def data_folder(self) -> Path:
         """Where large data is, once for each content; see :mod:`jobcontainer.storage.data`."""
         return self.path / _DATA
+
+    @property
+    def keys_folder(self) -> Path:
+        """Where the jobs of each key stand; see :mod:`jobcontainer.storage.keys`."""
+        return self.path / _KEYS
 
     @property
     def journal_file(self) -> Path:

@@ -42,6 +42,7 @@ _TRACE_SECONDS = 0.06  # for the traceback before a kill
 _QUIET_SECONDS = 0.02  # without another line of it, where the process goes on computing
 _START_SECONDS = 30.0  # for a new interpreter, on top of the job's timeout, which is not for that
 _NEVER = float("inf")
+_LONGEST_WAIT = 3_600_000.0  # milliseconds; poll() takes no more than 24 days
 
 
 class Supervisor:
@@ -127,7 +128,7 @@ class Supervisor:
         due = self._kill_at
         if not self._facts.reported:
             due = min(due, self._gauge.next_look, _NEVER if self._facts.stopped else self._timeout_at)
-        return None if due == _NEVER else max(0.0, due - time.monotonic()) * 1000
+        return None if due == _NEVER else min(max(0.0, due - time.monotonic()) * 1000, _LONGEST_WAIT)
 
     def _keep_time(self) -> None:
         now = time.monotonic()

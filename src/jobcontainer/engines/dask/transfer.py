@@ -8,7 +8,8 @@ passes the messages on. (Nor are Dask's events used: the scheduler would keep th
 written last: once the job's folder has it, the folder is complete.
 
 Large data travels once to each host: its workers share a ``data`` folder beside their local directories, to which the
-folders of jobs link. What no job has any more is removed when a client leaves.
+folders of jobs link. What no job has any more is removed when a client leaves. Where that place is another user's, as
+Dask's folder in ``/tmp`` may be, each worker has a folder of its own.
 """
 
 from __future__ import annotations
@@ -87,7 +88,11 @@ def remove_unused_data(dask_worker: Any) -> None:
 
 
 def _shared_store(dask_worker: Any) -> StoreFolder:
-    return StoreFolder(Path(dask_worker.local_directory).parent / f"jobcontainer-data-{os.getuid()}")
+    own, name = Path(dask_worker.local_directory), f"jobcontainer-data-{os.getuid()}"
+    shared = StoreFolder(own.parent / name)
+    with contextlib.suppress(OSError):
+        shared.path.mkdir(0o700, exist_ok=True)
+    return shared if shared.is_own() else StoreFolder(own / name)
 
 
 def write_piece(job_id: str, kind: Kind, piece: bytes) -> None:

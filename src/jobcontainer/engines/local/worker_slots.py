@@ -223,8 +223,13 @@ class WorkerSlots(BoundToProcess):
                 if keeper is None:
                     break
                 self._keepers[keeper] = attempt = self._queue.popleft()
-                keeper.want(self._modules.message)
-                keeper.run(attempt.order)
+                try:
+                    keeper.want(self._modules.message)
+                    keeper.run(attempt.order)
+                except (MemoryError, RuntimeError, TypeError, ValueError) as error:  # it can't be pickled
+                    del self._keepers[keeper]
+                    keeper.kill()
+                    failed.append((attempt, attempt.end_lost(f"It could not be sent to a keeper: {error!r}.")))
         for attempt, outcome in failed:
             attempt.future.set_result(outcome)
 

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
     from jobcontainer.jobs.job import Job
     from jobcontainer.jobs.submission import Submission
+    from jobcontainer.storage.folder import JobFolder
     from jobcontainer.storage.store_folder import StoreFolder
 
 _START_SECONDS = 30.0
@@ -64,6 +65,10 @@ class DetachedJobs:
             JobContainerError: the host was killed since.
         """
         return uninterrupted(partial(self._submit, submissions))
+
+    def open(self, folder: JobFolder) -> Job[Any]:
+        """Return the handle of a job of the store; see :meth:`jobcontainer.jobs.control.StoreControl.open`."""
+        return StoreControl(self._store).open(folder)
 
     def _submit(self, submissions: Sequence[Submission]) -> list[Job[Any]]:
         write_records(submissions)

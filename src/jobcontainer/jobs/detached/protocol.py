@@ -24,8 +24,8 @@ from typing import Any, Final
 
 from jobcontainer.errors import UntrustedFileError
 from jobcontainer.jobfile import signing
+from jobcontainer.jobfile.ownership import this_user, user_name
 from jobcontainer.process import Environment
-from jobcontainer.storage.ownership import this_user, user_name
 
 PROTOCOL: Final = 1
 

@@ -4,7 +4,9 @@ A store may lie in a folder that others can write to as well. One of them could 
 later: then they would be sent the environment of whoever submits a job, their links would redirect what is written
 there, and their files be taken for those of jobs. So its owner and mode are compared before each use, and files whose
 names are known beforehand are opened without following a link. Reading is another matter: what lies in a store is data
-to its readers, and a colleague's may be read.
+to its readers, and a colleague's may be read. A signed file that another user can change is read into memory and hashed
+each time: its identity proves nothing, as whoever owns a file can change its content and set its time back, and a
+mapping would show what is changed after the check.
 """
 
 from __future__ import annotations
