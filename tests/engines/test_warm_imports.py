@@ -97,8 +97,12 @@ class Imports:
 
 
 def test_what_a_job_imports_the_next_one_has(install, new_pool):
-    """The first job imports it, in its own process; jobs after it find it loaded, in a fresh process each."""
-    name, pool = install("lib_learned"), new_pool()
+    """The first job imports it, in its own process; jobs after it find it loaded, in a fresh process each.
+
+    A thread that has ended by the end of its import is no reason against it.
+    """
+    threads = "import threading\nfor _ in range(50):\n    t = threading.Thread(target=int)\n    t.start()\nt.join()"
+    name, pool = install("lib_learned", threads), new_pool()
     assert pool.submit(Imports(name)).result()[0] is True
     assert pool.submit(Looks(name)).result() is True
     by_itself, pid = pool.submit(Imports(name)).result()
@@ -159,13 +163,14 @@ def test_what_run_begins_with_importing_the_first_job_has(install, new_pool, tmp
 
 @pytest.mark.parametrize("kind", HOSTILE)
 def test_a_module_that_does_harm_is_left_to_jobs(install, new_pool, kind):
-    """It is given up, alone: jobs import it themselves, others stay warm, and nothing of it is left."""
+    """It is given up, once for all parts of it, and alone: jobs import it themselves, others stay warm."""
     bad, good = install("lib_bad", HOSTILE[kind]), install("lib_good")
-    pool = new_pool(preload=[bad, good], seconds=1.0, memory=250_000_000)
+    pool = new_pool(preload=[f"{bad}.one", f"{bad}.other", good], seconds=1.0, memory=250_000_000)
     job = pool.submit(Looks(bad))
     assert job.result() is False, job.log
     assert pool.submit(Looks(good)).result() is True
-    assert list(wanted_modules._refused) == [(bad, "")]
+    # A slow machine may take its second for pytest too, which the jobs import with this module.
+    assert [name for name, _ in wanted_modules._refused if name.startswith("lib_")] == [bad]
     other = new_pool(preload=[bad, good])
     assert other.submit(Looks(bad)).result() is False
     assert other.submit(Looks(good)).result() is True

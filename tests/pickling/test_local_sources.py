@@ -30,7 +30,7 @@ from jobcontainer import IncompatibleFileError, JobState, SerializationError, Se
 from jobcontainer.jobfile import signing
 from jobcontainer.jobfile.serializer import write_file
 from jobcontainer.pickling import module_origin, source_importer
-from jobcontainer.pickling.module_origin import is_local, lies_beside, travels
+from jobcontainer.pickling.module_origin import is_local, lies_beside, may_be_edited, travels
 from jobcontainer.pickling.source_code import source_of
 
 pytestmark = pytest.mark.usefixtures("as_notebook")
@@ -1016,7 +1016,10 @@ def test_a_module_of_no_distribution_has_no_version_to_compare(path, run_in_job,
 
 
 def test_what_is_installed_to_be_edited_does_not_travel_either(tmp_path, monkeypatch):
-    """Neither what a ``.pth`` file puts on the path, nor what setuptools' finders map; what lies beside it does."""
+    """Neither what a ``.pth`` file puts on the path, nor what setuptools' finders map; what lies beside it does.
+
+    Nor is it loaded ahead of jobs, as it may be edited between two of them.
+    """
     project, site = tmp_path / "project", tmp_path / "site-packages"
     (project / "src").mkdir(parents=True)
     (project / "notebooks").mkdir()
@@ -1035,6 +1038,11 @@ def test_what_is_installed_to_be_edited_does_not_travel_either(tmp_path, monkeyp
         monkeypatch.setitem(sys.modules, "editable_thing_finder", module)
         monkeypatch.setattr(sys, "meta_path", [*sys.meta_path, finder])
         assert not lies_beside("mapped", str(project / "mapped" / "__init__.py"))
+        mapped = type(sys)("mapped")
+        mapped.__file__ = str(project / "mapped" / "__init__.py")
+        monkeypatch.setitem(sys.modules, "mapped", mapped)
+        assert may_be_edited("mapped")
+        assert not may_be_edited("numpy")
         assert lies_beside("unmapped", str(project / "unmapped" / "__init__.py"))
     finally:
         module_origin._editable_roots.cache_clear()

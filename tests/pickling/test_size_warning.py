@@ -79,18 +79,18 @@ class Holds:
 def submit(tmp_path, monkeypatch):
     """Write the folder of a process in a store, by a process that has warned of none."""
     monkeypatch.setattr(size_warning, "_warned", weakref.WeakSet())
-    monkeypatch.setattr(size_warning, "_seen", weakref.WeakSet())
+    monkeypatch.setattr(size_warning, "_wrote", weakref.WeakSet())
     submitter = Submitter(StoreFolder(tmp_path / "store"))
     return lambda *held: submitter.of_process(Holds(*held), JobOptions())
 
 
 def test_what_jobs_share_is_no_reason_to_warn(submit):
-    """It is written once, however many jobs have it."""
-    shared = np.zeros(3_000_000)
+    """It is written once, however many jobs have it; so is what another sweep of the class has."""
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        for number in range(3):
-            submit(shared, number)
+        for shared in (np.zeros(3_000_000), np.ones(3_000_000)):
+            for number in range(3):
+                submit(shared, number)
 
 
 @pytest.mark.slow

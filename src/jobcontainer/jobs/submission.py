@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from jobcontainer.errors import warn
 from jobcontainer.jobfile.atomic import NOT_WRITABLE
 from jobcontainer.jobfile.loading import check_process
+from jobcontainer.jobfile.open_file import TOO_MANY_FILES
 from jobcontainer.jobfile.ownership import why_foreign
 from jobcontainer.jobfile.serializer import RepeatedFiles, Serializer, trust_file, write_file
 from jobcontainer.pickling.source_code import source_of
@@ -38,11 +39,6 @@ if TYPE_CHECKING:
     from jobcontainer.process import Process
     from jobcontainer.storage.folder import JobFolder
     from jobcontainer.storage.keys import KeysLock
-
-_NO_DESCRIPTORS = {errno.EMFILE, errno.ENFILE}
-_TOO_MANY_FILES = (
-    "Too many files are open here to write a job: close some, or raise the limit before Python starts, `ulimit -n 4096`"
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -295,8 +291,8 @@ def _remove(folders: Iterable[JobFolder]) -> None:
 
 def _explained(error: OSError, folder: JobFolder) -> OSError | None:
     """Return why a job could not be written, as a sentence; None where it was not the store that failed."""
-    if error.errno in _NO_DESCRIPTORS:
-        return OSError(error.errno, _TOO_MANY_FILES)
+    if error.errno == errno.EMFILE:
+        return OSError(error.errno, TOO_MANY_FILES)
     store = folder.path.parent
     if error.errno in NOT_WRITABLE:
         advice = "Free some space there, or give another store: JobPool(store=...), JOBCONTAINER_HOME."

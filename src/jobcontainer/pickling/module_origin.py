@@ -60,6 +60,22 @@ def is_local(module_name: str) -> bool:
     return origin is not None and lies_beside(*origin)
 
 
+def may_be_edited(module_name: str) -> bool:
+    """Return whether a module lies where somebody works on it: beside the notebook, or in an editable install.
+
+    Args:
+        module_name: the full name of a module that this process has imported.
+
+    Example:
+        >>> may_be_edited("cloudpickle")
+        False
+    """
+    if is_local(module_name):
+        return True
+    origin = _origin(module_name)
+    return origin is not None and not module_name.startswith(_OWN_NAME) and _is_editable(*origin)
+
+
 def origin_of(module: ModuleType) -> str | None:
     """Return the file of a module, or its folder if it is a package without ``__init__.py``.
 
@@ -98,11 +114,19 @@ def lies_beside(module_name: str, origin: str) -> bool:
         return False  # compiled code can only go by name
     if {"site-packages", "dist-packages"} & set(path.parts) or any(map(path.is_relative_to, _library_folders())):
         return False
+    return not _is_target_of_installs(_root_of(module_name, path)) and not _is_editable(module_name, origin)
+
+
+def _root_of(module_name: str, path: Path) -> Path:
+    """Return the folder from which a module is imported by its full name."""
     depth = module_name.count(".") + (path.stem == "__init__")
-    root = path.parents[min(depth, len(path.parents) - 1)]
-    if _is_target_of_installs(root):
-        return False
-    return root not in _editable_roots() and not any(map(path.is_relative_to, _editable_packages(top)))
+    return path.parents[min(depth, len(path.parents) - 1)]
+
+
+def _is_editable(module_name: str, origin: str) -> bool:
+    path = Path(origin).absolute()
+    packages = _editable_packages(module_name.partition(".")[0])
+    return _root_of(module_name, path) in _editable_roots() or any(map(path.is_relative_to, packages))
 
 
 @functools.cache

@@ -26,7 +26,7 @@ _MOST_STEPS: Final = 20
 
 _CONTAINERS: Final = frozenset({dict, list, tuple, set, frozenset})
 
-_seen: weakref.WeakSet[Any] = weakref.WeakSet()
+_wrote: weakref.WeakSet[Any] = weakref.WeakSet()  # of which the last process has written much
 _warned: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
@@ -43,8 +43,10 @@ def warn_if_large(obj: object, size: int, shared: tuple[int, int] | None = None)
     if definition in _warned:
         return
     least_shared, new = shared or (sys.maxsize, 0)
-    if new > _LARGE and definition not in _seen:  # what this one writes, the following ones may share
-        _seen.add(definition)
+    if new <= _LARGE:
+        _wrote.discard(definition)
+    elif definition not in _wrote:  # what this one writes, the following ones may share
+        _wrote.add(definition)
         new = 0
     if size + new <= _LARGE:
         return

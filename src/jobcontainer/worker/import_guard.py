@@ -2,8 +2,9 @@
 
 Called in a fork server alone (:mod:`jobcontainer.worker.fork_server`), which is given up where one is refused: what a
 refused import has done is not undone. Refused is one that raises, prints, or leaves threads, child processes, open
-files, signal handlers or other entries in ``sys.path`` behind, holds too much memory, or brings a module that lies
-beside the notebook. Open files include those of a GPU. Jobs make such an import themselves, each its own.
+files, signal handlers or other entries in ``sys.path`` behind, holds too much memory, or brings a module that may be
+another one for the next job, as it lies beside the notebook or in an editable install. Open files include those of a
+GPU. Jobs make such an import themselves, each its own.
 
 A crash or a hang can't be seen from here: the fork server says which import it begins, and an alarm ends it.
 """
@@ -16,12 +17,13 @@ import os
 import signal
 import sys
 import sysconfig
+import time
 from itertools import islice
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from jobcontainer.pickling.module_origin import is_local
+from jobcontainer.pickling.module_origin import may_be_edited
 from jobcontainer.worker import process_tree
 from jobcontainer.worker.reporting import log
 
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
 _HARMLESS_THREADS: Final = frozenset({"jemalloc_bg_thd"})
 """By the names that the kernel has. jemalloc, which pyarrow brings, stops and starts its own around a fork."""
 
+_THREAD_ENDS_SECONDS: Final = 0.2
 _SIGNALS: Final = ("SigBlk:", "SigIgn:", "SigCgt:")
 _OF_THE_C_LIBRARY: Final = 0b11 << 31  # signals 32 and 33, which glibc handles from the first thread on
 _LIBRARIES: Final = tuple(
@@ -76,7 +79,7 @@ def _changes(before: _State, known: int, most_memory: int) -> Iterator[str]:
     after = _state()
     if os.fstat(1).st_size:
         yield "it prints"
-    if threads := _threads() - _HARMLESS_THREADS:
+    if threads := _threads_that_stay():
         yield f"it starts threads ({', '.join(sorted(threads))})"
     if process_tree.children_of(os.getpid()):
         yield "it starts processes"
@@ -88,8 +91,8 @@ def _changes(before: _State, known: int, most_memory: int) -> Iterator[str]:
         yield "it changes sys.path or the working directory"
     if process_tree.memory_of([os.getpid()]) > most_memory:
         yield "it takes too much memory"
-    if local := next((name for name in modules_since(known) if _lies_beside(name)), ""):
-        yield f"it imports {local}, which lies beside the notebook"
+    if edited := next((name for name in modules_since(known) if _may_be_edited(name)), ""):
+        yield f"it imports {edited}, which lies beside the notebook or is an editable install"
 
 
 def modules_since(known: int) -> list[str]:
@@ -100,12 +103,12 @@ def modules_since(known: int) -> list[str]:
     return [*islice(reversed(sys.modules), max(0, len(sys.modules) - known))][::-1]
 
 
-def _lies_beside(name: str) -> bool:
+def _may_be_edited(name: str) -> bool:
     module = sys.modules.get(name)
     if not isinstance(module, ModuleType):
         return False
     file = object.__getattribute__(module, "__dict__").get("__file__")  # to ask a lazy module itself would load it
-    return isinstance(file, str) and not file.startswith(_LIBRARIES) and is_local(name)
+    return isinstance(file, str) and not file.startswith(_LIBRARIES) and may_be_edited(name)
 
 
 def _state() -> _State:
@@ -124,6 +127,14 @@ def _open_files() -> Iterator[str]:
     for entry in Path("/proc/self/fd").iterdir():
         with contextlib.suppress(OSError):  # the one that listed them is closed
             yield f"{entry.name} {entry.readlink()}"
+
+
+def _threads_that_stay() -> set[str]:
+    """Return the names of the threads that an import has left; one that was joined may take a moment to end."""
+    until = time.monotonic() + _THREAD_ENDS_SECONDS
+    while (threads := _threads() - _HARMLESS_THREADS) and time.monotonic() < until:
+        time.sleep(0.001)
+    return threads
 
 
 def _threads() -> set[str]:

@@ -37,7 +37,7 @@ class WantedModules:
 
     def __init__(self, preload: Sequence[str] | None, *, learns: bool) -> None:
         self.learns = learns and preload is not None
-        self._names = dict.fromkeys(preload or ())
+        self._names = _with_packages(preload or ())
         self._loaded: set[str] = set()  # by processes that submit
         self.message = WantModules(tuple(self._names))
 
@@ -57,7 +57,7 @@ class WantedModules:
 
     def add(self, names: Iterable[str]) -> bool:
         """Add modules; return whether any of them is new."""
-        new = [name for name in names if name not in self._names]
+        new = [name for name in _with_packages(names) if name not in self._names]
         if not new or not self.learns:
             return False
         self._names |= dict.fromkeys(new[: max(0, _MOST - len(self._names))])
@@ -73,6 +73,15 @@ class WantedModules:
         refused = {name for name, version in _refused if version == _version_of(name)}
         names = (name for name in self._names if not any(f"{name}.".startswith(f"{one}.") for one in refused))
         self.message = self.message._replace(names=tuple(names), loaded=frozenset(self._loaded))
+
+
+def _with_packages(names: Iterable[str]) -> dict[str, None]:
+    """Put before each name those of its packages, as they are imported; so a package that is refused is tried once."""
+    found: dict[str, None] = {}
+    for name in names:
+        parts = name.split(".")
+        found |= dict.fromkeys(".".join(parts[: count + 1]) for count in range(len(parts)))
+    return found
 
 
 def _version_of(name: str) -> str:
