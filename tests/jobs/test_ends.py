@@ -19,6 +19,7 @@ from jobcontainer import JobPool, JobState, JobStore
 from jobcontainer.errors import JobLostError
 from jobcontainer.jobs import late_ends
 from jobcontainer.storage import folder as folder_module
+from jobcontainer.storage import result
 from jobcontainer.storage.store_folder import StoreFolder
 from waiting import wait_for
 
@@ -125,6 +126,18 @@ def test_nothing_that_fails_to_be_written_of_an_end_keeps_it(pool, engine, monke
     engine.hold.set()
     assert not wait(jobs, 20).not_done
     assert [job.result() for job in jobs] == [1, 1, 1]
+
+
+def test_a_result_that_cannot_be_written_is_told_as_such(tmp_path, monkeypatch):
+    """Neither the result nor the exception has a file, and the handle says why all the same."""
+
+    def fail(*_, **__):
+        raise FULL
+
+    with JobPool(engine="inline", store=tmp_path) as pool:
+        monkeypatch.setattr(result, "write_file", fail)
+        job = pool.submit(Works())
+        assert "What run() returned could not be written (No space left on device)" in str(job.exception(20))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="keepers fork on Linux")

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from jobcontainer import JobPool, JobStore
+from jobcontainer import JobPool, JobState, JobStore
+from jobcontainer.events import Outcome, Started
 from jobcontainer.storage.store_folder import StoreFolder
 
 
@@ -41,17 +42,23 @@ def test_a_prune_that_is_cut_never_makes_an_ended_job_queued_again(pool, monkeyp
     assert not list(JobStore(pool.store).jobs())
 
 
-def test_a_folder_of_a_cut_off_submission_goes_with_a_later_prune(pool):
-    """What a submission left that was cut off before there was a job is deleted by a prune a day later, no earlier."""
-    cut_off = StoreFolder(pool.store).new_job("Train")
-    cut_off.process_file.write_bytes(b"half")
+def test_what_a_submission_or_a_prune_left_that_was_cut_off_goes_with_a_later_prune(pool):
+    """A folder that holds no job is deleted by a prune a day later, no earlier; that of a job which runs never."""
+    cut_off, half_pruned, runs = [StoreFolder(pool.store).new_job("Train") for _ in range(3)]
+    for folder in (cut_off, half_pruned, runs):
+        folder.process_file.write_bytes(b"half")
+    for folder in (half_pruned, runs):
+        folder.append_event(Started(at=1.0, pid=7))
+    half_pruned.append_event(Outcome(state=JobState.SUCCEEDED, at=2.0))
     store = JobStore(pool.store)
     store.prune(keep=0)
     assert cut_off.path.exists()
+    assert half_pruned.path.exists()
     days_ago = time.time() - 2 * 24 * 3600
-    os.utime(cut_off.path, (days_ago, days_ago))
+    for folder in (cut_off, half_pruned, runs):
+        os.utime(folder.path, (days_ago, days_ago))
     (pool.store / "notes").mkdir()
     os.utime(pool.store / "notes", (days_ago, days_ago))
     store.prune(keep=0)
-    assert not cut_off.path.exists()
+    assert [folder.path.exists() for folder in (cut_off, half_pruned, runs)] == [False, False, True]
     assert (pool.store / "notes").exists()  # no folder of ours

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 PATIENCE = 40.0
 """Seconds in which an order must be answered, and a job that may end must have ended."""
 ENDED = {state.value for state in JobState if state.ended}
-SOON = 10.0
-"""Seconds in which nothing is left of a kernel that was killed; it takes a hundredth of that on an idle machine."""
+SOON = 60.0
+"""Seconds in which nothing is left of a kernel that was killed: 0.2 on an idle machine, many on a busy one."""
 NO_LIMIT = resource.RLIM_INFINITY
 
 

@@ -186,7 +186,7 @@ def test_of_too_many_events_those_at_the_end_are_read(folder, monkeypatch):
     folder.append_event(Progress(at=3.0))
     events = list(reader.read_all())
     assert events[-1] == Progress(at=3.0)
-    assert len(events) < 60
+    assert len(events) < 40  # a short one counts as a thousand bytes, as it takes its time
     assert reader.has_skipped
 
 

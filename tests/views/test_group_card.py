@@ -7,6 +7,7 @@ import pytest
 from jobcontainer.events import JobState, Outcome
 from jobcontainer.jobs.job import Job
 from jobcontainer.storage.folder import JobFolder
+from jobcontainer.views import group_card
 from jobcontainer.views.failure_kinds import MOST_KINDS
 from jobcontainer.views.group_card import MOST_ROWS, GroupSummary
 from jobcontainer.views.render import card_html, card_text
@@ -85,6 +86,21 @@ def test_failures_are_grouped_by_what_they_say_newest_first(jobs):
     assert card.notes == ("2 more kinds of failure; job.exception() has each.",)
     assert card.actions == ("rerun_failed",)
     assert card.state is JobState.FAILED
+
+
+def test_of_very_many_jobs_only_the_newest_ends_are_read(jobs, monkeypatch):
+    """The first look at a store of a hundred thousand jobs counts them all, and does not read each one's events."""
+    monkeypatch.setattr(group_card, "_MOST_READ", 2)
+    group = jobs(5)
+    for number, job in enumerate(group):
+        end(job, JobState.FAILED, at=START + number, error_type="ValueError", error_message=f"kind {number}")
+        if number < 3:
+            monkeypatch.setattr(job, "_outcome", None)
+            monkeypatch.setattr(job, "_read_outcome", None)
+    card = GroupSummary(group).card(START, look)
+    assert card.words == "5 failed"
+    assert [row.title for row in card.failures] == ["ValueError: kind 4", "ValueError: kind 3", "failed"]
+    assert card.failures[2].facts == ("3 times", "last Train #3")
 
 
 def test_only_a_few_running_jobs_have_rows(jobs):

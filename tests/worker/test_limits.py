@@ -137,6 +137,14 @@ def test_a_file_that_was_closed_counts_until_it_is_deleted(child):
     assert not gauge.look()
 
 
+def test_a_file_that_a_job_makes_at_once_counts(child):
+    """It may be there before its keeper, which makes another process first, measures anything."""
+    files, path = shared_memory.SharedFiles(), f"/dev/shm/jobcontainer-test-{child.pid}"  # noqa: S108
+    child(f"f = os.open({path!r}, os.O_CREAT | os.O_RDWR); os.write(f, b'x' * {120 * MB})")
+    assert MemoryGauge(child.pid, 100 * MB, 0, files).look()
+    child(f"os.unlink({path!r})")
+
+
 def test_memory_of_others_counts_for_nobody(child, shared_file):
     """Neither a large segment that the job was given, nor what others write meanwhile."""
     given = shared_file(120 * MB)

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 _MODES: Final = {os.O_RDONLY: "r", os.O_WRONLY: "w", os.O_RDWR: "r+"}  # of an open file these truncate nothing
 _ALWAYS: Final = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 
+TOO_MANY_FILES: Final = (
+    "Too many files are open in this process: close some, or raise the limit before Python starts, `ulimit -n 4096`"
+)
+
 
 def open_file(path: str | os.PathLike[str], flags: int, mode: int = 0o600) -> io.FileIO:
     """Open a file with flags that :func:`open` has no word for.
@@ -47,6 +51,9 @@ def open_file(path: str | os.PathLike[str], flags: int, mode: int = 0o600) -> io
         if stat.S_ISDIR(os.fstat(numbers[0]).st_mode):  # FileIO would refuse it, and leave it open
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), os.fspath(path))
         return next(map(io.FileIO, map(numbers.pop, [0]), [_MODES[flags & os.O_ACCMODE]]))
+    except OSError as error:
+        _advise(error)
+        raise
     finally:
         for number in numbers:
             os.close(number)
@@ -64,6 +71,15 @@ def open_folder(path: str | os.PathLike[str]) -> Iterator[int]:
     try:
         numbers += map(os.open, [path], [os.O_RDONLY | os.O_DIRECTORY | _ALWAYS])
         yield numbers[0]
+    except OSError as error:
+        _advise(error)
+        raise
     finally:
         for number in numbers:
             os.close(number)
+
+
+def _advise(error: OSError) -> None:
+    """Say what to do where it is this process that has no descriptor left."""
+    if error.errno == errno.EMFILE:
+        error.strerror = TOO_MANY_FILES

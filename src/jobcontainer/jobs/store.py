@@ -6,7 +6,7 @@ import os
 import time
 from typing import TYPE_CHECKING, Any
 
-from jobcontainer.events import JobState
+from jobcontainer.events import JobState, Started
 from jobcontainer.jobs.control import StoreControl
 from jobcontainer.jobs.group import JobGroup
 from jobcontainer.process import memory_text
@@ -139,10 +139,13 @@ class JobStore:
         return ids
 
     def _delete_cut_off(self) -> None:
-        """Delete what submissions have left that were cut off before there was a job."""
+        """Delete what is left of submissions, and of earlier prunes, that were cut off: folders without a record.
+
+        A job that runs may have deleted its own; its folder stays.
+        """
         for folder in self._folder.folders():
-            is_no_job = folder.record_stamp() is None and folder.events_stamp() is None
-            if is_no_job and time.time() - folder.modified() > _CUT_OFF_SECONDS:
+            is_old = folder.record_stamp() is None and time.time() - folder.modified() > _CUT_OFF_SECONDS
+            if is_old and not isinstance(folder.last_turn(), Started):
                 folder.delete()
 
     def size(self) -> int:

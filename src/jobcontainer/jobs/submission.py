@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from jobcontainer.errors import warn
 from jobcontainer.jobfile.loading import check_process
+from jobcontainer.jobfile.open_file import TOO_MANY_FILES
 from jobcontainer.jobfile.ownership import why_foreign
 from jobcontainer.jobfile.serializer import RepeatedFiles, Serializer, trust_file, write_file
 from jobcontainer.pickling.source_code import source_of
@@ -37,11 +38,7 @@ if TYPE_CHECKING:
     from jobcontainer.storage.folder import JobFolder
     from jobcontainer.storage.keys import KeysLock
 
-_NO_DESCRIPTORS = {errno.EMFILE, errno.ENFILE}
 _NOT_WRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}
-_TOO_MANY_FILES = (
-    "Too many files are open here to write a job: close some, or raise the limit before Python starts, `ulimit -n 4096`"
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,10 +107,10 @@ class Submitter:
             OSError: the store can't be written to; no folder is left.
         """
         name, data = options.name or name_of(process), data or SharedData(self.store)
+        here = environment or self.here()  # first: it says what is wrong where the working directory is gone
         with self._new_folder(name) as folder:
             identity = write_file(process, folder.process_file, kind="process", blobs=data)
             self._say_that_it_copies(data)
-            here = environment or self.here()
             facts: dict[str, dict[str, Any]] = {"parameters": parameters_of(process), "compared": dict(compared or {})}
             submission = self._recorded(folder, name, options, source_of(process), here, **facts)
             return replace(submission, identity=identity)
@@ -142,7 +139,7 @@ class Submitter:
             self._snapshot(folder.process_file, new.process_file)
             here = replace(self.here(), cwd=record.cwd, sys_path=record.sys_path)
             options = options_from_json(record.options)
-            facts = {"parameters": record.parameters, "compared": record.compared}
+            facts: dict[str, Any] = {"parameters": record.parameters, "compared": record.compared}
             return self._recorded(new, record.name, options, record.source, here, **facts)
 
     def _snapshot(self, file: Path, target: Path) -> None:
@@ -284,8 +281,8 @@ def _remove(folders: Iterable[JobFolder]) -> None:
 
 def _explained(error: OSError, folder: JobFolder) -> OSError | None:
     """Return why a job could not be written, as a sentence; None where it was not the store that failed."""
-    if error.errno in _NO_DESCRIPTORS:
-        return OSError(error.errno, _TOO_MANY_FILES)
+    if error.errno == errno.EMFILE:
+        return OSError(error.errno, TOO_MANY_FILES)
     store = folder.path.parent
     if error.errno in _NOT_WRITABLE:
         advice = "Free some space there, or give another store: JobPool(store=...), JOBCONTAINER_HOME."

@@ -30,6 +30,10 @@ if TYPE_CHECKING:
     from jobcontainer.views.snapshot import JobView
 
 
+MOST_READ = 1000
+"""Jobs of a group, the newest, whose outputs are looked for when it is shown; what comes later is seen of all."""
+
+
 class JobSource:
     """The content of a card of one job."""
 
@@ -89,7 +93,8 @@ class GroupSource:
         for job in group:
             job.on_change(self._add_change)
         self._summary = GroupSummary(group)  # after the callbacks are added, so that no change is missed in between
-        self._read_changed(list(group))
+        self._read_changed(list(group)[-MOST_READ:])
+        self._outputs.pass_over(len(group) - MOST_READ)
 
     @property
     def ended(self) -> bool:
@@ -229,6 +234,10 @@ class JobOutputs:
                 self._unread += 1
             else:
                 self._read(reader or SnapshotReader(job, MOST_OUTPUTS))
+
+    def pass_over(self, count: int) -> None:
+        """Note that the outputs of so many jobs are not looked for; of none, where that is negative."""
+        self._unread += max(count, 0)
 
     def shown(self, order: Callable[[str], int], label: Callable[[str], str]) -> list[MimeBundle]:
         """Return the outputs.

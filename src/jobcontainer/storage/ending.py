@@ -6,6 +6,7 @@ report (a job that never started, a keeper that died) are made by :func:`cancell
 
 from __future__ import annotations
 
+import os
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -38,7 +39,7 @@ def write_end(folder: JobFolder, outcome: Outcome) -> Outcome:
     try:
         folder.append_event(outcome)
     except OSError as error:
-        return replace(outcome, unwritten=error.strerror or str(error))
+        return replace(outcome, unwritten=os.strerror(error.errno) if error.errno else str(error))
     return outcome
 
 
@@ -74,6 +75,8 @@ def error_of(outcome: Outcome, folder: JobFolder) -> JobError:
     """Return an end, neither success nor a cancel, as an exception: what happened, where the log is, how it ends."""
     tail = "\n".join(folder.tail(_TAIL))
     message = f"Job {folder.id} {outcome.state.words}: {outcome.reason or outcome.error_message}"
+    if outcome.error_message and outcome.error_message not in message:  # the exception itself could not be kept
+        message += f"\nIt said: {outcome.error_message}"
     if str(folder.log_file) not in message:
         message += f"\nIts log is {folder.log_file}"
     message += f"\nThe log ends:\n{tail}" if tail else "\nThe log is empty."

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 MOST_READ: Final = 128 * 2**20
 """Bytes of events that whoever shows a job reads in all."""
 
+OF_ONE: Final = 1000
+"""Bytes that an event counts as besides its own: to decode a short one takes as long as to read so many."""
+
 _END: Final = 2**16  # bytes of the end of a file that is larger
 
 
@@ -25,7 +28,7 @@ class EventReader:
 
     Args:
         folder: of the job.
-        most: bytes that are read in all; of more, only what stands at the end of the file is.
+        most: bytes that are read in all, as they count; of more, only what stands at the end of the file is.
 
     Attributes:
         has_skipped: whether there were more events than are read, so that some were passed over.
@@ -54,7 +57,7 @@ class EventReader:
             events, following = self._folder.read_events(self._offset)
             if following == self._offset:
                 self._torn = size, following
-            self._read += following - self._offset
+            self._read += following - self._offset + OF_ONE * len(events)
             self._offset = following
             yield from events
 

@@ -39,9 +39,15 @@ def write_returned(path: Path, value: object) -> FileIdentity:
 
     Raises:
         SerializationError: it can't go into a file.
-        OSError: the file can't be written.
+        OSError: the file can't be written; the message says so, and why.
     """
-    return write_file(value, path, kind="result", blobs=_data_of(path))
+    try:
+        return write_file(value, path, kind="result", blobs=_data_of(path))
+    except OSError as error:
+        if error.errno is None or error.strerror is None:  # raised by the value's own pickling
+            raise
+        reason = f"What run() returned could not be written ({error.strerror})"
+        raise OSError(error.errno, reason, error.filename) from error
 
 
 def write_raised(path: Path, error: BaseException, message: str, text: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -84,6 +85,8 @@ class StoreFolder:
             if not why and not ignore.exists():
                 write_whole(ignore, b"*\n")
         except OSError as error:
+            if error.errno == errno.EMFILE:
+                raise
             raise type(error)(
                 error.errno,
                 f"The job store {self.path} can't be written to ({error.strerror}). "
@@ -144,11 +147,9 @@ class StoreFolder:
 
     def folders(self) -> Iterator[JobFolder]:
         """Go through all folders that lie here as those of jobs do, whether they hold a job or not, sorted by name."""
-        try:
-            with os.scandir(self.path) as entries:
-                names = [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
-        except (FileNotFoundError, NotADirectoryError):
-            names = []
+        names: list[str] = []
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError), open_folder(self.path) as store:
+            names += [entry.name for entry in os.scandir(store) if entry.is_dir(follow_symlinks=False)]
         return map(self.job, sorted(name for name in names if is_job_id(name)))
 
     def job_ids(self, prefix: str = "") -> list[str]:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from jobcontainer.views.snapshot import JobSnapshot, JobView
 
 MOST_ROWS = 8
+_MOST_READ = 1000  # jobs that had ended before and whose ends are read, the newest; of others the state counts
 _ORDER = (*(state for state in JobState if state.ended), JobState.RUNNING, JobState.QUEUED)
 
 
@@ -42,8 +43,8 @@ class GroupSummary:
         self._failures: FailureKinds[JobView] = FailureKinds()
         self._last_end = 0.0
         self._differing: list[str] | None = None
-        for job in jobs:
-            self.note(job)
+        for later, job in zip(range(len(jobs), 0, -1), jobs, strict=True):
+            self.note(job, with_end=later <= _MOST_READ)
 
     @property
     def ended(self) -> bool:
@@ -59,8 +60,13 @@ class GroupSummary:
         bad = {state: self.counts[state] for state in ended if state is not JobState.SUCCEEDED}
         return max(bad, key=bad.__getitem__) if bad else JobState.SUCCEEDED
 
-    def note(self, job: JobView) -> None:
-        """Count a job in its present state; twice in the same state counts once."""
+    def note(self, job: JobView, *, with_end: bool = True) -> None:
+        """Count a job in its present state; twice in the same state counts once.
+
+        Args:
+            job: the job.
+            with_end: whether its end, if it has come, is read: when it was, and why a job failed.
+        """
         before, now = self._states.get(job.id), job.state
         if before is now:
             return
@@ -72,8 +78,10 @@ class GroupSummary:
             self.running[job.id] = job
         else:
             self.running.pop(job.id, None)
-        if now.ended:
+        if now.ended and with_end:
             self._note_end(job)
+        elif now.ended and now not in NO_ERRORS:
+            self._failures.note(now.words, now, job, 0.0)
 
     def card(self, now: float, look: Callable[[JobView], JobSnapshot]) -> Card:
         """Make the card of the group."""

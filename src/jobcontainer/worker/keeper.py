@@ -199,6 +199,7 @@ class Keeper:
         self._lifeline.close()
 
     def _run(self, order: Order) -> Outcome:
+        files = None if order.options["memory"] is None else shared_memory.SharedFiles()
         process = self._process_for(order)
         if self._spare is None:  # one is made while the job runs
             server = self._warm.server_for(self._inherited)
@@ -207,7 +208,7 @@ class Keeper:
             else:
                 with contextlib.suppress(OSError):  # no descriptors
                     server.begin_fork()
-        supervisor = Supervisor(process, order, self._watched, self._is_cancelled, self._shared_with(process))
+        supervisor = Supervisor(process, order, self._watched, self._is_cancelled, self._shared_with(process), files)
         others = (self._spare, self._reused, self._warm.server)
         spared = {other.pid for other in others if other is not None and other is not process}
         outcome, kept = supervisor.see_through(spared)

@@ -63,12 +63,12 @@ class MemoryGauge:
         next_look: when to look again, on the clock of :func:`time.monotonic`.
     """
 
-    def __init__(self, pid: int, limit: int | None, base: int) -> None:
+    def __init__(self, pid: int, limit: int | None, base: int, files: shared_memory.SharedFiles | None = None) -> None:
         self.peak = 0
         self._pid, self._limit, self._base = pid, limit, base
         self._pause = _FIRST_SECONDS if limit is None else FIRST_LOOK_SECONDS
-        self._files = None if limit is None else shared_memory.SharedFiles()
-        self._machine = 0 if limit is None else shared_memory.of_machine()
+        self._files = None if limit is None else files or shared_memory.SharedFiles()
+        self._machine = 0 if self._files is None else self._files.of_machine_before
         self._last = (time.monotonic(), 0)  # when it was looked at, and what was held
         self.next_look = self._last[0] + self._pause
 

@@ -41,9 +41,14 @@ def of_machine() -> int:
 
 
 class SharedFiles:
-    """The files that hold memory of one job; made before the job begins."""
+    """The files that hold memory of one job; made before the job begins.
+
+    Attributes:
+        of_machine_before: what :func:`of_machine` was then.
+    """
 
     def __init__(self) -> None:
+        self.of_machine_before = of_machine()
         self._others = {entry.inode() for entry in _named()}  # read with the names, in less than a microsecond each
         self._ours: set[int] = set()
 

@@ -53,10 +53,17 @@ class Supervisor:
         watched: what the keeper watches, its lifeline.
         is_cancelled: reads what came over the lifeline, and returns whether the job of that number is cancelled.
         base: bytes of memory that the process shares with its keeper.
+        files: of memory, as they were before it had its order; None where the job has no limit.
     """
 
     def __init__(
-        self, process: JobProcess, order: Order, watched: select.poll, is_cancelled: Callable[[int], bool], base: int
+        self,
+        process: JobProcess,
+        order: Order,
+        watched: select.poll,
+        is_cancelled: Callable[[int], bool],
+        base: int,
+        files: shared_memory.SharedFiles | None,
     ) -> None:
         self._process, self._order = process, order
         self._watched, self._is_cancelled = watched, is_cancelled
@@ -64,7 +71,7 @@ class Supervisor:
         self._base = base
         self._start_clock()
         self._kill_at = _NEVER
-        self._gauge = MemoryGauge(process.pid, order.options["memory"], base)
+        self._gauge = MemoryGauge(process.pid, order.options["memory"], base, files)
         self._channel: Channel | None = process.channel
         self._facts = ExitFacts(log=str(self._folder.log_file))
         self._oom_kills: int | None = None

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Final
 
 from jobcontainer.events import Display
 from jobcontainer.process import memory_text
+from jobcontainer.storage.event_reader import OF_ONE
 from jobcontainer.worker.reporting.log import note
 
 if TYPE_CHECKING:
@@ -136,8 +137,8 @@ class OutputQuota:
 
 
 def _size(output: Display) -> int:
-    """Return about how many bytes an output takes."""
-    return sum(len(form) if isinstance(form, str) else len(json.dumps(form)) for form in output.data.values())
+    """Return how many bytes an output counts as; a small one is not for nothing, as whoever shows it decodes it."""
+    return OF_ONE + sum(len(form) if isinstance(form, str) else len(json.dumps(form)) for form in output.data.values())
 
 
 def _fitted(output: Display) -> Display:
