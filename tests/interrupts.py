@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 
 LOOKS = {"call", "c_return"}
@@ -35,6 +36,7 @@ def interrupted(call, number, kind, where):
         yield call()
 
     switch, before = (sys.setprofile, sys.getprofile()) if kind == "signal" else (sys.settrace, sys.gettrace())
+    inspect.currentframe().f_trace_opcodes = kind == "opcode"  # Python 3.12 must know when it begins to trace
     switch(trace)
     try:
         next(in_a_generator())

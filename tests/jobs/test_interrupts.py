@@ -132,3 +132,25 @@ def test_an_interrupt_anywhere_of_a_job_in_this_process_ends_that_job_alone(tmp_
     wait_for(lambda: all(job.done() for job in JobStore(tmp_path).jobs()))
     pool.shutdown()
     assert not pool._control.scheduler.unfinished()
+
+
+def test_a_job_whose_submitter_was_cut_off_holds_up_no_other(tmp_path, monkeypatch):
+    """Cancelled before it began, it leaves its turn to the one behind it, whose own submission has returned."""
+    pool = JobPool(engine="inline", store=tmp_path)
+    with monkeypatch.context() as cut_off:
+        cut_off.setattr(type(pool._control.scheduler.engine), "run_submitted", lambda _: None)
+        first, second = pool.submit(Works()), pool.submit(Works())
+    assert (first.state.value, second.state.value) == ("running", "queued")
+    assert first.cancel()
+    assert second.result(20) == 1
+
+
+def test_a_job_in_this_process_may_submit_another(tmp_path, monkeypatch):
+    """Each runs once, the other after it, as there is one slot."""
+    pool = JobPool(engine="inline", store=tmp_path)
+    monkeypatch.setattr(sys, "pool_of_the_test", pool, raising=False)
+    inner = pool.submit(lambda: sys.pool_of_the_test.submit(Works()).id).result(20)
+    assert [(job.id == inner, job.state.value) for job in JobStore(tmp_path).jobs()] == [
+        (False, "succeeded"),
+        (True, "succeeded"),
+    ]

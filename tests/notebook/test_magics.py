@@ -439,6 +439,20 @@ def test_jobs_and_pools_of_a_session_share_its_store(run, tmp_path):
     assert [job.result() for job in run("%jobs").result.jobs] == [3]
 
 
+def test_a_directory_that_is_gone_is_told_in_a_sentence(run, tmp_path, monkeypatch, capsys):
+    """Without a traceback through this package; the same cell runs once there is one."""
+    run(TASK)
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    capsys.readouterr()
+    assert isinstance(run("%jobcontainer Task(1)").error_in_exec, FileNotFoundError)
+    [line] = capsys.readouterr().out.splitlines()
+    assert line.startswith("FileNotFoundError: The working directory of this process was deleted. Go to one that is")
+    run(f"%cd {tmp_path}")
+    assert run("%jobcontainer Task(1)").success
+
+
 def test_completion_settles_no_store(shell, tmp_path, monkeypatch):
     """A key that is pressed by chance, before the first job, decides nothing."""
     complete(shell, "%jobcontainer --mem")

@@ -48,6 +48,24 @@ def test_a_captured_global_is_named_once_for_each_class(cell, path):
         write_file(names["Train"](), path, kind="process")
 
 
+@pytest.mark.parametrize("look", ["eval('sum(table)')", "globals()['table']", "frame.query('a > @table')"])
+def test_a_global_that_only_a_text_names_is_named(cell, look):
+    """It has no place in the code that could be shown; what else is large stays named beside it."""
+    names = cell(
+        f"""
+        frame = None
+        table = list(range(200_000))
+        class Looks:
+            def __init__(self):
+                self.text = "x" * 200_000
+            def run(self):
+                return {look}
+        """
+    )
+    found = largest_parts(names["Looks"](), "process")
+    assert [words for words, _ in found] == ["global table, which a text names", "process.text"]
+
+
 @pytest.mark.parametrize("kind", ["result", "object", "error"])
 def test_only_processes_are_warned_of(path, kind):
     """A large result is what was asked for."""

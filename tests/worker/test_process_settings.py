@@ -5,8 +5,11 @@ from __future__ import annotations
 import decimal
 import functools
 import importlib
+import io
 import json
+import locale
 import logging
+import socket
 import subprocess
 import sys
 import textwrap
@@ -35,9 +38,12 @@ def settled():
         mpl.rc_context(),
         pd.option_context("display.max_rows", 60, "display.float_format", None),
     ):
-        limit = sys.getrecursionlimit()
+        limits, numbers = (sys.getrecursionlimit(), sys.get_int_max_str_digits()), locale.setlocale(locale.LC_ALL)
         yield
-        sys.setrecursionlimit(limit)
+        sys.setrecursionlimit(limits[0])
+        sys.set_int_max_str_digits(limits[1])
+        socket.setdefaulttimeout(None)
+        locale.setlocale(locale.LC_ALL, numbers)
         logging.disable(logging.NOTSET)
         logging.getLogger("of.a.library").setLevel(logging.NOTSET)
 
@@ -57,8 +63,31 @@ def pool(tmp_path_factory):
         yield pool
 
 
+@pytest.fixture
+def torch_settled():
+    """Put PyTorch's settings back too."""
+    torch = pytest.importorskip("torch")
+    yield
+    torch.set_default_dtype(torch.float32)
+    torch.use_deterministic_algorithms(False)  # noqa: FBT003 -- torch's own
+
+
 def set_recursion():
     sys.setrecursionlimit(4321)
+    sys.set_int_max_str_digits(100_000)
+
+
+def set_timeout():
+    socket.setdefaulttimeout(7.5)
+
+
+def set_locale():
+    locale.setlocale(locale.LC_CTYPE, "C" if "UTF" in locale.setlocale(locale.LC_CTYPE) else "C.UTF-8")
+
+
+def set_torch():
+    sys.modules["torch"].set_default_dtype(sys.modules["torch"].float64)
+    sys.modules["torch"].use_deterministic_algorithms(True)  # noqa: FBT003 -- torch's own
 
 
 def set_filter():
@@ -126,7 +155,13 @@ PARAMETERS = (
     "[mpl.rcParams[name] for name in ('lines.linewidth', 'legend.loc')] + list(mpl.rcParams['axes.prop_cycle'])"
 )
 SETTINGS = {
-    set_recursion: ("import sys", "sys.getrecursionlimit()"),
+    set_recursion: (
+        "import sys",
+        "sys.getrecursionlimit(), len(str(10 ** 5000)) if sys.get_int_max_str_digits() > 5000 else 0",
+    ),
+    set_timeout: ("import socket", "socket.getdefaulttimeout()"),
+    set_locale: ("import locale", "locale.setlocale(locale.LC_ALL)"),
+    set_torch: ("import torch", "str(torch.zeros(1).dtype), torch.are_deterministic_algorithms_enabled()"),
     set_filter: ("import warnings", FILTERS),
     set_levels: ("import logging", "logging.getLogger('of.a.library').level"),
     disable_logging: ("import logging", "logging.getLogger('anybody').isEnabledFor(20), logging.root.manager.disable"),
@@ -144,6 +179,10 @@ SETTINGS = {
 }
 
 
+OF_SLOW = {set_sklearn: "sklearn_settled", set_torch: "torch_settled"}
+"""What puts the settings of a library back whose import takes seconds."""
+
+
 class Looks:
     def __init__(self, imports, expression):
         self.imports, self.expression = imports, expression
@@ -158,13 +197,13 @@ class Looks:
 @pytest.mark.parametrize("isolation", ["fresh", "reuse"])
 @pytest.mark.parametrize(
     "change",
-    [pytest.param(change, marks=pytest.mark.slow if change is set_sklearn else ()) for change in SETTINGS],
+    [pytest.param(change, marks=pytest.mark.slow if change in OF_SLOW else ()) for change in SETTINGS],
     ids=lambda change: change.__name__,
 )
 def test_a_setting_follows_the_job(request, pool, change, isolation):
     """What is set when the job is submitted holds in it, and what was before it does where that is put back."""
-    if change is set_sklearn:
-        request.getfixturevalue("sklearn_settled")
+    if change in OF_SLOW:
+        request.getfixturevalue(OF_SLOW[change])
     look, sender = Looks(*SETTINGS[change]), pool.with_options(isolation=isolation)
     before = look.run()
     assert sender.submit(look).result() == before
@@ -285,10 +324,70 @@ def test_what_the_notebook_set_after_a_module_did_holds(pool, tmp_path, monkeypa
     assert pool.with_options(isolation=isolation).submit(Sees()).result() == Sees().run()
 
 
+class Shouts(logging.Formatter):
+    def format(self, record):
+        return super().format(record).upper()
+
+
+@pytest.fixture
+def handled():
+    """Loggers of the notebook with handlers, by their names, which are taken away afterwards."""
+
+    def handle(name, *handlers, level=logging.DEBUG):
+        logger = logging.getLogger(name)
+        made.append(logger)
+        logger.setLevel(level)
+        for handler in handlers:
+            logger.addHandler(handler)
+        return logger
+
+    made = []
+    yield handle
+    for logger in made:
+        logger.handlers.clear()
+        logger.setLevel(logging.NOTSET)
+        logger.propagate = True
+
+
+class Says:
+    def run(self):
+        for name in ("spoken", "spoken.below", "spoken.filed", "shouted", "filed", "silent"):
+            logging.getLogger(name).debug("said by %s", name)
+
+
+@pytest.mark.parametrize("isolation", ["fresh", "reuse"])
+def test_handlers_of_loggers_follow_the_job(pool, tmp_path, handled, isolation):
+    """Each writes to the job's log in its form, once; one that writes elsewhere stays, and its texts are in the log."""
+    spoken, shouted = logging.StreamHandler(sys.stdout), logging.StreamHandler()
+    spoken.setFormatter(logging.Formatter("{levelname} {message}", style="{"))
+    shouted.setFormatter(Shouts("%(message)s!"))
+    handled("spoken", spoken).propagate = False
+    handled("shouted", shouted)
+    handled("filed", logging.FileHandler(tmp_path / "log.txt", delay=True), logging.StreamHandler(io.StringIO()))
+    handled("spoken.filed", logging.FileHandler(tmp_path / "log.txt", delay=True))
+    handled("silent", logging.NullHandler()).propagate = False
+    sender = pool.with_options(isolation=isolation)
+    job = sender.submit(Says())
+    job.result()
+    assert job.log.splitlines() == [
+        "DEBUG said by spoken",
+        "DEBUG said by spoken.below",
+        "DEBUG said by spoken.filed",
+        "SAID BY SHOUTED!",
+        "said by filed",
+    ]
+    for name in ("spoken", "spoken.filed", "shouted", "filed"):
+        logging.getLogger(name).handlers.clear()
+        logging.getLogger(name).setLevel(logging.NOTSET)
+    job = sender.submit(Says())
+    job.result()
+    assert job.log == ""
+
+
 @pytest.mark.usefixtures("settled")
 def test_settings_are_plain_data():
     """They go through any pipe as JSON, and come out the same; what JSON can't say is left out."""
-    for change in SETTINGS:
+    for change in SETTINGS.keys() - OF_SLOW.keys():
         change()
     np.set_printoptions(formatter={"float": lambda number: f"<{number}>" if HUGE else ""})
     lock = threading.Lock()

@@ -10,7 +10,6 @@ until its end is known, and only the thread in ``_runners`` runs it.
 
 from __future__ import annotations
 
-import _thread
 import contextlib
 import io
 import os
@@ -46,7 +45,7 @@ class InlineEngine:
 
     def __init__(self) -> None:
         self._attempts: deque[Attempt] = deque()
-        self._runners: weakref.WeakKeyDictionary[Attempt, int] = weakref.WeakKeyDictionary()
+        self._runners: weakref.WeakKeyDictionary[Attempt, object] = weakref.WeakKeyDictionary()
 
     @property
     def slots(self) -> int:
@@ -76,13 +75,13 @@ class InlineEngine:
     def run_submitted(self) -> None:
         """See :class:`jobcontainer.engines.RunsInCaller`; an interrupt that is not the job's own ends it as lost."""
         while self._attempts:
-            attempt, me = self._attempts[0], _thread.get_ident()
+            attempt, me = self._attempts[0], object()  # no thread's number: a job may submit others from within run()
             try:
-                if self._runners.setdefault(attempt, me) != me:
-                    return  # the thread that runs it goes on with the next
+                if self._runners.setdefault(attempt, me) is not me:
+                    return  # who runs it, or ends it, goes on with the next
                 uninterrupted(partial(self._end, attempt, _run(attempt)))
             except BaseException as error:
-                if self._runners.get(attempt) == me:
+                if self._runners.get(attempt) is me:
                     reason = f"It could not be run, or was interrupted: {error!r}. Submit it again."
                     uninterrupted(lambda: self._end(attempt, attempt.end_lost(reason)))  # noqa: B023 -- called at once
                 if not isinstance(error, Exception):
@@ -91,7 +90,8 @@ class InlineEngine:
     def cancel(self, job_id: str) -> None:
         """End a job that has not begun; the thread that runs one is the only one that can end it."""
         for attempt in list(self._attempts):
-            if attempt.folder.id == job_id and self._runners.setdefault(attempt, 0) == 0:
+            me = object()
+            if attempt.folder.id == job_id and self._runners.setdefault(attempt, me) is me:
                 self._end(attempt, attempt.end_unstarted())
 
     def close(self) -> None:

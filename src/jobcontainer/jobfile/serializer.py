@@ -262,8 +262,9 @@ def trust_file(file_path: str | os.PathLike[str]) -> Path:
 
 def _write(obj: object, writer: FileWriter, kind: Kind, more: Mapping[str, Any]) -> FileIdentity | Exception:
     """Write a file, and return its identity, or why the object can't be pickled."""
-    pickler = Pickler(writer, before_own_code=writer.forget_addresses)
+    pickler = None
     try:
+        pickler = Pickler(writer, before_own_code=writer.forget_addresses)
         try:
             pickler.dump(obj)
         except Exception as error:
@@ -276,8 +277,9 @@ def _write(obj: object, writer: FileWriter, kind: Kind, more: Mapping[str, Any])
         writer.discard()
         raise
     finally:  # a pickler is part of a cycle; what it has seen shall not wait for the garbage collector
-        pickler.clear_memo()
-        pickler.buffers.clear()
+        if pickler is not None:
+            pickler.clear_memo()
+            pickler.buffers.clear()
 
 
 def _finish(

@@ -147,8 +147,7 @@ class Scheduler(BoundToProcess):
         ]
         try:
             uninterrupted(partial(self._submit, entries, feeder))
-            if isinstance(self.engine, RunsInCaller):
-                self.engine.run_submitted()
+            self._run_here()
         except BaseException:
             for entry in entries:
                 entry.cancelled = True
@@ -181,6 +180,8 @@ class Scheduler(BoundToProcess):
         if any(entry.cancelled for entry in entries):  # whoever submitted them was interrupted
             self._cancel(jobs)
         self._dispatch()
+        if any(entry.cancelled for entry in entries):  # and what was dispatched may be of another call by now
+            self._run_here()
         if isinstance(self.engine, StartsInBackground):
             self.engine.wait_until_started()
         for entry in entries:
@@ -197,8 +198,14 @@ class Scheduler(BoundToProcess):
             self.engine.cancel(entry.job.id)
         for start in range(0, len(queued), _ENDS_AT_ONCE):
             self._settle_unstarted(*queued[start : start + _ENDS_AT_ONCE])
+        self._run_here()
         self._close_if_done()
         return bool(queued or running)
+
+    def _run_here(self) -> None:
+        """Run the jobs that the engine runs in this thread: whoever may have made a slot free does, or nobody would."""
+        if isinstance(self.engine, RunsInCaller):
+            self.engine.run_submitted()
 
     def shutdown(self, *, wait: bool = True, cancel_queued: bool = False) -> None:
         """Take no more jobs, and close the engine when the last has ended.

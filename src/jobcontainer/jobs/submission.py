@@ -107,10 +107,10 @@ class Submitter:
             OSError: the store can't be written to; no folder is left.
         """
         name, data = options.name or name_of(process), data or SharedData(self.store)
+        here = environment or self.here()  # first: it says what is wrong where the working directory is gone
         with self._new_folder(name) as folder:
             identity = write_file(process, folder.process_file, kind="process", blobs=data)
             self._say_that_it_copies(data)
-            here = environment or self.here()
             facts: dict[str, dict[str, Any]] = {"parameters": parameters_of(process), "compared": dict(compared or {})}
             submission = self._recorded(folder, name, options, source_of(process), here, **facts)
             return replace(submission, identity=identity)
@@ -149,7 +149,7 @@ class Submitter:
                 take_checkpoint(folder.checkpoint_file, new.checkpoint_file)
             here = replace(self.here(), cwd=record.cwd, sys_path=record.sys_path)
             options = options_from_json(record.options)
-            facts = {"parameters": record.parameters, "compared": record.compared}
+            facts: dict[str, Any] = {"parameters": record.parameters, "compared": record.compared}
             return self._recorded(new, record.name, options, record.source, here, **facts)
 
     def _snapshot(self, file: Path, target: Path) -> None:

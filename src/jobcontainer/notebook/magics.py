@@ -141,7 +141,10 @@ class JobContainerMagics(Settings, Magics):
             save(found, flags.save)
             return
         pool = self._pool(flags)
-        jobs = pool.submit_all(found.named) if found.as_group else pool.submit(found.processes[0])
+        try:
+            jobs = pool.submit_all(found.named) if found.as_group else pool.submit(found.processes[0])
+        except OSError as refused:  # no directory to work in, no store to write to
+            raise with_traceback(refused, None) from None
         bind = partial(self._bind, flags.bind)
         bind(jobs)
         card = self.cards.open(jobs, pool.position, bind)

@@ -105,6 +105,7 @@ class Pickler(cloudpickle_internals.BasePickler):
         files: names of the files that code in the stream is from, in order.
         classes: whose definition is in the stream.
         names: that code in it looks up by a text.
+        in_texts: the globals in it that no code mentions but by a text.
     """
 
     def __init__(self, file: Any, before_own_code: Callable[[], object] = lambda: None) -> None:
@@ -122,6 +123,7 @@ class Pickler(cloudpickle_internals.BasePickler):
         self._definitions = Definitions(self._further)
         self._subclasses_are_asked_for = False
         self.names = NamesInTexts()
+        self.in_texts: list[Global] = []
         self._can_go: dict[str, bool] = {}
         self._reducers = dict(self._of_types)
 
@@ -272,9 +274,10 @@ class Pickler(cloudpickle_internals.BasePickler):
         main = vars(sys.modules["__main__"])
         missing = self.names.missing(main)
         self.names.given.update(missing)
-        return [Global(name, main[name]) for name in missing if self._can_be_pickled(name, main[name])]
+        self.in_texts += (found := [Global(name, main[name]) for name in missing if self._can_go_in(name, main[name])])
+        return found
 
-    def _can_be_pickled(self, name: str, value: object) -> bool:
+    def _can_go_in(self, name: str, value: object) -> bool:
         """Try to pickle a global; other globals that its code looks up do not matter."""
         if name not in self._can_go:
             self._can_go[name] = False  # while it is tried

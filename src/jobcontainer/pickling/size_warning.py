@@ -9,7 +9,7 @@ import contextlib
 import itertools
 import sys
 import weakref
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from jobcontainer.errors import warn
 from jobcontainer.pickling.diagnosis import Probe
@@ -17,6 +17,11 @@ from jobcontainer.pickling.object_graph import parts_of
 from jobcontainer.pickling.pickler import NullFile, Pickler
 from jobcontainer.pickling.source_code import definition_of
 from jobcontainer.process import memory_text
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from jobcontainer.pickling.names_in_texts import Global
 
 _LARGE: Final = 10_000_000
 _NAMED: Final = 3
@@ -65,17 +70,22 @@ def largest_parts(obj: object, name: str, least_shared: int = sys.maxsize) -> li
     An object that is large only because of a few of its parts is replaced by them, so that ``process.data['train']`` is
     named and not ``process``. What is in one piece of ``least_shared`` bytes or more is not counted.
     """
-    total = _size_of(obj, least_shared)
-    open_parts = [(total, name, obj)]
+    total, in_texts = _size_of(obj, least_shared)
+    names = {found.name for found in in_texts}
+    open_parts: list[tuple[int, str, object]] = [(_size_of(obj, least_shared, names)[0], name, obj)]
+    open_parts += [
+        (_size_of(found.value, least_shared, names)[0], f"global {found.name}, which a text names", found.value)
+        for found in in_texts
+    ]
     largest: list[tuple[str, int]] = []
-    seen = {id(obj)}
+    seen = {id(part) for _, _, part in open_parts}
     for _ in range(_MOST_STEPS):
-        if not open_parts or len(largest) == _NAMED:
-            break
         open_parts.sort(key=lambda part: part[0])
+        if not open_parts or len(largest) == _NAMED or open_parts[-1][0] < total * _LEAST_SHARE:
+            break
         size, words, whole = open_parts.pop()
         parts = [
-            (_size_of(part, least_shared), part_words, part)
+            (_size_of(part, least_shared, names)[0], part_words, part)
             for part_words, part in _named_parts(whole, words, is_root=whole is obj)
         ]
         parts = [part for part in parts if part[0] >= total * _LEAST_SHARE]
@@ -99,11 +109,21 @@ def _named_parts(whole: object, words: str, *, is_root: bool) -> list[tuple[str,
     return list(named.values())
 
 
-def _size_of(obj: object, least_shared: int) -> int:
-    """Return how many bytes an object takes in a file; large buffers are neither copied nor read for that."""
+def _size_of(obj: object, least_shared: int, but: Iterable[str] = ()) -> tuple[int, list[Global]]:
+    """Return how many bytes an object takes in a file, and the globals in it that only texts name.
+
+    Large buffers are neither copied nor read for that.
+
+    Args:
+        obj: the object.
+        least_shared: how large what is in one piece must be, not to count.
+        but: names of such globals that do not count.
+    """
     file = NullFile(least_shared)
     pickler = Pickler(file)
+    pickler.names.given.update(but)
     with contextlib.suppress(Exception):  # what travels only within its module, as a lock, counts as nothing
         pickler.dump(obj)
-        return file.size + sum(len(buffer) for buffer in pickler.buffers if len(buffer) < least_shared)
-    return 0
+        in_buffers = sum(len(buffer) for buffer in pickler.buffers if len(buffer) < least_shared)
+        return file.size + in_buffers, pickler.in_texts
+    return 0, []

@@ -7,11 +7,8 @@ when the job imports it, so that nothing is imported for them.
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import functools
-import io
-import logging
 import re
 import sys
 import types
@@ -20,20 +17,19 @@ from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-from jobcontainer.jobfile import signing
-from jobcontainer.pickling import unpickler
 from jobcontainer.pickling.module_origin import is_local, travels
-from jobcontainer.pickling.pickler import Pickler
+from jobcontainer.worker.logging_settings import read_loggers, write_loggers
 from jobcontainer.worker.reporting.import_hooks import Hooks
+from jobcontainer.worker.signed_code import packed, unpacked
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
 _DECIMAL: Final = ("prec", "rounding", "Emin", "Emax", "capitals", "clamp")
 _OF_THE_DISPLAY: Final = ("backend", "interactive", "toolbar", "webagg", "timezone")  # rcParams of a place, not a style
+_OF_SYS: Final = ("recursionlimit", "_int_max_str_digits")  # each behind "get" and "set"
 _NUMBERS: Final = (type(None), bool, int, float)
 _OF_TEXTS: Final = ("format", "__mod__")
-_LARGEST_CODE: Final = 100_000
 
 _hooks = Hooks()
 _category_hooks = Hooks()
@@ -179,19 +175,9 @@ def _add_filter(one: Sequence[Any], *, append: bool) -> None:
     warnings.filterwarnings(action, message, _category(one), module, line, append=append)
 
 
-def _read_levels(_module: Any) -> dict[str, Any]:
-    """Return the levels of the loggers that have one of their own; the root's is part of the environment."""
-    loggers = dict(logging.Logger.manager.loggerDict)
-    return {
-        "levels": {name: one.level for name, one in loggers.items() if isinstance(one, logging.Logger) and one.level},
-        "disabled": logging.Logger.manager.disable,
-    }
-
-
-def _write_levels(_module: Any, settings: Mapping[str, Any]) -> None:
-    for name, level in settings["levels"].items():
-        logging.getLogger(name).setLevel(level)
-    logging.disable(settings["disabled"])
+def _write_sys(module: Any, settings: Sequence[int]) -> None:
+    for name, value in zip(_OF_SYS, settings, strict=True):
+        getattr(module, f"set{name}")(value)
 
 
 def _read_decimal(decimal: Any) -> dict[str, Any]:
@@ -255,6 +241,21 @@ def _write_matplotlib(matplotlib: Any, settings: Mapping[str, Any]) -> None:
             matplotlib.rcParams[name] = matplotlib.cycler(**value) if isinstance(value, dict) else value
 
 
+def _read_torch(torch: Any) -> dict[str, Any]:
+    """Return what changes numbers: the type of what has none, and how exact and repeatable sums are."""
+    return {
+        "type": str(torch.get_default_dtype()).rpartition(".")[2],
+        "precision": torch.get_float32_matmul_precision(),
+        "deterministic": torch.are_deterministic_algorithms_enabled(),
+    }
+
+
+def _write_torch(torch: Any, settings: Mapping[str, Any]) -> None:
+    torch.set_default_dtype(getattr(torch, settings["type"]))
+    torch.set_float32_matmul_precision(settings["precision"])
+    torch.use_deterministic_algorithms(settings["deterministic"])
+
+
 def _plain_items(items: Any) -> dict[str, Any]:
     """Return the items whose values are plain data, or functions that can be said in plain data, or cyclers."""
     found = {}
@@ -297,38 +298,8 @@ def _plain_other(value: Any) -> dict[str, Any]:
     if callable(value) and _named(place) is value and not (travels(module) or is_local(module)):
         return {"function": place}
     if isinstance(value, (types.FunctionType, functools.partial)):
-        return {"code": _packed(value)}
+        return {"code": packed(value)}
     raise TypeError(f"{value!r} is no plain data")
-
-
-def _packed(function: Any) -> list[str]:
-    """Return a function of the notebook as signed code: such a setting is a function, or holds some.
-
-    Raises:
-        TypeError: it can't be pickled, or holds something large.
-    """
-    stream = io.BytesIO()
-    pickler = Pickler(stream)
-    try:
-        pickler.dump(function)
-        signature = signing.sign(signing.Purpose.SETTING, stream.getvalue())
-    except Exception as error:
-        raise TypeError("it can't be pickled") from error
-    if pickler.buffers or stream.tell() > _LARGEST_CODE:
-        raise TypeError("it holds something large")
-    return [base64.b64encode(part).decode() for part in (stream.getvalue(), signature)]
-
-
-def _unpacked(parts: Sequence[str]) -> Any:
-    """Return a function that was packed; its globals are its own, as nothing of the process is loaded yet.
-
-    Raises:
-        TypeError: it is not signed by a key of this user.
-    """
-    stream, signature = map(base64.b64decode, parts)
-    if not signing.is_signed(signing.Purpose.SETTING, stream, signature):
-        raise TypeError("it is not signed")
-    return unpickler.load(stream, anew=True)
 
 
 def _value_of(data: Any) -> Any:
@@ -346,18 +317,24 @@ _MAKERS: Final[dict[str, Callable[[Any], Any]]] = {
     "items": lambda by_key: by_key,  # of a cycler
     "method": lambda pair: getattr(*pair),
     "function": _named,
-    "code": _unpacked,
+    "code": unpacked,
 }
 
 
 _SETTINGS: Final[dict[str, tuple[Callable[[Any], Any], Callable[[Any, Any], object]]]] = {
-    "sys": (lambda module: module.getrecursionlimit(), lambda module, limit: module.setrecursionlimit(limit)),
+    "sys": (lambda module: [getattr(module, f"get{name}")() for name in _OF_SYS], _write_sys),
     "warnings": (_read_filters, _write_filters),
-    "logging": (_read_levels, _write_levels),
+    "logging": (read_loggers, write_loggers),
     "decimal": (_read_decimal, _write_decimal),
+    "socket": (lambda module: module.getdefaulttimeout(), lambda module, timeout: module.setdefaulttimeout(timeout)),
+    "locale": (
+        lambda module: module.setlocale(module.LC_ALL),
+        lambda module, name: module.setlocale(module.LC_ALL, name),
+    ),
     "numpy": (_read_numpy, _write_numpy),
     "pandas": (_read_pandas, _write_pandas),
     "sklearn": (lambda module: module.get_config(), lambda module, config: module.set_config(**config)),
     "matplotlib": (_read_matplotlib, _write_matplotlib),
+    "torch": (_read_torch, _write_torch),
 }
 """How the settings of each module are read, and set."""
