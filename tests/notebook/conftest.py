@@ -83,7 +83,11 @@ class Lab:
         self.log = (home / "server.log").open("wb")
         self.process = subprocess.Popen(command + options, env=environment, stdout=self.log, stderr=self.log)
         runtime = home / "runtime"
-        self.until(lambda: list(runtime.glob("jpserver-*.json")), what="the server's address")
+        self.until(
+            lambda: any(file.read_text().endswith("}") for file in runtime.glob("jpserver-*.json")),
+            what="the server's address",
+            seconds=60.0,
+        )
         self.url = json.loads(next(runtime.glob("jpserver-*.json")).read_text())["url"]
 
     def theme(self, name: str) -> None:

@@ -72,8 +72,8 @@ class Inputs:
     handles: dict[str, Any] = field(default_factory=dict)
     refusal: Exception | None = None
 
-    def check(self) -> None:
-        """Raise if the process can't have all of these as inputs.
+    def fields(self) -> dict[str, Any]:
+        """Return what the header of the process file says of them, as plain data.
 
         Raises:
             JobUpstreamError: a job is gone.
@@ -87,6 +87,8 @@ class Inputs:
                 f"The process holds {len(self.references):,} jobs, and {MOST_INPUTS:,} is the most: submit jobs that "
                 "bring some thousand results together each, and give it those."
             )
+        listed = [[one.job, one.store, one.signature] for one in self.references.values()]
+        return {"inputs": listed} if listed else {}
 
 
 class _Thread(threading.local):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
 from jobcontainer.errors import SerializationError, UntrustedFileError
@@ -45,7 +46,7 @@ if TYPE_CHECKING:
 
 _sign = partial(signing.sign, Purpose.JOB_FILE)
 
-Kind = Literal["process", "result", "error", "object"]
+Kind = Literal["process", "result", "error", "checkpoint", "object"]
 
 
 class Serializer:
@@ -131,6 +132,7 @@ def write_file(
     kind: Kind,
     blobs: BlobStore | None = None,
     inputs: Inputs | None = None,
+    more: Mapping[str, Any] | None = None,
 ) -> FileIdentity:
     """Put an object into a file and say what it is; see :meth:`Serializer.serialize_to_file`.
 
@@ -140,6 +142,7 @@ def write_file(
         kind: what it is.
         blobs: where its large data goes; None for a file that holds everything itself.
         inputs: takes note of the jobs in a process; elsewhere they are handles.
+        more: what its header says beside what that of each file does, as plain data.
 
     Returns:
         The identity of the file, for those who trust this process that it is whole.
@@ -148,9 +151,9 @@ def write_file(
     if kind == "process":
         _refuse_while_importing()
     before = blobs.written if blobs is not None else 0
-    done = _write(obj, FileWriter(file_path, blobs), kind, found)
+    done = _write(obj, FileWriter(file_path, blobs), kind, more or {}, found)
     if isinstance(done, Exception):
-        raise explained(obj, done, is_result=kind == "result") from done
+        raise explained(obj, done, kind if kind in {"result", "checkpoint"} else "") from done
     if kind == "process":
         shared = (BLOB_FROM, blobs.written - before) if blobs is not None else None
         warn_if_large(obj, done.size, shared)
@@ -178,7 +181,7 @@ class RepeatedFiles:
             with noted_in(self._inputs):
                 self._pickler = RepeatedPickler(make, shared)
         except Exception as error:
-            raise explained(shared, error, is_result=False) from error
+            raise explained(shared, error) from error
         self._blobs, self._is_kept = RepeatedBlobs(), False
 
     def write(self, own: object, file_path: str | os.PathLike[str], blobs: BlobStore | None = None) -> FileIdentity:
@@ -195,7 +198,7 @@ class RepeatedFiles:
         except MemoryError:
             raise
         except Exception as error:
-            raise explained(own, error, is_result=False) from error
+            raise explained(own, error) from error
         if self._inputs.references:
             raise SerializationError(
                 "A job can be no argument of map(): submit_all() takes one process for each call, and jobs in them."
@@ -268,10 +271,13 @@ def trust_file(file_path: str | os.PathLike[str]) -> Path:
     return path
 
 
-def _write(obj: object, writer: FileWriter, kind: Kind, inputs: Inputs | None) -> FileIdentity | Exception:
+def _write(
+    obj: object, writer: FileWriter, kind: Kind, more: Mapping[str, Any], inputs: Inputs | None
+) -> FileIdentity | Exception:
     """Write a file, and return its identity, or why the object can't be pickled."""
-    pickler = Pickler(writer, before_own_code=writer.forget_addresses)
+    pickler = None
     try:
+        pickler = Pickler(writer, before_own_code=writer.forget_addresses)
         try:
             with noted_in(inputs):
                 pickler.dump(obj)
@@ -280,17 +286,18 @@ def _write(obj: object, writer: FileWriter, kind: Kind, inputs: Inputs | None) -
                 raise
             writer.discard()
             return error
-        return _finish(writer, pickler, obj, kind, inputs)
+        return _finish(writer, pickler, obj, kind, {**more, **(inputs.fields() if inputs is not None else {})})
     except BaseException:
         writer.discard()
         raise
     finally:  # a pickler is part of a cycle; what it has seen shall not wait for the garbage collector
-        pickler.clear_memo()
-        pickler.buffers.clear()
+        if pickler is not None:
+            pickler.clear_memo()
+            pickler.buffers.clear()
 
 
 def _finish(
-    writer: FileWriter, pickler: Pickler, obj: object, kind: Kind, inputs: Inputs | None = None
+    writer: FileWriter, pickler: Pickler, obj: object, kind: Kind, more: Mapping[str, Any] = MappingProxyType({})
 ) -> FileIdentity:
     """Write what comes after the stream, and return the identity of the file."""
     beside = _sources(pickler, kind)
@@ -303,10 +310,7 @@ def _finish(
         modules=pickler.modules | beside.imports,
         local_modules=beside.modules,
     )
-    if inputs is not None and (inputs.references or inputs.refusal):
-        inputs.check()
-        fields["inputs"] = [[one.job, one.store, one.signature] for one in inputs.references.values()]
-    identity, signature = writer.finish(fields, sources, pickler.buffers, _sign)
+    identity, signature = writer.finish({**more, **fields}, sources, pickler.buffers, _sign)
     remember_whole(identity, signature)
     return identity
 

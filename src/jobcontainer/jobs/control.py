@@ -117,18 +117,19 @@ class StoreControl:
         """Return the jobs of the store that have not ended."""
         return [job for job in self.jobs() if not job.done()]
 
-    def rerun(self, job: Job[R]) -> Job[R]:
-        """Run a job again, with those above it that did not succeed, where it could not begin because of them."""
-        return rerun_all([job], self)[0]
+    def rerun(self, job: Job[R], *, resume: bool = False) -> Job[R]:
+        """Run a job again, and first those above it that did not succeed; from their checkpoints, or anew."""
+        return rerun_all([job], self, resume=resume)[0]
 
-    def rerun_alone(self, job: Job[R], again: Mapping[str, Job[Any]]) -> Job[R]:
+    def rerun_alone(self, job: Job[R], again: Mapping[str, Job[Any]], *, resume: bool) -> Job[R]:
         """Run the process file of a job, of this store or another, again as a new job with the same options.
 
         Args:
             job: the job.
             again: the jobs that run some of its inputs again, by the paths of the folders of these.
+            resume: whether it goes on from its checkpoint, where it has one.
         """
-        return shared_control(self.store).rerun_alone(job, again)
+        return shared_control(self.store).rerun_alone(job, again, resume=resume)
 
     def jobs(self) -> StoredJobs:
         """Return every job of the store, oldest first; what is known of one is read when it is asked for."""
@@ -207,11 +208,13 @@ class SchedulerControl(StoreControl):
         """End each of these jobs that has not ended; see :meth:`jobcontainer.Job.cancel`."""
         return super().cancel(jobs) if self.scheduler.is_inherited else self.scheduler.cancel(jobs)
 
-    def rerun_alone(self, job: Job[R], again: Mapping[str, Job[Any]]) -> Job[R]:
+    def rerun_alone(self, job: Job[R], again: Mapping[str, Job[Any]], *, resume: bool) -> Job[R]:
         """Run a job's process file again in the same scheduler, or, where it was shut down, in the shared one."""
         if self.scheduler.is_shut or self.scheduler.is_inherited:
-            return super().rerun_alone(job, again)
-        return self.submit([self.submitter.of_job(job.folder, again)])[0]
+            return super().rerun_alone(job, again, resume=resume)
+        new = self.submit([self.submitter.of_job(job.folder, again, resume=resume)])[0]
+        job.folder.note_rerun()
+        return new
 
     def _handle(self, one: Submission) -> Job[Any]:
         state = JobState.WAITING if one.needs.inputs else JobState.QUEUED

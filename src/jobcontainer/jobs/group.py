@@ -127,13 +127,17 @@ class JobGroup(Sequence[Job[R]], Generic[R]):
         for control, jobs in controls.values():
             control.cancel(jobs)
 
-    def rerun_failed(self) -> JobGroup[R]:
+    def rerun_failed(self, *, resume: bool = False) -> JobGroup[R]:
         """Run every job again that ended and did not succeed; one that others of them need is run first, once.
+
+        Args:
+            resume: go on from their checkpoints, where there are any.
 
         Returns:
             The new jobs, in the order of the old.
         """
-        return JobGroup(rerun_all([job for job in self._jobs if job.done() and job.state is not JobState.SUCCEEDED]))
+        ended = [job for job in self._jobs if job.done() and job.state is not JobState.SUCCEEDED]
+        return JobGroup(rerun_all(ended, resume=resume))
 
     def summary(self) -> dict[str, int]:
         """Count the jobs by state; states without a job are left out.

@@ -32,6 +32,7 @@ from jobcontainer.errors import JobError
 from jobcontainer.events import Display, JobState, Outcome, Usage, folded
 from jobcontainer.jobfile.inputs import reduced
 from jobcontainer.jobs.contents import process_with_handles, value_and_error
+from jobcontainer.storage.checkpoint import checkpoints_of
 from jobcontainer.storage.event_reader import EventReader
 from jobcontainer.storage.progress_file import read_bars
 from jobcontainer.views.escaping import shown_line
@@ -42,7 +43,7 @@ from jobcontainer.worker.forked_child import BoundToProcess
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping, Sequence
 
-    from jobcontainer.events import Bar
+    from jobcontainer.events import Bar, Checkpoint
     from jobcontainer.storage.folder import JobFolder
     from jobcontainer.storage.record import JobRecord
 
@@ -67,10 +68,10 @@ class Control(Protocol):
     def inputs(self, job: Job[Any]) -> Sequence[Job[Any]]:
         """Return the jobs that this one needs."""
 
-    def rerun(self, job: Job[R]) -> Job[R]:
-        """Run the job's process file again, as a new job, and first what it could not begin without."""
+    def rerun(self, job: Job[R], *, resume: bool = False) -> Job[R]:
+        """Run the job's process file again, from its checkpoint or anew, and first what it could not begin without."""
 
-    def rerun_alone(self, job: Job[R], again: Mapping[str, Job[Any]]) -> Job[R]:
+    def rerun_alone(self, job: Job[R], again: Mapping[str, Job[Any]], *, resume: bool) -> Job[R]:
         """Run the job's process file again; ``again`` are new jobs for its inputs, by the paths of their folders."""
 
 
@@ -149,6 +150,11 @@ class Job(BoundToProcess, Future[R], Generic[R]):
         return read_bars(self.folder.progress_file)
 
     @property
+    def checkpoints(self) -> tuple[Checkpoint, ...]:
+        """When it, or the job that it resumes, saved a checkpoint, and how large: the last hundred, oldest first."""
+        return checkpoints_of(self.folder)
+
+    @property
     def log(self) -> str:
         """All that the job printed so far."""
         return self.folder.read_log().decode("utf-8", "replace")
@@ -211,12 +217,12 @@ class Job(BoundToProcess, Future[R], Generic[R]):
         """Whether the job has ended, however it did."""
         return self.state.ended
 
-    def rerun(self) -> Job[R]:
-        """Run the same process file again, as a new job with the same options.
+    def rerun(self, *, resume: bool = False) -> Job[R]:
+        """Run the same process file again, as a new job; with ``resume``, from the job's checkpoint, if it has one.
 
         What it needs, and did not succeed, is run again first.
         """
-        return self._control.rerun(self)
+        return self._control.rerun(self, resume=resume)
 
     def result(self, timeout: float | None = None) -> R:
         """Return what ``run()`` returned; wait for it where it must.

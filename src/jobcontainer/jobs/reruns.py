@@ -16,7 +16,13 @@ if TYPE_CHECKING:
 R = TypeVar("R")
 
 
-def rerun_all(jobs: Sequence[Job[R]], control: Control | None = None) -> list[Job[R]]:
+def rerun_all(
+    jobs: Sequence[Job[R]],
+    control: Control | None = None,
+    *,
+    resume: bool = False,
+    again: dict[str, Job[Any]] | None = None,
+) -> list[Job[R]]:
     """Run jobs again, and first what they could not begin without.
 
     Inputs that succeeded, or have not ended, stay the inputs of the new jobs.
@@ -24,6 +30,8 @@ def rerun_all(jobs: Sequence[Job[R]], control: Control | None = None) -> list[Jo
     Args:
         jobs: the jobs.
         control: runs them; None for each one's own.
+        resume: whether each goes on from its checkpoint, where it has one.
+        again: the new jobs of earlier calls, by the paths of the folders of the old; those of this one are added.
 
     Returns:
         The new jobs, in the order of the old ones.
@@ -32,9 +40,11 @@ def rerun_all(jobs: Sequence[Job[R]], control: Control | None = None) -> list[Jo
         CorruptFileError: the records of the jobs say that they need one another, which no submission makes.
         JobUpstreamError: an input was deleted.
     """
-    again: dict[str, Job[Any]] = {}
-    for job in _in_order(jobs):
-        again[str(job.folder.path)] = (control or job._control).rerun_alone(job, again)
+    again = {} if again is None else again
+    for job in _in_order([job for job in jobs if str(job.folder.path) not in again]):
+        if str(job.folder.path) in again:
+            continue
+        again[str(job.folder.path)] = (control or job._control).rerun_alone(job, again, resume=resume)
     return [again[str(job.folder.path)] for job in jobs]
 
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from jobcontainer.errors import warn
+from jobcontainer.jobfile.atomic import NOT_WRITABLE
 from jobcontainer.jobfile.inputs import Inputs
 from jobcontainer.jobfile.loading import check_process
 from jobcontainer.jobfile.open_file import TOO_MANY_FILES
@@ -22,6 +23,7 @@ from jobcontainer.jobfile.serializer import RepeatedFiles, Serializer, trust_fil
 from jobcontainer.jobs.needs import NOTHING, Needs, needs_of_file, needs_of_process, needs_of_record
 from jobcontainer.pickling.source_code import source_of
 from jobcontainer.process import Call, Environment, JobOptions, options_from_json
+from jobcontainer.storage.checkpoint import take_checkpoint
 from jobcontainer.storage.data import SharedData
 from jobcontainer.storage.keys import StoreKeys
 from jobcontainer.storage.owner import this_process
@@ -40,8 +42,6 @@ if TYPE_CHECKING:
     from jobcontainer.process import Process
     from jobcontainer.storage.folder import JobFolder
     from jobcontainer.storage.keys import KeysLock
-
-_NOT_WRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,20 +142,26 @@ class Submitter:
             submission = self._recorded(folder, name, options, said.source, self.here())
             return replace(_needing(submission, needs), identity=identity)
 
-    def of_job(self, folder: JobFolder, again: Mapping[str, Job[Any]] | None = None) -> Submission:
+    def of_job(
+        self, folder: JobFolder, again: Mapping[str, Job[Any]] | None = None, *, resume: bool = False
+    ) -> Submission:
         """Write a new folder that runs the process of another job again, with its options and from where it ran.
 
         Args:
-            folder: of the other job.
+            folder: of that job.
             again: the jobs that run some of its inputs again, by the paths of the folders of these.
+            resume: whether it goes on from the checkpoint of that job, where there is one.
 
         Raises:
+            CorruptFileError: the process file, or the checkpoint, is not whole.
             JobUpstreamError: an input of it is gone; no folder is left.
         """
         record = folder.read_record()
         needs = needs_of_record(record, folder, again or {})
         with self._new_folder(record.name) as new:
             self._snapshot(folder.process_file, new.process_file)
+            if resume:
+                take_checkpoint(folder.checkpoint_file, new.checkpoint_file)
             here = replace(self.here(), cwd=record.cwd, sys_path=record.sys_path)
             options = options_from_json(record.options)
             facts: dict[str, Any] = {"parameters": record.parameters, "compared": record.compared}
@@ -317,7 +323,7 @@ def _explained(error: OSError, folder: JobFolder) -> OSError | None:
     if error.errno == errno.EMFILE:
         return OSError(error.errno, TOO_MANY_FILES)
     store = folder.path.parent
-    if error.errno in _NOT_WRITABLE:
+    if error.errno in NOT_WRITABLE:
         advice = "Free some space there, or give another store: JobPool(store=...), JOBCONTAINER_HOME."
         return OSError(error.errno, f"The job could not be written to {store} ({error.strerror}). {advice}")
     if not folder.path.exists():
