@@ -20,7 +20,7 @@ whose ``run()`` saves it, so that another ``Train().run()`` begins anew; code th
 the process ends.
 
 Threads of a job may save and load as the job does, one save after another. Its child processes can't: whatever they
-save would be taken for the whole job's.
+save would be taken for the whole job's. A program that a job starts, a script of its own say, is outside of the job.
 """
 
 from __future__ import annotations

@@ -39,7 +39,7 @@ from jobcontainer.storage.ending import write_end
 from jobcontainer.storage.inputs import beside, results_needed
 from jobcontainer.storage.jsonl import read_lines
 from jobcontainer.storage.preview import preview_bytes
-from jobcontainer.storage.regular_file import append, read_part, status_of
+from jobcontainer.storage.regular_file import append, open_regular, read_part, status_of
 from jobcontainer.storage.store_folder import StoreFolder
 
 if TYPE_CHECKING:
@@ -280,7 +280,7 @@ class Transfer:
                         await self._call(adopt_blob, self._folder.id, kind, digest)
 
     async def _send_pieces(self, path: Path, write: Callable[..., None], *names: str) -> None:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             while piece := file.read(PIECE):
                 await self._call(write, self._folder.id, *names, piece)
 
