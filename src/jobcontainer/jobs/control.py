@@ -235,9 +235,9 @@ def input_handles(needs: Needs) -> list[Job[Any]]:
     return found
 
 
-def needed_by_unfinished(store: StoreFolder) -> set[Path]:
-    """Return the folders of the jobs that jobs need which have not ended: of a store, or that this process has."""
-    jobs = [*StoreControl(store).unfinished(), *_unfinished_here()]
+def needed_by(unfinished: Sequence[Job[Any]]) -> set[Path]:
+    """Return the folders of the jobs that some need which have not ended, or that this process has."""
+    jobs = [*unfinished, *_unfinished_here()]
     return {folder_now(one, job.folder).path for job in jobs for one in inputs_of(job)}
 
 

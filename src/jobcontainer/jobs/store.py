@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from jobcontainer.events import JobState, Started
-from jobcontainer.jobs.control import StoreControl, needed_by_unfinished
+from jobcontainer.jobs.control import StoreControl, needed_by
 from jobcontainer.jobs.group import JobGroup
 from jobcontainer.process import memory_text
 from jobcontainer.storage.data import SharedData
@@ -121,9 +121,9 @@ class JobStore:
             self._folder.check_own()
         wanted = None if states is None else {JobState(state) for state in states}
         jobs = list(self.jobs())
+        needed = needed_by([job for job in jobs if not job.done()])
         if keep is not None:
             jobs = jobs[: max(0, len(jobs) - keep)]
-        needed = needed_by_unfinished(self._folder)
         gone = [
             job.folder
             for job in jobs
