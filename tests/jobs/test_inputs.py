@@ -370,6 +370,14 @@ def test_a_chain_of_five_hundred(echo, fails):
     assert chain[-1].outcome.upstream == (str(chain[0].folder.path) if fails else "")
 
 
+@pytest.mark.slow
+def test_a_fan_of_two_hundred(pool):
+    """One job for all of them, and all of them for one; the results come in order."""
+    data = pool.submit(Gives(100))
+    fan = pool.submit_all([Gives(number, data) for number in range(200)])
+    assert pool.submit(Sees(data, fan)).result(110) == (100, list(range(200)))
+
+
 def test_jobs_of_two_pools_and_an_inline_one_wait_for_each_other(echo, tmp_path):
     """Across schedulers and stores; a pool without processes returns when its job has ended."""
     engine = echo._control.scheduler.engine
