@@ -195,7 +195,7 @@ def test_a_long_list_shows_the_newest_jobs_and_how_many_more_there_are(tmp_path,
 def test_rerun_runs_a_job_again(shell, file, store):
     """``rerun`` makes a second job of the first one's process."""
     shell("run", file(Prints()))
-    done = shell("rerun", store.jobs()[0].id)
+    done = shell("rerun", "--resume", store.jobs()[0].id)  # it has saved nothing, and begins anew
     assert (done.returncode, done.stdout) == (0, "Task is running\n"), done.stderr
     assert len(store.jobs()) == 2
 

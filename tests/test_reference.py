@@ -48,6 +48,7 @@ with JobPool(2, timeout=60, memory="2GB") as pool:
     assert_type(pool.submit_all([Train()])[0], Job[int])
     assert_type(pool.with_options(retries=2).submit(Train()), Job[int])
     assert_type(pool.submit(Train()).rerun(), Job[int])
+    assert_type(pool.submit(Train()).rerun(resume=True), Job[int])
     pool.submit(Lazy())  # type: ignore[call-overload]
     pool.submit(scaled, "2")  # type: ignore[call-overload]
     pool.submit(Train(), 1)  # type: ignore[call-overload]

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 __docformat__ = "google"  # for the API reference: pip install ".[docs]" && pdoc jobcontainer
 
 if TYPE_CHECKING:
+    from jobcontainer import checkpoint
     from jobcontainer.errors import (
         CorruptFileError,
         IncompatibleFileError,
@@ -100,6 +101,7 @@ __all__ = [
     "SerializationError",
     "Serializer",
     "UntrustedFileError",
+    "checkpoint",
     "diagnose",
     "progress",
     "report",
@@ -110,6 +112,8 @@ def __getattr__(name: str) -> Any:
     """Import a public name from its module, once."""
     if name == "__version__":
         value = importlib.import_module("importlib.metadata").version("jobcontainer")
+    elif name == "checkpoint":  # a module
+        value = importlib.import_module("jobcontainer.checkpoint")
     elif name in _MODULES:
         value = getattr(importlib.import_module(f"jobcontainer.{_MODULES[name]}"), name)
     else:

@@ -79,7 +79,7 @@ def _run(given: argparse.Namespace) -> int:
 
 
 def _rerun(given: argparse.Namespace) -> int:
-    return _follow(JobStore().open(given.id).rerun())
+    return _follow(JobStore().open(given.id).rerun(resume=given.resume))
 
 
 def _follow(job: Job[Any]) -> int:
@@ -210,7 +210,8 @@ def _parser() -> argparse.ArgumentParser:
     run = command("run", _run, "Run a process file; the exit code says how it ended.", "file")
     run.add_argument("--trusted", action="store_true", help="load it though it is not signed by a key of yours")
     add_option_flags(run)
-    command("rerun", _rerun, "Run a job's process again, as a new job.", "id")
+    rerun = command("rerun", _rerun, "Run a job's process again, as a new job.", "id")
+    rerun.add_argument("--resume", action="store_true", help="go on from its checkpoint, where there is one")
     jobs = command("list", _list, f"List the newest {MOST_LISTED} jobs, oldest first.")
     jobs.add_argument("--all", action="store_true", help="list every job")
     for listing in (

@@ -172,6 +172,19 @@ class Display:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Checkpoint:
+    """What a job has saved to go on from.
+
+    Attributes:
+        at: when, in seconds since the epoch.
+        size: in bytes, large data included, though other jobs may share it.
+    """
+
+    at: float
+    size: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
     """How an attempt ended; the last line an attempt writes into ``events.jsonl``.
 

@@ -25,6 +25,7 @@ import numpy as np
 import pytest
 
 import jobcontainer
+from jobcontainer import checkpoint
 from jobcontainer.engines import RunsInCaller
 from jobcontainer.engines.inline import InlineEngine
 from jobcontainer.engines.local.engine import LokyEngine
@@ -35,9 +36,10 @@ from jobcontainer.jobfile.blobs import blob_path, blobs_beside
 from jobcontainer.jobfile.loading import load_file
 from jobcontainer.jobfile.reader import blobs_of
 from jobcontainer.jobfile.serializer import RepeatedFiles, Serializer, write_file
-from jobcontainer.jobs.submission import Submitter
+from jobcontainer.jobs.submission import Submitter, write_records
 from jobcontainer.process import Environment, JobOptions
 from jobcontainer.storage.call_results import CallReader
+from jobcontainer.storage.checkpoint import checkpoints_of
 from jobcontainer.storage.preview import read_preview
 from jobcontainer.storage.progress_file import read_bars
 from jobcontainer.storage.result import RemoteTraceback, read_result
@@ -1382,3 +1384,152 @@ def test_large_data_of_an_earlier_attempt_goes_with_its_result(start):
         blob_path(folder.result_file, digest) for digest in blobs_of(folder.result_file)
     }
     assert read_result(folder.result_file)[0].shape == (10**6,)
+
+
+# --- checkpoints ------------------------------------------------------------------------------------------------------
+
+
+class Model:
+    def __init__(self):
+        self.weights, self.fixed = np.zeros(100_000), np.ones(100_000)
+
+
+class KillsWhenPickled:
+    def __reduce__(self):
+        os.kill(os.getpid(), signal.SIGKILL)
+        return object, ()
+
+
+class Trains:
+    """Goes on from the epoch where it was, and fails in the middle of its first attempt."""
+
+    def __init__(self, fail):
+        self.fail = fail
+
+    def run(self):
+        state = checkpoint.load(default={"epoch": 0, "model": Model()})
+        begun, model = state["epoch"], state["model"]
+        assert type(model) is Model
+        for epoch in range(begun, 4):
+            model.weights += 1
+            checkpoint.save({"epoch": epoch + 1, "model": model})
+            if epoch == 1:
+                self.fail()
+        return begun, model.weights[0], model.fixed[-1]
+
+
+def fail():
+    raise ValueError("half way")
+
+
+def die_while_saving():
+    checkpoint.save([np.full(100_000, 7.0), KillsWhenPickled()])
+
+
+def written(store, process, **options):
+    """Return the folder of a process, as a job of the store."""
+    submission = Submitter(store).of_process(process, JobOptions(**options))
+    write_records([submission])
+    return submission.folder
+
+
+def resumed(store, folder, *, resume=True):
+    """Return the folder of a job that runs the process of another one again."""
+    submission = Submitter(store).of_job(folder, resume=resume)
+    write_records([submission])
+    return submission.folder
+
+
+@pytest.mark.quick
+def test_retries_and_reruns_that_resume_go_on_from_the_checkpoint(start, store):
+    """With the classes of the notebook, large arrays and all; a plain rerun, and any other job, begins anew."""
+    folder, future = start(None, folder=written(store, Trains(fail)))
+    assert future.result(60).error_message == "half way"
+    assert len(checkpoints_of(folder)) == 2
+    again, anew = resumed(store, folder), resumed(store, folder, resume=False)
+    for one in (folder, again):
+        _, future = start(None, folder=one, attempt=2)
+        assert future.result(60).state is JobState.SUCCEEDED, one.tail(100)
+        assert read_result(one.result_file)[0] == (2, 4.0, 1.0)
+        assert len(checkpoints_of(one)) == 4
+        assert set(blobs_beside(one.checkpoint_file)) == {
+            blob_path(one.checkpoint_file, digest) for digest in blobs_of(one.checkpoint_file)
+        }
+    for one in (anew, written(store, Trains(fail))):
+        assert start(None, folder=one)[1].result(60).error_message == "half way"
+
+
+@pytest.mark.quick
+@pytest.mark.not_promised(inline=SAME_PROCESS)
+def test_a_kill_while_a_checkpoint_is_saved_leaves_the_one_before(start, store):
+    """And what was written of the other one is gone with the next save."""
+    folder, future = start(None, folder=written(store, Trains(die_while_saving)))
+    assert future.result(60).state is JobState.CRASHED
+    _, future = start(None, folder=folder, attempt=2)
+    assert future.result(60).state is JobState.SUCCEEDED, folder.tail(100)
+    assert read_result(folder.result_file)[0] == (2, 4.0, 1.0)
+    assert len(blobs_beside(folder.checkpoint_file)) == 2
+    assert len(list(store.data_folder.iterdir())) == 2
+
+
+@pytest.mark.quick
+@pytest.mark.not_promised(inline="nobody is there to stop the caller's thread")
+def test_a_checkpoint_that_is_saved_when_the_job_is_stopped_counts(start, engine, store, tmp_path):
+    """In ``finally``, or where the ``KeyboardInterrupt`` is caught, within the grace."""
+    started = tmp_path / "started"
+
+    class Waits:
+        def run(self):
+            if (found := checkpoint.load()) is not None:
+                return found
+            checkpoint.save("saved at the beginning")
+            try:
+                started.touch()
+                time.sleep(1000)
+            finally:
+                checkpoint.save("saved at the end")
+
+    folder, future = start(None, folder=written(store, Waits()))
+    wait_for(started.exists)
+    wait_for(lambda: len(checkpoints_of(folder)) == 1)  # another worker may go on from it, should this one be lost
+    engine.cancel(folder.id)
+    assert future.result(30).state is JobState.CANCELLED
+    again, future = start(None, folder=resumed(store, folder))
+    assert future.result(60).state is JobState.SUCCEEDED, again.tail(100)
+    assert read_result(again.result_file)[0] == "saved at the end"
+
+
+@pytest.mark.quick
+def test_a_checkpoint_that_can_not_be_loaded_fails_the_job(start, store):
+    """It does not begin anew unasked; what to do stands in the error."""
+    folder, future = start(None, folder=written(store, Trains(fail)))
+    future.result(60)
+    folder.checkpoint_file.write_bytes(b"something else")
+    _, future = start(None, folder=folder, attempt=2)
+    outcome = future.result(60)
+    assert outcome.error_type == "jobcontainer.errors.UntrustedFileError"
+    assert "job.rerun()" in outcome.error_message
+
+
+@pytest.mark.not_promised(inline=SAME_PROCESS)
+def test_what_can_not_be_saved_costs_the_job_nothing(run):
+    """An object that can't be pickled, or a child that saves; the last good one is kept, and threads may save."""
+
+    def save():
+        checkpoint.save("good")
+        with pytest.raises(jobcontainer.SerializationError, match=r"checkpoint\[1\]"):
+            checkpoint.save([1, threading.Lock()])
+        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as others:
+            error = others.submit(save_in_child).exception(60)
+        assert "child process of a job" in str(error), error
+        found = checkpoint.load()
+        thread = threading.Thread(target=lambda: checkpoint.save("of a thread"))
+        thread.start()
+        thread.join()
+        return found, checkpoint.load()
+
+    assert run(save) == ("good", "of a thread")
+
+
+def save_in_child():
+    checkpoint.save("of a child")

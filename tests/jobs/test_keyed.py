@@ -12,7 +12,7 @@ import warnings
 import numpy as np
 import pytest
 
-from jobcontainer import JobContainer, JobPool, JobStore, Serializer
+from jobcontainer import CorruptFileError, JobContainer, JobPool, JobState, JobStore, Serializer, checkpoint
 from jobcontainer.process import JobOptions
 from jobcontainer.storage.store_folder import StoreFolder
 
@@ -65,6 +65,39 @@ def test_of_one_key_a_job_runs_once(inline, store):
         again = after_a_restart.with_options(key="train-v3").submit(Fit(1))
     assert (again.id, again.result()) == (first.id, 2)
     assert jobs_in(store) == [first.id]
+
+
+class Goes:
+    """Fails until it has saved so often."""
+
+    def __init__(self, most):
+        self.most = most
+
+    def run(self):
+        begun = checkpoint.load(default=0)
+        checkpoint.save(begun + 1)
+        if begun < self.most:
+            raise RuntimeError("on purpose")
+        return begun
+
+
+def test_a_new_job_of_a_key_goes_on_from_the_checkpoint_of_the_last(inline):
+    """Run All goes on where a job failed; ``rerun`` and another key begin anew."""
+    pool = inline.with_options(key="train")
+    assert [pool.submit(Goes(2)).state for _ in range(2)] == [JobState.FAILED] * 2
+    assert pool.submit(Goes(2)).result() == 2
+    assert pool.with_options(rerun=True).submit(Goes(0)).result() == 0
+    assert inline.with_options(key="other").submit(Goes(0)).result() == 0
+
+
+def test_a_checkpoint_of_a_key_that_is_lost_leaves_no_job(inline, store):
+    """The error says so; nothing begins anew unasked."""
+    job = inline.with_options(key="train").submit(Goes(1))
+    job.folder.checkpoint_file.rename(store / "elsewhere")
+    job.folder.checkpoint_file.symlink_to(store / "elsewhere")
+    with pytest.raises(CorruptFileError, match="link"):
+        inline.with_options(key="train").submit(Goes(1))
+    assert jobs_in(store) == [job.id]
 
 
 @pytest.mark.parametrize("count", [1, 3])

@@ -18,8 +18,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from jobcontainer import JobContainerError, JobPool, JobState, JobStore, cli, progress
+from jobcontainer import JobContainerError, JobPool, JobState, JobStore, checkpoint, cli, progress
 from jobcontainer.events import Outcome
+from jobcontainer.storage.checkpoint import read_checkpoint
 from jobcontainer.storage.ending import lost
 from jobcontainer.storage.owner import this_process
 from jobcontainer.storage.result import decided_state
@@ -28,7 +29,17 @@ from jobcontainer.views.card import job_card
 from jobcontainer.views.snapshot import SnapshotReader, snapshot_of
 from waiting import wait_for
 
-FILES = ["events.jsonl", "log.txt", "job.json", "progress", "process.job", "result.job", "cancel", "../journal.jsonl"]
+FILES = [
+    "events.jsonl",
+    "log.txt",
+    "job.json",
+    "progress",
+    "process.job",
+    "result.job",
+    "checkpoint.job",
+    "cancel",
+    "../journal.jsonl",
+]
 MOST_SECONDS = 5.0
 """All readers of one folder together, on a machine that may be busy."""
 
@@ -63,6 +74,7 @@ class Shows:
     def run(self):
         for _ in progress([1, 2], desc=self.text):
             print(self.text)
+        checkpoint.save(self.text)
         return self.text
 
 
@@ -72,6 +84,10 @@ def fresh(template, place):
     shutil.copytree(template, place)
     store = StoreFolder(place)
     return store, next(store.folders())
+
+
+def saved(job):
+    return job.folder.checkpoint_file
 
 
 READERS = {
@@ -91,6 +107,7 @@ READERS = {
     "loss": lambda job: (lost(job.folder, "gone"), decided_state(job.folder.result_file)),
     "turns": lambda job: job.folder.last_turn(),
     "cancel": lambda job: job.folder.is_asked_to_cancel(),
+    "checkpoints": lambda job: (job.checkpoints, os.path.lexists(saved(job)) and read_checkpoint(job.folder, None)),
     "size": lambda job: job.folder.size(),
 }
 

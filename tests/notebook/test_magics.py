@@ -173,6 +173,27 @@ def test_the_value_of_the_last_expression_is_displayed_as_usual(run, capsys):
     assert "1235" not in capsys.readouterr().out
 
 
+def test_jobs_resume_runs_every_lost_job_again_from_its_checkpoint(shell, run, capsys, monkeypatch):
+    """Once; it says how many, and leaves out the calls of a map, whose results nobody waits for."""
+    run("from jobcontainer import JobPool, checkpoint")
+    run("class Saves:\n    def run(self):\n        checkpoint.save(2)\n        return checkpoint.load()")
+    run("class Goes:\n    def run(self): return checkpoint.load(1)")
+    run("with JobPool(engine='inline') as pool: jobs = pool.submit(Saves()), pool.submit(Goes()), pool.map(abs, [1])")
+    jobs = [*shell.user_ns["jobs"][:2], shell.user_ns["jobs"][2].jobs[0]]
+    monkeypatch.setattr(
+        "jobcontainer.notebook.jobs_magic._lost_jobs", lambda _: [j for j in jobs if not j.folder.was_rerun()]
+    )
+    capsys.readouterr()
+    again = run("%jobs resume").result
+    out = capsys.readouterr().out
+    assert "Resumed 2 lost jobs, 1 of them from a checkpoint and 1 anew." in out
+    assert f"{jobs[2].id} has calls of map()" in out
+    assert again.results() == [2, 1]
+    assert run("%jobs resume").result is None
+    assert "There is no lost job to resume." in capsys.readouterr().out
+    assert run(f"%jobs resume {jobs[0].id}").result.result(60) == 2
+
+
 @pytest.mark.parametrize(
     ("cell", "message"),
     [

@@ -587,5 +587,5 @@ def test_where_the_search_fails_pickles_own_words_are_named(monkeypatch):
     assert (culprit.path, culprit.type_name) == ("obj", "list")
     assert "cannot pickle '_thread.lock' object" in culprit.hint
     with pytest.raises(SerializationError, match="cannot pickle"):
-        raise diagnosis.explained([threading.Lock()], TypeError("cannot pickle it"), is_result=False)
+        raise diagnosis.explained([threading.Lock()], TypeError("cannot pickle it"))
     assert diagnose([1, 2]) == []

@@ -11,7 +11,7 @@ import os
 import signal
 import sys
 
-from jobcontainer import JobPool, JobStore, progress, report
+from jobcontainer import JobPool, JobStore, checkpoint, progress, report
 from waiting import wait_for
 
 DATA = bytes(range(256)) * 1200
@@ -57,6 +57,22 @@ class Crashes:
         os._exit(3)
 
 
+class Saves:
+    """Saves three checkpoints, with large data of each alone, and goes on from the last."""
+
+    def __init__(self, crashes):
+        self.crashes = crashes
+
+    def run(self):
+        begun = checkpoint.load(default={"number": 0})["number"]
+        print("saves", begun, flush=True)
+        for number in range(begun + 1, 4):
+            checkpoint.save({"number": number, "data": DATA + bytes([number])})
+            if number == 2 and self.crashes:
+                os._exit(3)
+        return begun
+
+
 class Waits:
     def run(self):
         import time
@@ -71,6 +87,12 @@ def main(engine, store, marks):
     def mark(what, *jobs):
         for job in jobs:
             os.write(marks, json.dumps([what, job if isinstance(job, str) else job.id]).encode() + b"\n")
+
+    def to_the_end(job):
+        mark("submitted", job)
+        job.result(60)
+        mark("succeeded", job)
+        return job
 
     options = {"detach": True} if engine == "detached" else {"engine": engine}
     pool = JobPool(1, store=store, **options)
@@ -98,17 +120,16 @@ def main(engine, store, marks):
         mark("submitted", tried)
         wait_for(tried.done)
         mark("crashed", tried)
-    again = pool.rerun(good)
-    mark("submitted", again)
-    again.result(60)
-    mark("succeeded", again)
+    saving = to_the_end(pool.with_options(retries=1).submit(Saves(engine != "inline")))
+    resumed = to_the_end(pool.rerun(saving, resume=True))
+    again = to_the_end(pool.rerun(good))
     sharing = pool.submit_all([Shares(1), Shares(2), Shares(3)])
     mark("submitted", *sharing)
     for job in sharing:
         job.result(60)
         mark("succeeded", job)
     JobStore(store).jobs()
-    mark("pruning", *group, good, again, *sharing[:2])
+    mark("pruning", *group, good, saving, resumed, again, *sharing[:2])
     gone = JobStore(store).prune(states={"failed"}) + JobStore(store).prune(keep=1, states={"succeeded"})
     mark("pruned", *gone)
     pool.shutdown()

@@ -18,6 +18,7 @@ from store_operations import is_available, record
 
 from jobcontainer import JobContainerError, JobStore, cli
 from jobcontainer.events import JobState
+from jobcontainer.storage.checkpoint import read_checkpoint
 from jobcontainer.storage.folder import JobFolder
 
 ENDED = {state.value for state in JobState if state.ended}
@@ -45,6 +46,7 @@ class Life:
     pruned: int = NEVER
     ends: list[tuple[int, str]] = field(default_factory=list)  # that were written, or decided by a result file
     starts: list[int] = field(default_factory=list)
+    saves: list[tuple[int, int]] = field(default_factory=list)  # of checkpoints, with their numbers
 
     def mark(self, what, count):
         """Note what the user was told."""
@@ -59,6 +61,8 @@ class Life:
             self.log += data
         elif name == "result.job":
             self.ends.append((count, "failed" if "Fails" in self.id else "succeeded"))
+        elif name == "checkpoint.job":  # of another job, where it has none before the attempt
+            self.saves.append((count, self.saves[-1][1] + 1 if self.saves else 1 if self.starts else 3))
         elif name == "events.jsonl":
             for event in map(json.loads, data.splitlines()):
                 if event["event"] == "ended":
@@ -81,7 +85,7 @@ def lives_of(recording):
                 lives[marked].mark(what, count)
         elif one.kind == "mkdir" and not name and job_id[:1].isdigit():
             lives[job_id] = Life(job_id, made=count)
-        elif one.kind in {"write", "rename"} and job_id in lives:
+        elif one.kind in {"write", "rename", "link"} and job_id in lives:
             lives[job_id].grow(name, one.data, count)
     return lives
 
@@ -162,8 +166,16 @@ class Reader:
                 value() if callable(value) else value
         if self.is_whole and self.count < life.pruning and not life.log.startswith(job.folder.read_log()):
             self.finds.append(f"{life.id} has a log that it never had")
+        with self.no_exception("checkpoint", life.id):
+            self._check_checkpoint(job, life)
         if job.done():
             self._check_result(job, life, told=told)
+
+    def _check_checkpoint(self, job, life):
+        saved = [number for count, number in life.saves if count <= self.count][-1:]
+        found = [read_checkpoint(job.folder, None)["number"]] if job.folder.checkpoint_file.exists() else []
+        if self.is_whole and self.count < life.pruning and (found != saved or bool(job.checkpoints) != bool(saved)):
+            self.finds.append(f"{life.id} has the checkpoint {found}, {job.checkpoints}, and saved {saved}")
 
     def _check_result(self, job, life, *, told):
         try:
@@ -230,6 +242,8 @@ class Crashes:
             if "Works" in life.id:
                 number = int(life.log.split()[1])
                 life.result = {"number": number, "bytes": bytearray(5000)}
+            elif "Saves" in life.id and life.log:
+                life.result = int(life.log.split()[-1])
             elif "Shares" in life.id and life.log:
                 life.result = {"number": int(life.log.split()[1]), "data": DATA}
 

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, Final
 
 from jobcontainer.jobfile.open_file import open_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+NOT_WRITABLE: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO})
+"""What the system says where a disk takes nothing more: it is full, or broken."""
 
 
 def temporary_beside(path: Path) -> Path:

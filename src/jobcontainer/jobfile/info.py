@@ -36,7 +36,8 @@ class FileInfo:
     """What the writer of a file said of it; only if ``signed`` is it known to be true.
 
     Attributes:
-        kind: ``process``, ``result``, ``error``, ``object``; or ``pickle``, a plain one that says nothing else.
+        kind: ``process``, ``result``, ``error``, ``checkpoint``, ``object``; or ``pickle``, a plain one that says no
+            more.
         class_name: the qualified name of the object's class, or of the function that it calls.
         source: the definition of that class or function, as it was in the notebook; only of a signed file, as the text
             of a foreign one proves nothing of the code that is in it.

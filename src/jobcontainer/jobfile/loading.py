@@ -37,6 +37,7 @@ _MOST_REMEMBERED: Final = 1000
 _PICKLE: Final = "pickle"
 _PROCESSES: Final = frozenset({"process", _PICKLE})  # a plain pickle does not say what it holds; a person has signed it
 _RESULTS: Final = frozenset({"result", "error"})
+_CHECKPOINTS: Final = frozenset({"checkpoint"})
 
 _whole: set[tuple[FileIdentity, bytes]] = set()  # identity and signature
 
@@ -86,6 +87,19 @@ def load_result(file_path: str | os.PathLike[str], identity: FileIdentity | None
     return _load(file_path, identity=identity, kinds=_RESULTS)
 
 
+def load_checkpoint(file_path: str | os.PathLike[str], main: dict[str, Any] | None = None) -> Any:
+    """Load what a job has saved, in another attempt of it; classes of this process are left as they are.
+
+    Args:
+        file_path: the file.
+        main: the globals that functions of the notebook have in this process; None for some of their own.
+
+    Raises:
+        UntrustedFileError: the file is signed, but is no checkpoint, or it is not signed.
+    """
+    return _load(file_path, kinds=_CHECKPOINTS, main=main)[1]
+
+
 def _load(
     file_path: str | os.PathLike[str],
     *,
@@ -93,6 +107,7 @@ def _load(
     identity: FileIdentity | None = None,
     own_process: bool = False,
     kinds: frozenset[str] = frozenset(),
+    main: dict[str, Any] | None = None,
 ) -> tuple[str, Any]:
     """Load an object; where kinds are given, one of a job, and of these kinds alone."""
     with FileReader(file_path) as file:
@@ -107,7 +122,7 @@ def _load(
         _check_python(file, header)
         stream, sources, buffers = checked_content(file, header, identity, signed=not trusted)
         packages, modules = info.packages_in(file, header), info.local_modules_in(file, header)
-    (texts, compiled), main = source_code.sources_in(sources), None
+    texts, compiled = source_code.sources_in(sources)
     source_code.remember(texts, own_process=own_process)
     if own_process:
         source_importer.install(modules, texts, compiled)

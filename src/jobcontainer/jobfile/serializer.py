@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
 from jobcontainer.errors import SerializationError, UntrustedFileError
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
 
 _sign = partial(signing.sign, Purpose.JOB_FILE)
 
-Kind = Literal["process", "result", "error", "object"]
+Kind = Literal["process", "result", "error", "checkpoint", "object"]
 
 
 class Serializer:
@@ -124,7 +125,12 @@ class Serializer:
 
 
 def write_file(
-    obj: object, file_path: str | os.PathLike[str], *, kind: Kind, blobs: BlobStore | None = None
+    obj: object,
+    file_path: str | os.PathLike[str],
+    *,
+    kind: Kind,
+    blobs: BlobStore | None = None,
+    more: Mapping[str, Any] | None = None,
 ) -> FileIdentity:
     """Put an object into a file and say what it is; see :meth:`Serializer.serialize_to_file`.
 
@@ -133,6 +139,7 @@ def write_file(
         file_path: the file.
         kind: what it is.
         blobs: where its large data goes; None for a file that holds everything itself.
+        more: what its header says beside what that of each file does, as plain data.
 
     Returns:
         The identity of the file, for those who trust this process that it is whole.
@@ -140,9 +147,9 @@ def write_file(
     if kind == "process":
         _refuse_while_importing()
     before = blobs.written if blobs is not None else 0
-    done = _write(obj, FileWriter(file_path, blobs), kind)
+    done = _write(obj, FileWriter(file_path, blobs), kind, more or {})
     if isinstance(done, Exception):
-        raise explained(obj, done, is_result=kind == "result") from done
+        raise explained(obj, done, kind if kind in {"result", "checkpoint"} else "") from done
     if kind == "process":
         shared = (BLOB_FROM, blobs.written - before) if blobs is not None else None
         warn_if_large(obj, done.size, shared)
@@ -168,7 +175,7 @@ class RepeatedFiles:
         try:
             self._pickler = RepeatedPickler(make, shared)
         except Exception as error:
-            raise explained(shared, error, is_result=False) from error
+            raise explained(shared, error) from error
         self._blobs, self._is_kept = RepeatedBlobs(), False
 
     def write(self, own: object, file_path: str | os.PathLike[str], blobs: BlobStore | None = None) -> FileIdentity:
@@ -184,7 +191,7 @@ class RepeatedFiles:
         except MemoryError:
             raise
         except Exception as error:
-            raise explained(own, error, is_result=False) from error
+            raise explained(own, error) from error
         self._blobs.blobs = blobs
         writer = FileWriter(file_path, self._blobs if blobs is not None else None)
         try:
@@ -253,7 +260,7 @@ def trust_file(file_path: str | os.PathLike[str]) -> Path:
     return path
 
 
-def _write(obj: object, writer: FileWriter, kind: Kind) -> FileIdentity | Exception:
+def _write(obj: object, writer: FileWriter, kind: Kind, more: Mapping[str, Any]) -> FileIdentity | Exception:
     """Write a file, and return its identity, or why the object can't be pickled."""
     pickler = None
     try:
@@ -265,7 +272,7 @@ def _write(obj: object, writer: FileWriter, kind: Kind) -> FileIdentity | Except
                 raise
             writer.discard()
             return error
-        return _finish(writer, pickler, obj, kind)
+        return _finish(writer, pickler, obj, kind, more)
     except BaseException:
         writer.discard()
         raise
@@ -275,7 +282,9 @@ def _write(obj: object, writer: FileWriter, kind: Kind) -> FileIdentity | Except
             pickler.buffers.clear()
 
 
-def _finish(writer: FileWriter, pickler: Pickler, obj: object, kind: Kind) -> FileIdentity:
+def _finish(
+    writer: FileWriter, pickler: Pickler, obj: object, kind: Kind, more: Mapping[str, Any] = MappingProxyType({})
+) -> FileIdentity:
     """Write what comes after the stream, and return the identity of the file."""
     beside = _sources(pickler, kind)
     compiled = packed_together(beside.code) if kind == "process" else b""
@@ -287,7 +296,7 @@ def _finish(writer: FileWriter, pickler: Pickler, obj: object, kind: Kind) -> Fi
         modules=pickler.modules | beside.imports,
         local_modules=beside.modules,
     )
-    identity, signature = writer.finish(fields, sources, pickler.buffers, _sign)
+    identity, signature = writer.finish({**more, **fields}, sources, pickler.buffers, _sign)
     remember_whole(identity, signature)
     return identity
 

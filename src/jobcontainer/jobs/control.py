@@ -92,9 +92,9 @@ class StoreControl:
             self.store.cancel_file.touch(mode=0o600)
         return bool(pending)
 
-    def rerun(self, job: Job[R]) -> Job[R]:
+    def rerun(self, job: Job[R], *, resume: bool = False) -> Job[R]:
         """Run the process file of a job, of this store or another, again as a new job with the same options."""
-        return shared_control(self.store).rerun(job)
+        return shared_control(self.store).rerun(job, resume=resume)
 
     def jobs(self) -> StoredJobs:
         """Return every job of the store, oldest first; what is known of one is read when it is asked for."""
@@ -171,11 +171,13 @@ class SchedulerControl(StoreControl):
         """End each of these jobs that has not ended; see :meth:`jobcontainer.Job.cancel`."""
         return super().cancel(jobs) if self.scheduler.is_inherited else self.scheduler.cancel(jobs)
 
-    def rerun(self, job: Job[R]) -> Job[R]:
+    def rerun(self, job: Job[R], *, resume: bool = False) -> Job[R]:
         """Run a job's process file again in the same scheduler, or, where it was shut down, in the shared one."""
         if self.scheduler.is_shut or self.scheduler.is_inherited:
-            return super().rerun(job)
-        return self.submit([self.submitter.of_job(job.folder)])[0]
+            return super().rerun(job, resume=resume)
+        again = self.submit([self.submitter.of_job(job.folder, resume=resume)])[0]
+        job.folder.note_rerun()
+        return again
 
 
 def _forget() -> None:

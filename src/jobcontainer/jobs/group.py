@@ -121,14 +121,17 @@ class JobGroup(Sequence[Job[R]], Generic[R]):
         for control, jobs in controls.values():
             control.cancel(jobs)
 
-    def rerun_failed(self) -> JobGroup[R]:
+    def rerun_failed(self, *, resume: bool = False) -> JobGroup[R]:
         """Run every job again that ended and did not succeed.
+
+        Args:
+            resume: go on from their checkpoints, where there are any.
 
         Returns:
             The new jobs, in the order of the old.
         """
         ended = (job for job in self._jobs if job.done())
-        return JobGroup(job.rerun() for job in ended if job.state is not JobState.SUCCEEDED)
+        return JobGroup(job.rerun(resume=resume) for job in ended if job.state is not JobState.SUCCEEDED)
 
     def summary(self) -> dict[str, int]:
         """Count the jobs by state; states without a job are left out.

@@ -33,6 +33,7 @@ from jobcontainer.errors import CorruptFileError, JobError, JobLostError
 from jobcontainer.events import Display, JobState, Outcome, Usage, folded
 from jobcontainer.jobfile.identity import FileIdentity
 from jobcontainer.jobfile.loading import load_process
+from jobcontainer.storage.checkpoint import checkpoints_of
 from jobcontainer.storage.ending import error_of
 from jobcontainer.storage.event_reader import EventReader
 from jobcontainer.storage.progress_file import read_bars
@@ -46,7 +47,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator, Sequence
     from pathlib import Path
 
-    from jobcontainer.events import Bar
+    from jobcontainer.events import Bar, Checkpoint
     from jobcontainer.storage.folder import JobFolder
     from jobcontainer.storage.record import JobRecord
 
@@ -65,8 +66,8 @@ class Control(Protocol):
     def cancel(self, jobs: Sequence[Job[Any]]) -> bool:
         """End each of these jobs that has not ended, and start none of them meanwhile; False where all had ended."""
 
-    def rerun(self, job: Job[R]) -> Job[R]:
-        """Run the job's process file again, as a new job."""
+    def rerun(self, job: Job[R], *, resume: bool = False) -> Job[R]:
+        """Run the job's process file again, as a new job, from its checkpoint or anew."""
 
 
 class Job(BoundToProcess, Future[R], Generic[R]):
@@ -142,6 +143,11 @@ class Job(BoundToProcess, Future[R], Generic[R]):
         return read_bars(self.folder.progress_file)
 
     @property
+    def checkpoints(self) -> tuple[Checkpoint, ...]:
+        """When it, or the job that it resumes, saved a checkpoint, and how large: the last hundred, oldest first."""
+        return checkpoints_of(self.folder)
+
+    @property
     def log(self) -> str:
         """All that the job printed so far."""
         return self.folder.read_log().decode("utf-8", "replace")
@@ -194,9 +200,9 @@ class Job(BoundToProcess, Future[R], Generic[R]):
         """Whether the job has ended, however it did."""
         return self.state.ended
 
-    def rerun(self) -> Job[R]:
-        """Run the same process file again, as a new job with the same options."""
-        return self._control.rerun(self)
+    def rerun(self, *, resume: bool = False) -> Job[R]:
+        """Run the same process file again, as a new job; with ``resume``, from the job's checkpoint, if it has one."""
+        return self._control.rerun(self, resume=resume)
 
     def result(self, timeout: float | None = None) -> R:
         """Return what ``run()`` returned; wait for it where it must.

@@ -1,7 +1,8 @@
 """The same work once: of one key, a store runs a job once.
 
 A key is the user's word for what work this is. Where the store holds a job of that key that is queued, runs or has
-succeeded, that is the job, whichever process submitted it; else a new one is made. Nothing is guessed from what the
+succeeded, that is the job, whichever process submitted it; else a new one is made, which goes on from the checkpoint of
+the last one, if that has one. Nothing is guessed from what the
 process is: where its source, its arguments or its options differ from those of that job, a warning says what.
 
 Finding a job and making one are one step between processes: whoever submits holds the lock of the store's keys
@@ -25,6 +26,7 @@ from jobcontainer.jobs.submission import Submitter, discard
 from jobcontainer.pickling.source_code import definition_of, source_of
 from jobcontainer.process import LONGEST_KEY, Call
 from jobcontainer.storage.argument_digests import argument_digests
+from jobcontainer.storage.checkpoint import take_checkpoint
 from jobcontainer.storage.keys import StoreKeys
 
 if TYPE_CHECKING:
@@ -120,7 +122,7 @@ def submit_keyed(sender: Sender, work: Sequence[KeyedWork], given: JobOptions) -
                     continue
                 found = None if one.options.rerun else _found(sender, keys, key)
                 if found is None:
-                    new[key] = replace(one.make(), keys_lock=lock)
+                    new[key] = replace(_made(one, keys), keys_lock=lock)
                 else:
                     jobs[key], record = found
                     differing += list(_warnings(jobs[key], record, one, given))
@@ -132,6 +134,23 @@ def submit_keyed(sender: Sender, work: Sequence[KeyedWork], given: JobOptions) -
     for words in differing:
         warn(words)
     return [jobs[one.options.key or ""] for one in work]
+
+
+def _made(work: KeyedWork, keys: StoreKeys) -> Submission:
+    """Write the folder of a new job, which goes on from the checkpoint of the last one of its key, if that has one.
+
+    Raises:
+        CorruptFileError: the checkpoint is not whole; with ``rerun`` the work begins anew.
+    """
+    last = None if work.options.rerun else next(keys.jobs_of(work.options.key or ""), None)
+    made = work.make()
+    if last is not None:
+        try:
+            take_checkpoint(last[0].checkpoint_file, made.folder.checkpoint_file)
+        except BaseException:
+            discard([made])
+            raise
+    return made
 
 
 def _found(sender: Sender, keys: StoreKeys, key: str) -> tuple[Job[Any], JobRecord] | None:

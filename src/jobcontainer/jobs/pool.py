@@ -255,13 +255,14 @@ class JobPool(Executor):
         """
         self._control.scheduler.shutdown(wait=wait, cancel_queued=cancel_futures)
 
-    def rerun(self, job: Job[R]) -> Job[R]:
+    def rerun(self, job: Job[R], *, resume: bool = False) -> Job[R]:
         """Run the process file of any job again in this pool, as a new job with the same options.
 
         Args:
             job: a job of this store or another.
+            resume: go on from the checkpoint of that job, where there is one.
         """
-        return self._control.rerun(job)
+        return self._control.rerun(job, resume=resume)
 
     def position(self, job: Job[Any]) -> int | None:
         """Return how many queued jobs start before this one; None where it is not queued here."""

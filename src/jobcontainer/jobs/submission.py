@@ -14,12 +14,14 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from jobcontainer.errors import warn
+from jobcontainer.jobfile.atomic import NOT_WRITABLE
 from jobcontainer.jobfile.loading import check_process
 from jobcontainer.jobfile.open_file import TOO_MANY_FILES
 from jobcontainer.jobfile.ownership import why_foreign
 from jobcontainer.jobfile.serializer import RepeatedFiles, Serializer, trust_file, write_file
 from jobcontainer.pickling.source_code import source_of
 from jobcontainer.process import Call, Environment, JobOptions, options_from_json
+from jobcontainer.storage.checkpoint import take_checkpoint
 from jobcontainer.storage.data import SharedData
 from jobcontainer.storage.keys import StoreKeys
 from jobcontainer.storage.owner import this_process
@@ -37,8 +39,6 @@ if TYPE_CHECKING:
     from jobcontainer.process import Process
     from jobcontainer.storage.folder import JobFolder
     from jobcontainer.storage.keys import KeysLock
-
-_NOT_WRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,11 +132,21 @@ class Submitter:
             submission = self._recorded(folder, name, options, source, self.here())
             return replace(submission, identity=identity)
 
-    def of_job(self, folder: JobFolder) -> Submission:
-        """Write a new folder that runs the process of another job again, with its options and from where it ran."""
+    def of_job(self, folder: JobFolder, *, resume: bool = False) -> Submission:
+        """Write a new folder that runs the process of another job again, with its options and from where it ran.
+
+        Args:
+            folder: of that job.
+            resume: whether it goes on from the checkpoint of that job, where there is one.
+
+        Raises:
+            CorruptFileError: the process file, or the checkpoint, is not whole.
+        """
         record = folder.read_record()
         with self._new_folder(record.name) as new:
             self._snapshot(folder.process_file, new.process_file)
+            if resume:
+                take_checkpoint(folder.checkpoint_file, new.checkpoint_file)
             here = replace(self.here(), cwd=record.cwd, sys_path=record.sys_path)
             options = options_from_json(record.options)
             facts: dict[str, Any] = {"parameters": record.parameters, "compared": record.compared}
@@ -284,7 +294,7 @@ def _explained(error: OSError, folder: JobFolder) -> OSError | None:
     if error.errno == errno.EMFILE:
         return OSError(error.errno, TOO_MANY_FILES)
     store = folder.path.parent
-    if error.errno in _NOT_WRITABLE:
+    if error.errno in NOT_WRITABLE:
         advice = "Free some space there, or give another store: JobPool(store=...), JOBCONTAINER_HOME."
         return OSError(error.errno, f"The job could not be written to {store} ({error.strerror}). {advice}")
     if not folder.path.exists():

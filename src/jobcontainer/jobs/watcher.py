@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import threading
 import time
 import weakref
@@ -37,6 +38,7 @@ _REQUESTS_SECONDS = 1.0  # for so long after the last request queues are looked 
 _PAUSE = 4  # times as long as a look took, so that ten thousand jobs never take a whole CPU
 _DELETED = "Its folder was deleted."
 _OWNER_GONE = "The kernel or script that ran it is gone; job.rerun() runs it again."
+_HAS_SAVED = "The kernel or script that ran it is gone; job.rerun(resume=True) goes on from its last checkpoint."
 _OWNER_UNKNOWN = "Its job.json was written over, so that nobody knows who runs it, and its events tell no end."
 
 _log = logging.getLogger(__name__)
@@ -143,7 +145,8 @@ class Watcher:
             job._settle(last)
         elif deleted or not alive:
             attempt = last.attempt if isinstance(last, Started) else 0
-            reason = _DELETED if deleted else _OWNER_GONE if watched.owner else _OWNER_UNKNOWN
+            gone = _HAS_SAVED if os.path.lexists(job.folder.checkpoint_file) else _OWNER_GONE
+            reason = _DELETED if deleted else gone if watched.owner else _OWNER_UNKNOWN
             outcome = lost(job.folder, reason, attempt)
             # Of a job that is nobody's, or in a store of another user, the end is not written: who runs it may do so.
             is_own = bool(watched.owner) and StoreFolder(job.folder.path.parent).is_own()

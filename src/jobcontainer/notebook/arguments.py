@@ -47,13 +47,15 @@ List and manage jobs.
     %jobs log ID              its whole log
     %jobs cancel ID           end it
     %jobs rerun ID            run it again, as a new job
+    %jobs resume ID           the same, from its checkpoint
+    %jobs resume              every lost job that was not run again yet, from its checkpoint
     %jobs prune --older-than DAYS | --keep N | --all
                               delete the folders of ended jobs
 
 The beginning of an ID is enough where only one job's id begins so.
 """
 
-JOB_ACTIONS = ("show", "log", "cancel", "rerun")
+JOB_ACTIONS = ("show", "log", "cancel", "rerun", "resume")
 """What ``%jobs`` does with one job."""
 
 _WORD = re.compile(r"""\s*(?:[^\s"'\\]|\\.|"(?:[^"\\]|\\.)*"|'[^']*')+(?=\s|$)""")  # as shlex splits words

@@ -25,9 +25,11 @@ if TYPE_CHECKING:
     from jobcontainer.pickling.definitions import Definition
     from jobcontainer.pickling.object_graph import Part
 
-_LEAVE_OUT: Final = "Leave it out of what run() returns, or return what it is made of."
+_LEAVE_OUT: Final = {
+    "result": "Leave it out of what run() returns, or return what it is made of.",
+    "checkpoint": "Leave it out of what is saved, or save what it is made of.",
+}
 _TOO_DEEP: Final = "It is nested too deeply for pickle: make it flatter, for example a list instead of a chain."
-_FLATTEN: Final = "It is nested too deeply for pickle: return something flatter, for example a list instead of a chain."
 _MOST_ROUNDS: Final = 20
 _MOST_SHOWN: Final = 10
 _LONGEST_PATH: Final = 200
@@ -89,11 +91,18 @@ def _name_of(obj: object) -> str:
     return "process" if callable(getattr(type(obj), "run", None)) else "obj"
 
 
-def explained(obj: object, error: Exception, *, is_result: bool) -> SerializationError:
-    """Return the error that says why an object can't go into a file."""
-    culprits = _culprits(obj, "result" if is_result else _name_of(obj), error)
-    if is_result:
-        culprits = [replace(one, hint=_FLATTEN if one.hint == _TOO_DEEP else _LEAVE_OUT) for one in culprits]
+def explained(obj: object, error: Exception, made_as: str = "") -> SerializationError:
+    """Return the error that says why an object can't go into a file.
+
+    Args:
+        obj: the object.
+        error: what pickling it raised.
+        made_as: what a job has made it as, ``result`` or ``checkpoint``; empty for a process and any other object.
+    """
+    culprits = _culprits(obj, made_as or _name_of(obj), error)
+    if made_as:
+        deep = _TOO_DEEP.replace("make it", f"{'return' if made_as == 'result' else 'save'} something")
+        culprits = [replace(one, hint=deep if one.hint == _TOO_DEEP else _LEAVE_OUT[made_as]) for one in culprits]
     name = type_name(type(obj))
     if not culprits:
         return SerializationError(f"{name} can't go into a file: {type(error).__name__}: {_text_of(error)}")

@@ -98,7 +98,7 @@ class CallWriter:
         try:
             kind, content = _pickled(value)
         except Exception as error:  # noqa: BLE001 -- a user's own pickling may raise anything
-            refusal = explained(value, error, is_result=True)
+            refusal = explained(value, error, "result")
             name, text = type(refusal).__name__, "".join(traceback.format_exception(refusal))
             self.raised(refusal, name, str(refusal), text)
         else:

@@ -36,7 +36,7 @@ from jobcontainer.jobfile.open_file import open_file
 from jobcontainer.jobfile.reader import blobs_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from jobcontainer.storage.store_folder import StoreFolder
 
@@ -58,6 +58,7 @@ class SharedData:
     Attributes:
         written: how many bytes were written so far, and not found to be there.
         copies: whether the file system turned out to have no hard links.
+        added: the digests of what was put beside files so far.
 
     Example:
         >>> SharedData(store).add(memoryview(array).cast("B"), folder.process_file)      # doctest: +SKIP
@@ -71,6 +72,7 @@ class SharedData:
         self._now: dict[tuple[int, int], tuple[memoryview, str]] = {}
         self.written = 0
         self.copies = False
+        self.added: set[str] = set()
 
     def next_process(self) -> None:
         """Begin with another process: what only those before the last one had is forgotten, and its memory let go."""
@@ -83,6 +85,7 @@ class SharedData:
             OSError: it can't be written; a part of it is nowhere.
         """
         digest = self._digest_of(view)
+        self.added.add(digest)
         for _ in range(_ATTEMPTS):
             added = self._linked(len(view), digest, file) or self._written(view, file)
             if added is not None:
@@ -96,6 +99,7 @@ class SharedData:
 
     def link(self, blob: Buffer, file: Path) -> Buffer | None:
         """Link a blob beside a job file; None where it is not there, with the content that its digest says."""
+        self.added.add(blob.digest)
         return self._linked(blob.size, blob.digest, file)
 
     def adopt(self, received: Path, digest: str, file: Path) -> None:
@@ -104,12 +108,14 @@ class SharedData:
         Raises:
             OSError: its content is not what its digest says.
         """
+        self.added.add(digest)
         received.chmod(0o400)
         if is_whole(received, digest) is None:
             raise OSError(f"{received} was altered on its way here. Submit the job again.")
         link = blob_path(file, digest)
         received.replace(link)
         with contextlib.suppress(OSError):  # it is there by now, or there are no hard links
+            _make(self._folder)
             (self._folder / digest).hardlink_to(link)
 
     def take_over(self, source: Path, file: Path) -> None:
@@ -127,6 +133,13 @@ class SharedData:
                     os.link(theirs, blob_path(file, blob.digest))
                     continue
             self.add(load_blob(os.fspath(source), blob, vouched=False), file)
+
+    def remove_if_unused(self, digests: Iterable[str]) -> None:
+        """Remove those of these files that no job folder links to, without a look at any other."""
+        for digest in digests:
+            with contextlib.suppress(OSError):
+                if (self._folder / digest).lstat().st_nlink == 1:
+                    (self._folder / digest).unlink()
 
     def remove_unused(self) -> None:
         """Remove what no job folder links to, and what killed processes have left; files of other names stay."""

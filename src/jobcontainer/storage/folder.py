@@ -40,6 +40,7 @@ RECORD_NAME: Final = "job.json"
 _EVENTS: Final = "events.jsonl"
 _CANCEL: Final = "cancel"
 _NO_MORE_CALLS: Final = "no-more-calls"
+_RERUN: Final = "rerun"
 
 
 class JobFolder:
@@ -77,6 +78,16 @@ class JobFolder:
     def result_file(self) -> Path:
         """What ``run()`` returned or raised; exists only once it did."""
         return self.path / "result.job"
+
+    @property
+    def checkpoint_file(self) -> Path:
+        """What the job saved last, to go on from; see ``checkpoint.py``."""
+        return self.path / "checkpoint.job"
+
+    @property
+    def held_checkpoint_file(self) -> Path:
+        """A checkpoint while it travels to another machine, whatever the job saves meanwhile."""
+        return self.path / "checkpoint.held.job"
 
     @property
     def calls_file(self) -> Path:
@@ -150,6 +161,16 @@ class JobFolder:
     def is_asked_for_no_more_calls(self) -> bool:
         """Return whether a job that makes several calls is to end after the present one."""
         return os.path.lexists(self.path / _NO_MORE_CALLS)
+
+    def note_rerun(self) -> None:
+        """Note that the job was run again, as another one."""
+        with contextlib.suppress(OSError):  # it was deleted, say: then nobody resumes it either
+            self.check_own()
+            (self.path / _RERUN).touch(mode=0o600)
+
+    def was_rerun(self) -> bool:
+        """Return whether the job was run again, as another one."""
+        return os.path.lexists(self.path / _RERUN)
 
     def remove_result(self) -> None:
         """Remove the result of an earlier attempt, and its large data."""

@@ -17,6 +17,7 @@ from multiprocessing.reduction import ForkingPickler
 from types import FunctionType, ModuleType
 from typing import Any, Final
 
+from jobcontainer import checkpoint
 from jobcontainer.errors import JobFileError
 from jobcontainer.jobfile.loading import import_sources
 from jobcontainer.pickling.cloudpickle_internals import goes_by_name
@@ -95,6 +96,7 @@ def _begin(process_file: str) -> None:
     if _is_taught:
         return
     teach_multiprocessing()
+    checkpoint.leave_to_the_job()
     send_sources_of(process_file)
     sys.modules["__main__"] = ModuleType("__main__")  # it has the names that multiprocessing uses to start a process
     prepare({})

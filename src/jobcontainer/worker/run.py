@@ -23,6 +23,7 @@ from functools import partial
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from jobcontainer import checkpoint
 from jobcontainer.events import JobState
 from jobcontainer.jobfile.loading import load_in_job
 from jobcontainer.pickling.job_main import missing_name
@@ -113,6 +114,7 @@ def run_order(order: Order, channel: Channel) -> None:
 
     def load(path: Path) -> Any:
         nested_multiprocessing.send_sources_of(str(path))
+        checkpoint.take_process()
         process = load_in_job(path, order.identity)
         process_settings.apply_again()
         return process
@@ -174,7 +176,8 @@ def run_process(
 
 def _run(process: Any, folder: JobFolder, this: int, limit: preview.Limit) -> Any:
     """Run the process of a job; the results of a chunk of calls are written as they come."""
-    return _from_main(partial(_run_as_it_is, process, folder, this, limit))
+    with checkpoint.belongs_to(folder, checkpoint.CHUNK if type(process) is CallChunk else ""):
+        return _from_main(partial(_run_as_it_is, process, folder, this, limit))
 
 
 def _run_as_it_is(process: Any, folder: JobFolder, this: int, limit: preview.Limit) -> Any:

@@ -98,7 +98,7 @@ class Attempts:
             worker.inaccessible.add(store)
         transfer = Transfer(attempt.folder, partial(self._cluster.call, worker.address), self._sending[worker.host])
         await transfer.send()
-        following = asyncio.ensure_future(transfer.follow())
+        following = asyncio.gather(transfer.follow(), transfer.follow_checkpoints(), return_exceptions=True)
         try:
             result = await self._execute(worker, attempt, is_remote=True)
         finally:

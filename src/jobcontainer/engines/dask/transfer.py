@@ -22,18 +22,20 @@ import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
+from jobcontainer.errors import CorruptFileError
 from jobcontainer.events import Outcome, event_from_json
 from jobcontainer.jobfile.atomic import temporary_beside, write_whole
 from jobcontainer.jobfile.blobs import blob_path
 from jobcontainer.jobfile.reader import blobs_of
 from jobcontainer.storage.call_results import CallReader
+from jobcontainer.storage.checkpoint import remove_checkpoint, replacing_checkpoint, take_checkpoint
 from jobcontainer.storage.data import SharedData
 from jobcontainer.storage.ending import write_end
 from jobcontainer.storage.jsonl import read_lines
 from jobcontainer.storage.preview import preview_bytes
-from jobcontainer.storage.regular_file import append, read_part
+from jobcontainer.storage.regular_file import append, open_regular, read_part, status_of
 from jobcontainer.storage.store_folder import StoreFolder
 
 if TYPE_CHECKING:
@@ -46,6 +48,9 @@ PIECE = 4 << 20  # bytes of a file in one message, at the most
 _POLL_SECONDS = 0.05
 _QUIET_SECONDS = 10.0  # after which a request for news is answered although there is none
 _PAUSE_SECONDS = 0.1  # between two requests for news
+
+Kind: TypeAlias = Literal["process", "result", "checkpoint", "held checkpoint"]
+"""The job files that travel."""
 
 folders: dict[str, JobFolder] = {}
 """On a worker: the copies, by the id of their job."""
@@ -90,26 +95,73 @@ def _shared_store(dask_worker: Any) -> StoreFolder:
     return shared if shared.is_own() else StoreFolder(own / name)
 
 
-def write_process(job_id: str, piece: bytes) -> None:
-    """Write the next piece of the process file."""
-    append(folders[job_id].process_file, piece)
+def write_piece(job_id: str, kind: Kind, piece: bytes) -> None:
+    """Write the next piece of a file."""
+    append(_file(folders[job_id], kind), piece)
 
 
-async def link_blob(job_id: str, blob: Buffer) -> bool:
-    """Give the process a part of its large data that is on this host; return whether it is."""
-    process = folders[job_id].process_file
-    return await asyncio.to_thread(_data_of(folders[job_id]).link, blob, process) is not None
+async def link_blob(job_id: str, kind: Kind, blob: Buffer) -> bool:
+    """Give a file a part of its large data that is on this host; return whether it is."""
+    file = _file(folders[job_id], kind)
+    return await asyncio.to_thread(_data_of(folders[job_id]).link, blob, file) is not None
 
 
-def write_blob(job_id: str, digest: str, piece: bytes) -> None:
-    """Write the next piece of the process's large data."""
-    append(_received(folders[job_id].process_file, digest), piece)
+def write_blob(job_id: str, kind: Kind, digest: str, piece: bytes) -> None:
+    """Write the next piece of a file's large data."""
+    append(_received(_file(folders[job_id], kind), digest), piece)
 
 
-async def adopt_blob(job_id: str, digest: str) -> None:
-    """Share a part of the process's large data, all pieces of which are written."""
-    process = folders[job_id].process_file
-    await asyncio.to_thread(_data_of(folders[job_id]).adopt, _received(process, digest), digest, process)
+async def adopt_blob(job_id: str, kind: Kind, digest: str) -> None:
+    """Share a part of a file's large data, all pieces of which are written."""
+    file = _file(folders[job_id], kind)
+    await asyncio.to_thread(_data_of(folders[job_id]).adopt, _received(file, digest), digest, file)
+
+
+def checkpoint_stamp(job_id: str) -> str:
+    """Return what is another for each checkpoint that a job saves; empty where it has none."""
+    found = status_of(folders[job_id].checkpoint_file)
+    return "" if found is None else f"{found.st_ino}:{found.st_size}:{found.st_mtime_ns}"
+
+
+async def hold_checkpoint(job_id: str, known: str, *, patient: bool) -> str:
+    """Keep a checkpoint while it is read, whatever the job saves meanwhile; :func:`release_checkpoint` lets it go.
+
+    Args:
+        job_id: the job.
+        known: the stamp of the one that is known.
+        patient: whether to wait ten seconds for another one.
+
+    Returns:
+        The stamp of the one that is held, or of an older one; empty where there is none but the one that is known.
+    """
+    until = time.monotonic() + (_QUIET_SECONDS if patient else 0.0)
+    while folder := folders.get(job_id):
+        stamp = checkpoint_stamp(job_id)
+        if stamp and stamp != known:
+            is_there = take_checkpoint(folder.checkpoint_file, folder.held_checkpoint_file)
+            return stamp if is_there else ""
+        if time.monotonic() >= until:
+            break
+        await asyncio.sleep(_POLL_SECONDS)
+    return ""
+
+
+def release_checkpoint(job_id: str) -> None:
+    """Remove what :func:`hold_checkpoint` has kept."""
+    if folder := folders.get(job_id):
+        remove_checkpoint(folder.held_checkpoint_file)
+
+
+def _file(folder: JobFolder, kind: Kind) -> Path:
+    match kind:
+        case "process":
+            return folder.process_file
+        case "result":
+            return folder.result_file
+        case "checkpoint":
+            return folder.checkpoint_file
+        case "held checkpoint":
+            return folder.held_checkpoint_file
 
 
 def _received(file: Path, digest: str) -> Path:
@@ -148,10 +200,10 @@ def _read_calls(folder: JobFolder, position: int) -> bytes:
     return read_part(folder.calls_file, position, min(PIECE, reader.offset - position))
 
 
-def read_result(job_id: str, digest: str, offset: int) -> bytes:
-    """Read a piece of the result file, or of its large data; empty at its end, and where there is none."""
-    result = folders[job_id].result_file
-    return read_part(blob_path(result, digest) if digest else result, offset, PIECE)
+def read_piece(job_id: str, kind: Kind, digest: str, offset: int) -> bytes:
+    """Read a piece of a file, or of its large data; empty at its end, and where there is none."""
+    file = _file(folders[job_id], kind)
+    return read_part(blob_path(file, digest) if digest else file, offset, PIECE)
 
 
 def read_preview(job_id: str) -> bytes:
@@ -187,21 +239,27 @@ class Transfer:
         self._folder, self._call, self._sending = folder, call, sending
         self._log_position = self._position = self._calls_position = 0
         self._progress = b""
+        self._checkpoint = ""  # the stamp of the one that both have
 
     async def send(self) -> None:
-        """Copy the process file to the worker. If there is none, or not all of it, the job will report it."""
+        """Copy the process and the checkpoint to the worker. If one is not there, or not whole, the job reports it."""
         await self._call(create, self._folder.id)
-        process = self._folder.process_file
+        await self._send("process")
+        await self._send("checkpoint")
+        self._checkpoint = await self._call(checkpoint_stamp, self._folder.id)
+
+    async def _send(self, kind: Kind) -> None:
+        file = _file(self._folder, kind)
         with contextlib.suppress(FileNotFoundError):
-            await self._send_pieces(process, write_process)
-            for digest, blob in blobs_of(process).items():
+            await self._send_pieces(file, write_piece, kind)
+            for digest, blob in blobs_of(file).items():
                 async with self._sending[digest]:
-                    if not await self._call(link_blob, self._folder.id, blob):
-                        await self._send_pieces(blob_path(process, digest), write_blob, digest)
-                        await self._call(adopt_blob, self._folder.id, digest)
+                    if not await self._call(link_blob, self._folder.id, kind, blob):
+                        await self._send_pieces(blob_path(file, digest), write_blob, kind, digest)
+                        await self._call(adopt_blob, self._folder.id, kind, digest)
 
     async def _send_pieces(self, path: Path, write: Callable[..., None], *names: str) -> None:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             while piece := file.read(PIECE):
                 await self._call(write, self._folder.id, *names, piece)
 
@@ -212,10 +270,19 @@ class Transfer:
                 await self._copy_news(patient=True)
                 await asyncio.sleep(_PAUSE_SECONDS)
 
+    async def follow_checkpoints(self) -> None:
+        """Copy what the job saves to go on from, the newest each time, until cancelled; another worker may need it."""
+        with contextlib.suppress(OSError, CorruptFileError):
+            while True:
+                await self._copy_checkpoint(patient=True)
+                await asyncio.sleep(_PAUSE_SECONDS)
+
     async def finish(self, outcome: Outcome) -> Outcome:
         """Copy the rest, remove the copy, and write the outcome, with the job's own folder in its reason."""
         while await self._copy_news(patient=False):
             pass
+        with contextlib.suppress(OSError, CorruptFileError):  # the result matters more
+            await self._copy_checkpoint(patient=False)
         await self._copy_result()
         path = await self._call(remove, self._folder.id)
         return write_end(self._folder, replace(outcome, reason=outcome.reason.replace(path, str(self._folder.path))))
@@ -246,23 +313,34 @@ class Transfer:
     async def _copy_result(self) -> None:
         if preview := await self._call(read_preview, self._folder.id):
             write_whole(self._folder.preview_file, preview)
-        result, data = self._folder.result_file, _data_of(self._folder)
-        temporary = temporary_beside(result)
+        await self._receive("result", self._folder.result_file, _data_of(self._folder))
+
+    async def _copy_checkpoint(self, *, patient: bool) -> None:
+        stamp = await self._call(hold_checkpoint, self._folder.id, self._checkpoint, patient=patient)
+        if stamp:
+            with replacing_checkpoint(self._folder.checkpoint_file) as data:
+                await self._receive("held checkpoint", self._folder.checkpoint_file, data)
+            self._checkpoint = stamp
+            await self._call(release_checkpoint, self._folder.id)
+
+    async def _receive(self, kind: Kind, target: Path, data: SharedData) -> None:
+        """Copy a file of the worker, if it is there, with its large data; it appears when it is whole."""
+        temporary = temporary_beside(target)
         try:
-            if await self._receive_pieces(temporary, ""):
+            if await self._receive_pieces(temporary, kind, ""):
                 for digest, blob in blobs_of(temporary).items():
-                    if not await asyncio.to_thread(data.link, blob, result):
-                        received = _received(result, digest)
+                    if not await asyncio.to_thread(data.link, blob, target):
+                        received = _received(target, digest)
                         received.unlink(missing_ok=True)
-                        await self._receive_pieces(received, digest)
-                        await asyncio.to_thread(data.adopt, received, digest, result)
-                temporary.replace(result)
+                        await self._receive_pieces(received, kind, digest)
+                        await asyncio.to_thread(data.adopt, received, digest, target)
+                temporary.replace(target)
         finally:
             temporary.unlink(missing_ok=True)
 
-    async def _receive_pieces(self, path: Path, digest: str) -> int:
+    async def _receive_pieces(self, path: Path, kind: Kind, digest: str) -> int:
         offset = 0
-        while piece := await self._call(read_result, self._folder.id, digest, offset):
+        while piece := await self._call(read_piece, self._folder.id, kind, digest, offset):
             append(path, piece)
             offset += len(piece)
         return offset
