@@ -25,10 +25,12 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from jobcontainer import checkpoint
 from jobcontainer.events import JobState
+from jobcontainer.jobfile.inputs import resolved_by
 from jobcontainer.pickling.job_main import missing_name
 from jobcontainer.pickling.package_versions import installed_modules
 from jobcontainer.pickling.source_importer import missing_data
 from jobcontainer.storage.folder import JobFolder
+from jobcontainer.storage.inputs import InputValues
 from jobcontainer.storage.result import size_with_data, write_raised, write_returned
 from jobcontainer.worker import (
     environment,
@@ -154,7 +156,8 @@ def run_process(
         progress.install(folder)
         display.install(folder)
         try:
-            process = load(folder.process_file)
+            with resolved_by(InputValues(folder)):
+                process = load(folder.process_file)
             value = _run(process, folder, this, limit)
         finally:
             _leave_if_forked(this)
