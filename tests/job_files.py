@@ -25,8 +25,8 @@ NURSERY = """
 import importlib, json, os, sys, traceback, types
 for library in sys.argv[1:]:
     importlib.import_module(library)
-from jobcontainer.jobfile.loading import load_in_job
 from jobcontainer.jobfile.serializer import write_file
+from jobcontainer.worker.job_imports import load_in_job
 for line in sys.stdin:
     order = json.loads(line)
     pid = os.fork()

@@ -26,6 +26,7 @@ PUBLIC = {
     "JobState",
     "JobStore",
     "JobTimeoutError",
+    "JobUpstreamError",
     "Process",
     "SerializationError",
     "Serializer",

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
         JobLostError,
         JobMemoryError,
         JobTimeoutError,
+        JobUpstreamError,
         SerializationError,
         UntrustedFileError,
     )
@@ -71,6 +72,7 @@ _MODULES = {
     "JobState": "events",
     "JobStore": "jobs.store",
     "JobTimeoutError": "errors",
+    "JobUpstreamError": "errors",
     "Process": "process",
     "SerializationError": "errors",
     "Serializer": "jobfile.serializer",
@@ -97,6 +99,7 @@ __all__ = [
     "JobState",
     "JobStore",
     "JobTimeoutError",
+    "JobUpstreamError",
     "Process",
     "SerializationError",
     "Serializer",

@@ -39,6 +39,7 @@ EXIT_CODES = {
     JobState.FAILED: 1,
     JobState.CRASHED: 3,
     JobState.LOST: 4,
+    JobState.UPSTREAM_FAILED: 5,
     JobState.TIMED_OUT: 124,
     JobState.CANCELLED: 130,
     JobState.OUT_OF_MEMORY: 137,
@@ -75,7 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(given: argparse.Namespace) -> int:
-    return _follow(JobContainer(given.file, trusted=given.trusted, **options_given(given)).submit())
+    return _follow(JobContainer(given.file, trusted=given.trusted, **options_given(given, JobStore().open)).submit())
 
 
 def _rerun(given: argparse.Namespace) -> int:
@@ -131,6 +132,7 @@ def _show(given: argparse.Namespace) -> int:
         "source": job.source,
         "options": job.record.options,
         "parameters": job.record.parameters,
+        "inputs": [needed.id for needed in job.inputs],
         "tail": job.tail(),
     }
     return _print(facts, as_json=given.json)

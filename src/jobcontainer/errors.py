@@ -13,7 +13,8 @@
         ├── JobCrashedError       the process died
         ├── JobTimeoutError       also a TimeoutError
         ├── JobMemoryError        also a MemoryError
-        └── JobLostError          the worker's machine or keeper went away
+        ├── JobLostError          the worker's machine or keeper went away
+        └── JobUpstreamError      a job that it needs did not succeed, or its result is gone; .upstream
 
 Every message says what happened and what to do next. A cancelled job raises
 :class:`concurrent.futures.CancelledError`, as futures do.
@@ -131,6 +132,19 @@ class JobMemoryError(JobError, MemoryError):
 
 class JobLostError(JobError):
     """The worker's machine, its keeper or the kernel that owned the job went away."""
+
+
+class JobUpstreamError(JobError):
+    """A job that this one needs did not succeed, or its result is gone.
+
+    Attributes:
+        upstream: the id of the job at fault, which may be several jobs above; what it raised is the ``__cause__``.
+    """
+
+    def __init__(self, message: str, *, job: str = "", log_tail: str = "", upstream: str = "") -> None:
+        """Keep the id of the job at fault beside the message."""
+        super().__init__(message, job=job, log_tail=log_tail)
+        self.upstream = upstream
 
 
 def warn(message: str) -> None:

@@ -16,8 +16,9 @@ T = TypeVar("T")
 
 
 class JobState(StrEnum):
-    """Where a job is in its life; ``queued`` and ``running`` are the only states that change."""
+    """Where a job is in its life; ``waiting``, ``queued`` and ``running`` are the only states that change."""
 
+    WAITING = "waiting"
     QUEUED = "queued"
     RUNNING = "running"
     SUCCEEDED = "succeeded"
@@ -27,6 +28,7 @@ class JobState(StrEnum):
     OUT_OF_MEMORY = "out_of_memory"
     CANCELLED = "cancelled"
     LOST = "lost"
+    UPSTREAM_FAILED = "upstream_failed"
 
     @property
     def ended(self) -> bool:
@@ -36,7 +38,7 @@ class JobState(StrEnum):
             >>> JobState.RUNNING.ended, JobState.LOST.ended
             (False, True)
         """
-        return self not in {JobState.QUEUED, JobState.RUNNING}
+        return self not in {JobState.WAITING, JobState.QUEUED, JobState.RUNNING}
 
     @property
     def words(self) -> str:
@@ -200,6 +202,7 @@ class Outcome:
         result_identity: device, inode, size and time of the result file, from the job that wrote it; it is passed on
             between processes and never written down, as nothing on disk vouches for a file.
         unwritten: why this could not be written when it came, ``No space left on device`` say; mostly empty.
+        upstream: of a job that could not begin, the path of the folder of the job at fault; else empty.
     """
 
     event: ClassVar[str] = "ended"
@@ -213,6 +216,7 @@ class Outcome:
     attempt: int = 1
     result_identity: tuple[int, int, int, int] | None = field(default=None, compare=False, repr=False)
     unwritten: str = ""
+    upstream: str = ""
 
 
 def folded(events: Iterable[Event]) -> list[Display]:
@@ -256,8 +260,9 @@ def event_to_json(event: Event) -> dict[str, Any]:
     """Return the event as plain data, its kind under ``event``."""
     data = {"event": event.event} | asdict(event)
     data.pop("result_identity", None)
-    if not data.get("unwritten", True):  # as versions without it know the event
-        del data["unwritten"]
+    for name in ("unwritten", "upstream"):
+        if not data.get(name, True):  # as versions without it know the event
+            del data[name]
     return data
 
 

@@ -13,7 +13,7 @@ import os
 import re
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
@@ -21,6 +21,7 @@ from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
 R_co = TypeVar("R_co", covariant=True)
 
 _MEMORY = re.compile(r"\s*(?P<number>\d+(?:\.\d+)?)\s*(?P<unit>[kmgt]?i?b?)\s*", re.IGNORECASE)
+AFTER = "after"
 LONGEST_KEY = 200
 """Characters of the key of a job."""
 
@@ -126,6 +127,7 @@ class JobOptions:
         isolation: ``"fresh"``, a never-used process for each job, or ``"reuse"``, the slot's own process.
         detach: whether the job outlives the kernel.
         priority: jobs of a higher number start first; equal ones in the order they were submitted.
+        after: a job, a group, or several, that must succeed before; kept as inputs of the job, not as an option.
         key: what work this is, in the user's words: of one key, a store runs a job once; see
             :mod:`jobcontainer.jobs.keyed`.
         rerun: whether a job of that key runs anew, whatever the store holds.
@@ -145,6 +147,7 @@ class JobOptions:
     isolation: Literal["fresh", "reuse"] = "fresh"
     detach: bool = False
     priority: int = 0
+    after: Any = ()
     key: str | None = None
     rerun: bool = False
 
@@ -154,6 +157,7 @@ class JobOptions:
             object.__setattr__(self, "memory", memory_in_bytes(self.memory))
         if self.cwd is not None:
             object.__setattr__(self, "cwd", os.path.abspath(self.cwd))  # noqa: PTH100 -- Path.resolve would follow links
+        object.__setattr__(self, "after", _jobs_in(self.after))
         self._check(self.timeout is None or _is_number(self.timeout, above=0), "timeout", "seconds above 0, or None")
         self._check(_is_whole(self.retries, least=0), "retries", "a whole number from 0 up")
         self._check(self.threads is None or _is_whole(self.threads, least=1), "threads", "a whole number from 1 up")
@@ -192,7 +196,8 @@ class JobOptions:
 
     def to_json(self) -> dict[str, Any]:
         """Return the options as plain data, for ``job.json``."""
-        return {option.name: getattr(self, option.name) for option in fields(self)} | {"env": dict(self.env)}
+        named = {option.name: getattr(self, option.name) for option in fields(self) if option.name != AFTER}
+        return named | {"env": dict(self.env)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -350,6 +355,17 @@ def working_directory() -> str:
             "The working directory of this process was deleted. Go to one that is there first: os.chdir(...), or %cd "
             "in a notebook."
         ) from None
+
+
+def _jobs_in(after: Any) -> tuple[Any, ...]:
+    """Return the jobs of a job, a group, or several of these."""
+    if hasattr(after, "add_done_callback") and hasattr(after, "folder"):
+        return (after,)
+    if after is None:
+        return ()
+    if isinstance(after, Sequence) and not isinstance(after, str | bytes):
+        return tuple(job for one in after for job in _jobs_in(one))
+    raise ValueError(f"after={after!r}: it takes a job, a group of jobs, or a list of them.")
 
 
 def is_key(key: object) -> bool:

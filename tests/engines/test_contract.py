@@ -33,6 +33,7 @@ from jobcontainer.errors import UntrustedFileError
 from jobcontainer.events import JobState, Outcome, Started
 from jobcontainer.jobfile import signing
 from jobcontainer.jobfile.blobs import blob_path, blobs_beside
+from jobcontainer.jobfile.inputs import InputReference, signature_of
 from jobcontainer.jobfile.loading import load_file
 from jobcontainer.jobfile.reader import blobs_of
 from jobcontainer.jobfile.serializer import RepeatedFiles, Serializer, write_file
@@ -163,6 +164,37 @@ def test_the_results_of_calls_are_in_the_folder(start, store):
     assert [value for value, _ in results] == [1, None, 3]
     assert [type(error) for _, error in results] == [type(None), IndexError, type(None)]
     assert read_result(folder.result_file)[0].calls == 3
+
+
+@pytest.mark.quick("no fork")
+def test_an_input_is_the_result_of_its_job(start, run):
+    """Mapped, once for all places in which the process has it, of the process's own class; one that is gone fails."""
+
+    class Model:
+        def __init__(self):
+            self.weights = np.arange(2**17, dtype=float)  # large enough for a file of its own
+
+    def make():
+        return Model()
+
+    class Uses:
+        def __init__(self, *models):
+            self.models = models
+
+        def run(self):
+            one, other = self.models
+            one.weights[0] = 5.0
+            return one is other, type(one) is Model, float(one.weights[0] + one.weights[-1])
+
+    upstream, future = start(make)
+    assert future.result(60).state is JobState.SUCCEEDED
+    reference = InputReference(upstream.id, str(upstream.path.parent), signature_of(upstream.process_file))
+    assert run(Uses(reference, reference)) == (True, True, 5.0 + 2**17 - 1)
+    assert read_result(upstream.result_file)[0].weights[0] == 0
+    upstream.remove_result()
+    folder, future = start(Uses(reference, reference))
+    assert future.result(60).error_type == "jobcontainer.errors.JobUpstreamError"
+    assert read_result(folder.result_file)[1].upstream == upstream.id
 
 
 # --- ends -----------------------------------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from jobcontainer import CorruptFileError, Serializer, UntrustedFileError
 from jobcontainer.jobfile import format as file_format
 from jobcontainer.jobfile import info, loading, reader
 from jobcontainer.jobfile.serializer import trust_file
+from jobcontainer.worker.job_imports import put_first
 
 GUIDED_FILES = 20_000
 SHARES = (6, 3, 1)  # large files are damaged more seldom
@@ -71,7 +72,7 @@ def _loader(path, monkeypatch):
         with pytest.raises((CorruptFileError, UntrustedFileError)) as caught:
             Serializer.deserialize_from_file(path)
         with pytest.raises((CorruptFileError, UntrustedFileError)):
-            loading.load_file(path, own_process=True)
+            loading.load_file(path, add_finder=put_first)
         return caught.value
 
     return load

@@ -13,12 +13,12 @@ import pytest
 
 from jobcontainer import CorruptFileError, IncompatibleFileError, Serializer
 from jobcontainer.jobfile import info
-from jobcontainer.jobfile.loading import load_in_job
 from jobcontainer.jobfile.serializer import write_file
 from jobcontainer.jobfile.writer import FileWriter
 from jobcontainer.pickling import cloudpickle_internals, package_versions
 from jobcontainer.pickling.package_versions import Distribution
 from jobcontainer.process import Call
+from jobcontainer.worker.job_imports import load_in_job
 
 pytestmark = pytest.mark.usefixtures("as_notebook")
 

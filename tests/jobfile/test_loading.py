@@ -16,8 +16,9 @@ import pytest
 from jobcontainer import CorruptFileError, Serializer, UntrustedFileError
 from jobcontainer.jobfile import loading, signing
 from jobcontainer.jobfile.identity import FileIdentity
-from jobcontainer.jobfile.loading import check_file, load_file, load_in_job
+from jobcontainer.jobfile.loading import check_file, load_file
 from jobcontainer.jobfile.serializer import write_file
+from jobcontainer.worker.job_imports import load_in_job
 
 SIZE = 3 * 2**20
 

@@ -18,11 +18,12 @@ from blake3 import blake3
 
 from jobcontainer import CorruptFileError, Serializer, UntrustedFileError
 from jobcontainer.jobfile import signing
-from jobcontainer.jobfile.loading import check_process, load_in_job, load_process
+from jobcontainer.jobfile.loading import check_process, load_process
 from jobcontainer.jobfile.reader import FileReader
 from jobcontainer.jobfile.serializer import trust_file, write_file
 from jobcontainer.jobfile.signing import Purpose
 from jobcontainer.storage.result import decided_state, read_result
+from jobcontainer.worker.job_imports import load_in_job
 
 
 class Bomb:

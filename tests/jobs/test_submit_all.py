@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from jobcontainer import JobPool, SerializationError
-from jobcontainer.jobfile.loading import load_in_job
+from jobcontainer.worker.job_imports import load_in_job
 
 FACTOR = {"by": 2}
 

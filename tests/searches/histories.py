@@ -47,6 +47,7 @@ class Known:
         has_result: whether somebody was given its result.
         may_be_gone: whether a prune may have deleted it.
         may_be_lost: whether its owner, or its keeper, was killed before it had ended, or could not write its end.
+        needs: what is known of the job that is its input; None where it has none.
     """
 
     number: int
@@ -55,6 +56,7 @@ class Known:
     told: str = ""
     has_result: bool = False
     may_be_gone: bool = False
+    needs: object = None
     may_be_lost: bool = False
     was_cancelled: bool = False
     met_full_disk: bool = False
@@ -197,13 +199,13 @@ class History:
             )
         return self.kernels[which]
 
-    def submit(self, which, kind, *, detach=False, stop_after=None):
+    def submit(self, which, kind, *, detach=False, stop_after=None, needs=None):
         self._numbers += 1
         number, kernel = self._numbers, self.kernel(which)
         if detach and kernel.disk_is_full and self.host() is None:
             self.host_meets_full_disk = True  # the host that this starts has the limits of the kernel
-        answer = self._ask(kernel, stop_after, do="submit", number=number, kind=kind, detach=detach)
-        self._add(answer, Known(number, kind, None if detach else kernel))
+        answer = self._ask(kernel, stop_after, do="submit", number=number, kind=kind, detach=detach, needs=needs)
+        self._add(answer, Known(number, kind, None if detach else kernel, needs=self.jobs.get(needs)))
 
     def rerun(self, which, job_id, *, stop_after=None):
         kernel, old = self.kernel(which), self.jobs[job_id]
@@ -383,6 +385,9 @@ class History:
             "retried": {"succeeded"},
         }[known.kind]
         possible = possible | ({"cancelled"} if known.was_cancelled else set())
+        if known.needs is not None:
+            possible |= {"upstream_failed"} if known.needs.told != "succeeded" else set()
+            possible |= {"failed", "upstream_failed"} if known.needs.may_be_gone else set()
         if known.may_be_lost:
             possible |= {"lost", "crashed"}
         if known.met_full_disk:
@@ -464,8 +469,12 @@ class History:
         return answer
 
     def _see_error(self, order, answer, kernel):
-        job = self.jobs.get(order.get("job_id"))
-        if answer["type"] in {"KeyError", "FileNotFoundError"} and job is not None and job.may_be_gone:
+        job = self.jobs.get(order.get("job_id") or order.get("needs"))
+        if (
+            answer["type"] in {"KeyError", "FileNotFoundError", "JobUpstreamError"}
+            and job is not None
+            and job.may_be_gone
+        ):
             return
         if answer["type"] == "OSError" and kernel.disk_is_full:
             return

@@ -32,8 +32,8 @@ WITNESS = "JOBCONTAINER_TEST_WITNESS"
 class Told:
     """A job that says what it does over a socket of the test's, which no full disk and no kill of a store reaches."""
 
-    def __init__(self, number, kind, control, witness):
-        self.number, self.kind, self.control, self.witness = number, kind, control, witness
+    def __init__(self, number, kind, control, witness, needed=None):
+        self.number, self.kind, self.control, self.witness, self.needed = number, kind, control, witness, needed
 
     def run(self):
         import os
@@ -100,10 +100,11 @@ class Kernel:
         except KeyboardInterrupt:
             return {"interrupted": True}
 
-    def submit(self, number, kind, detach):
+    def submit(self, number, kind, detach, needs=None):
         options = {"retries": 1} if kind == "retried" else {}
         pool = self.pool.with_options(detach=detach, name=f"n{number}", **options)
-        return self._known(pool.submit(Told(number, kind, self.control, self.witness)))
+        needed = None if needs is None else self._job(needs)
+        return self._known(pool.submit(Told(number, kind, self.control, self.witness, needed)))
 
     def rerun(self, job_id):
         return self._known(self.pool.rerun(self._job(job_id)))

@@ -85,9 +85,15 @@ class Histories(RuleBasedStateMachine):
         self.do("submit", which, kind, detach=True)
 
     @precondition(has_jobs)
+    @rule(which=KERNEL, kind=KINDS, number=st.integers(0, 99), detach=st.booleans(), stop_after=STOPS)
+    def submit_with_input(self, which, kind, number, detach, stop_after):
+        self.do("submit", which, kind, detach=detach, stop_after=stop_after, needs=self.job(number))
+
+    @precondition(has_jobs)
     @rule(which=KERNEL, number=st.integers(0, 99), stop_after=STOPS)
     def rerun(self, which, number, stop_after):
-        self.do("rerun", which, self.job(number), stop_after=stop_after)
+        if self.history.jobs[self.job(number)].needs is None:  # else those above it may run again too
+            self.do("rerun", which, self.job(number), stop_after=stop_after)
 
     @precondition(has_jobs)
     @rule(number=st.integers(0, 99))

@@ -84,9 +84,9 @@ def test_fields_that_a_newer_version_writes_are_passed_over():
 
 def test_an_end_that_only_a_newer_version_knows_is_an_end():
     """Or an older version would wait for ever, and in the end write its own over it."""
-    outcome = event_from_json({"event": "ended", "state": "upstream_failed", "at": 1.0})
+    outcome = event_from_json({"event": "ended", "state": "evicted", "at": 1.0})
     assert outcome.state.ended
-    assert "'upstream_failed'" in outcome.reason
+    assert "'evicted'" in outcome.reason
 
 
 def test_nobody_vouches_for_a_result_in_the_events():

@@ -191,7 +191,7 @@ def test_no_look_loads_what_a_job_left(job, monkeypatch, state):
     """Code in it would run in the notebook, unasked."""
     start(job)
     job.folder.result_file.write_bytes(b"whatever it is")
-    monkeypatch.setattr("jobcontainer.jobs.job.read_result", None)
+    monkeypatch.setattr("jobcontainer.jobs.contents.read_result", None)
     job._settle(Outcome(state=state, at=3.0))
     assert SnapshotReader(job).look().preview is None
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from jobcontainer.jobfile import signing
+from jobcontainer.jobfile.inputs import InputReference, references_in
 from jobcontainer.jobfile.reader import FileReader
 from jobcontainer.pickling import cloudpickle_internals, job_main, package_versions
 from jobcontainer.pickling.code_references import imported_first
@@ -51,6 +52,7 @@ class FileInfo:
         size: of the file in bytes, without the large data that lies beside it.
         buffers: the sizes of its out-of-band buffers in bytes.
         signed: whether it is signed by this user's key.
+        inputs: the jobs whose results it needs.
         other_versions: the distributions of which this environment has another version: then, and here (None for none).
     """
 
@@ -67,6 +69,7 @@ class FileInfo:
     size: int = 0
     buffers: tuple[int, ...] = ()
     signed: bool = False
+    inputs: tuple[InputReference, ...] = ()
     other_versions: Mapping[str, tuple[str, str | None]] = field(default_factory=dict)
 
 
@@ -179,6 +182,7 @@ def read_info(file: FileReader) -> FileInfo:
             size=file.status.st_size,
             buffers=tuple(buffer.size for buffer in header.buffers),
             signed=signed,
+            inputs=tuple(references_in(fields.get("inputs", ()))),
             other_versions=package_versions.other_versions(packages),
         )
     except (KeyError, TypeError, ValueError) as error:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from jobcontainer.jobfile.format import Header
     from jobcontainer.jobfile.identity import FileIdentity
-    from jobcontainer.pickling.source_importer import LocalModule
+    from jobcontainer.pickling.source_importer import AddFinder, LocalModule
 
 _REMEMBERED_FROM: Final = 2**20  # bytes; smaller files are hashed each time, in less than a millisecond
 _MOST_REMEMBERED: Final = 1000
@@ -47,7 +47,7 @@ def load_file(
     *,
     trusted: bool = False,
     identity: FileIdentity | None = None,
-    own_process: bool = False,
+    add_finder: AddFinder | None = None,
 ) -> Any:
     """Load an object; see :meth:`jobcontainer.Serializer.deserialize_from_file`.
 
@@ -55,27 +55,22 @@ def load_file(
         file_path: the file.
         trusted: load it although it is not signed by this user's key.
         identity: what the writer of the file vouches for; large buffers of a file that has it are not hashed.
-        own_process: whether this process is the job's own. There classes are made as they were when the file was
-            written, in ``__main__``; ``import`` finds the sources that travelled, tracebacks show them, and
-            ``inspect.getsource`` finds classes.
+        add_finder: given where this process is the job's own: what lets ``import`` find the sources that travelled.
+            There classes are made as they were when the file was written, in ``__main__``; tracebacks show the sources,
+            and ``inspect.getsource`` finds classes.
     """
-    return _load(file_path, trusted=trusted, identity=identity, own_process=own_process)[1]
+    return _load(file_path, trusted=trusted, identity=identity, add_finder=add_finder)[1]
 
 
 def load_process(
-    file_path: str | os.PathLike[str], identity: FileIdentity | None = None, *, own_process: bool = False
+    file_path: str | os.PathLike[str], identity: FileIdentity | None = None, *, add_finder: AddFinder | None = None
 ) -> Any:
     """Load the process of a job; see :func:`load_file`.
 
     Raises:
         UntrustedFileError: the file is signed, but is no process, or it is not signed.
     """
-    return _load(file_path, identity=identity, own_process=own_process, kinds=_PROCESSES)[1]
-
-
-def load_in_job(file_path: str | os.PathLike[str], identity: FileIdentity | None = None) -> Any:
-    """Load the process of a job in the process that is the job's own; see :func:`load_process`."""
-    return load_process(file_path, identity, own_process=True)
+    return _load(file_path, identity=identity, add_finder=add_finder, kinds=_PROCESSES)[1]
 
 
 def load_result(file_path: str | os.PathLike[str], identity: FileIdentity | None = None) -> tuple[str, Any]:
@@ -105,7 +100,7 @@ def _load(
     *,
     trusted: bool = False,
     identity: FileIdentity | None = None,
-    own_process: bool = False,
+    add_finder: AddFinder | None = None,
     kinds: frozenset[str] = frozenset(),
     main: dict[str, Any] | None = None,
 ) -> tuple[str, Any]:
@@ -123,9 +118,10 @@ def _load(
         stream, sources, buffers = checked_content(file, header, identity, signed=not trusted)
         packages, modules = info.packages_in(file, header), info.local_modules_in(file, header)
     texts, compiled = source_code.sources_in(sources)
+    own_process = add_finder is not None
     source_code.remember(texts, own_process=own_process)
-    if own_process:
-        source_importer.install(modules, texts, compiled)
+    if add_finder is not None:
+        source_importer.install(modules, texts, compiled, add_finder)
         main = job_main.prepare(header.fields.get("main", {}))
     try:
         obj = load(stream, buffers, anew=own_process, main=main)
@@ -143,8 +139,12 @@ def check_process(file_path: str | os.PathLike[str]) -> FileIdentity:
     return check_file(file_path, kinds=_PROCESSES)
 
 
-def import_sources(file_path: str | os.PathLike[str]) -> None:
+def import_sources(file_path: str | os.PathLike[str], add_finder: AddFinder) -> None:
     """Let ``import`` find the sources that a process file carries, in a process that its job has started.
+
+    Args:
+        file_path: the file.
+        add_finder: see :func:`load_file`.
 
     Raises:
         OSError: it can't be opened.
@@ -155,7 +155,7 @@ def import_sources(file_path: str | os.PathLike[str]) -> None:
         header = file.header()
         _check_kind(file, str(header.fields.get("kind")), _PROCESSES)
         texts, compiled = source_code.sources_in(file.sources(header))
-        source_importer.install(info.local_modules_in(file, header), texts, compiled)
+        source_importer.install(info.local_modules_in(file, header), texts, compiled, add_finder)
 
 
 def check_file(

@@ -18,6 +18,7 @@ from jobcontainer.jobfile import info, signing
 from jobcontainer.jobfile.atomic import replacing
 from jobcontainer.jobfile.blobs import BLOB_FROM
 from jobcontainer.jobfile.format import PRELUDE
+from jobcontainer.jobfile.inputs import Inputs, noted_in
 from jobcontainer.jobfile.loading import check_file, checked_content, load_file, remember_whole
 from jobcontainer.jobfile.plain_pickle import sign_plain, signed_content
 from jobcontainer.jobfile.reader import FileReader
@@ -130,6 +131,7 @@ def write_file(
     *,
     kind: Kind,
     blobs: BlobStore | None = None,
+    inputs: Inputs | None = None,
     more: Mapping[str, Any] | None = None,
 ) -> FileIdentity:
     """Put an object into a file and say what it is; see :meth:`Serializer.serialize_to_file`.
@@ -139,15 +141,17 @@ def write_file(
         file_path: the file.
         kind: what it is.
         blobs: where its large data goes; None for a file that holds everything itself.
+        inputs: takes note of the jobs in a process; elsewhere they are handles.
         more: what its header says beside what that of each file does, as plain data.
 
     Returns:
         The identity of the file, for those who trust this process that it is whole.
     """
+    found = (inputs or Inputs()) if kind == "process" else None
     if kind == "process":
         _refuse_while_importing()
     before = blobs.written if blobs is not None else 0
-    done = _write(obj, FileWriter(file_path, blobs), kind, more or {})
+    done = _write(obj, FileWriter(file_path, blobs), kind, more or {}, found)
     if isinstance(done, Exception):
         raise explained(obj, done, kind if kind in {"result", "checkpoint"} else "") from done
     if kind == "process":
@@ -173,7 +177,9 @@ class RepeatedFiles:
         _refuse_while_importing()
         self._shared = shared
         try:
-            self._pickler = RepeatedPickler(make, shared)
+            self._inputs = Inputs()
+            with noted_in(self._inputs):
+                self._pickler = RepeatedPickler(make, shared)
         except Exception as error:
             raise explained(shared, error) from error
         self._blobs, self._is_kept = RepeatedBlobs(), False
@@ -187,11 +193,16 @@ class RepeatedFiles:
         """
         pickler, before = self._pickler, blobs.written if blobs is not None else 0
         try:
-            own_part = pickler.own_part(own)
+            with noted_in(self._inputs):
+                own_part = pickler.own_part(own)
         except MemoryError:
             raise
         except Exception as error:
             raise explained(own, error) from error
+        if self._inputs.references:
+            raise SerializationError(
+                "A job can be no argument of map(): submit_all() takes one process for each call, and jobs in them."
+            )
         self._blobs.blobs = blobs
         writer = FileWriter(file_path, self._blobs if blobs is not None else None)
         try:
@@ -260,19 +271,22 @@ def trust_file(file_path: str | os.PathLike[str]) -> Path:
     return path
 
 
-def _write(obj: object, writer: FileWriter, kind: Kind, more: Mapping[str, Any]) -> FileIdentity | Exception:
+def _write(
+    obj: object, writer: FileWriter, kind: Kind, more: Mapping[str, Any], inputs: Inputs | None
+) -> FileIdentity | Exception:
     """Write a file, and return its identity, or why the object can't be pickled."""
     pickler = None
     try:
         pickler = Pickler(writer, before_own_code=writer.forget_addresses)
         try:
-            pickler.dump(obj)
+            with noted_in(inputs):
+                pickler.dump(obj)
         except Exception as error:
             if error is writer.failure or isinstance(error, MemoryError):
                 raise
             writer.discard()
             return error
-        return _finish(writer, pickler, obj, kind, more)
+        return _finish(writer, pickler, obj, kind, {**more, **(inputs.fields() if inputs is not None else {})})
     except BaseException:
         writer.discard()
         raise

@@ -14,13 +14,19 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from jobcontainer.engines import engine_named
+from jobcontainer.events import JobState
 from jobcontainer.jobs import late_ends
+from jobcontainer.jobs.dependents import dependents_of, inputs_of
+from jobcontainer.jobs.group import JobGroup
 from jobcontainer.jobs.job import Job
+from jobcontainer.jobs.reruns import rerun_all
 from jobcontainer.jobs.scheduler import Scheduler, schedulers_here
 from jobcontainer.jobs.stored_jobs import StoredJobs
 from jobcontainer.jobs.submission import Submitter, discard
 from jobcontainer.jobs.watcher import Watcher
+from jobcontainer.storage.ending import lost
 from jobcontainer.storage.folder import JobFolder
+from jobcontainer.storage.inputs import folder_now
 from jobcontainer.storage.journal import Journal, entry_from_folder
 from jobcontainer.storage.store_folder import StoreFolder
 from jobcontainer.worker.cpython_internals import in_background
@@ -28,11 +34,12 @@ from jobcontainer.worker.forked_child import renew_in_forked_child
 from jobcontainer.worker.interrupts import uninterrupted
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from jobcontainer.engines import Engine
-    from jobcontainer.jobs.scheduler import Feeder
+    from jobcontainer.jobs.job_queue import Feeder
+    from jobcontainer.jobs.needs import Needs
     from jobcontainer.jobs.submission import Submission
     from jobcontainer.storage.journal import JournalEntry
 
@@ -92,9 +99,37 @@ class StoreControl:
             self.store.cancel_file.touch(mode=0o600)
         return bool(pending)
 
+    def cancel_dependents(self, job: Job[Any]) -> None:
+        """End all jobs that need a job, and those that need them: of its store, or that this process has."""
+        controls: dict[int, tuple[Any, list[Job[Any]]]] = {}
+        for one in dependents_of(job, [*self.unfinished(), *_unfinished_here()]):
+            controls.setdefault(id(one._control), (one._control, []))[1].append(one)
+        for control, jobs in controls.values():
+            control.cancel(jobs)
+
+    def inputs(self, job: Job[Any]) -> JobGroup[Any]:
+        """Return the jobs that one needs, as far as they are there; each is read when it is first looked at."""
+        folders = [folder_now(one, job.folder) for one in inputs_of(job)]
+        paths = [str(folder.path) for folder in folders if folder.record_stamp() is not None]
+        return JobGroup(StoredJobs(paths, lambda some: [reopen(path) for path in some]))
+
+    def unfinished(self) -> list[Job[Any]]:
+        """Return the jobs of the store that have not ended."""
+        return [job for job in self.jobs() if not job.done()]
+
     def rerun(self, job: Job[R], *, resume: bool = False) -> Job[R]:
-        """Run the process file of a job, of this store or another, again as a new job with the same options."""
-        return shared_control(self.store).rerun(job, resume=resume)
+        """Run a job again, and first those above it that did not succeed; from their checkpoints, or anew."""
+        return rerun_all([job], self, resume=resume)[0]
+
+    def rerun_alone(self, job: Job[R], again: Mapping[str, Job[Any]], *, resume: bool) -> Job[R]:
+        """Run the process file of a job, of this store or another, again as a new job with the same options.
+
+        Args:
+            job: the job.
+            again: the jobs that run some of its inputs again, by the paths of the folders of these.
+            resume: whether it goes on from its checkpoint, where it has one.
+        """
+        return shared_control(self.store).rerun_alone(job, again, resume=resume)
 
     def jobs(self) -> StoredJobs:
         """Return every job of the store, oldest first; what is known of one is read when it is asked for."""
@@ -130,7 +165,8 @@ class StoreControl:
         for entry in entries:
             job = live.get(entry.folder.id)
             if job is None:
-                job = Job(entry.folder, name=entry.name, submitted=entry.submitted, control=self)
+                state = JobState.WAITING if entry.waits else JobState.QUEUED
+                job = Job(entry.folder, name=entry.name, submitted=entry.submitted, control=self, state=state)
                 if entry.state is not None:
                     job._settle_as(entry.state)
                 elif (unwritten := late_ends.outcome_of(entry.folder)) is not None:
@@ -142,7 +178,7 @@ class StoreControl:
         return found
 
     def _live_jobs(self) -> dict[str, Job[Any]]:
-        """Return the jobs of the store that are queued or running in this process, by id."""
+        """Return the jobs of the store that are waiting, queued or running in this process, by id."""
         schedulers = [one for one in schedulers_here() if one.submitter.store.path == self.store.path]
         return {job.id: job for scheduler in schedulers for job in scheduler.unfinished()}
 
@@ -159,8 +195,9 @@ class SchedulerControl(StoreControl):
     def submit(self, submissions: Sequence[Submission], feeder: Feeder | None = None) -> list[Job[Any]]:
         """Queue jobs whose folders are ready, and return their handles; refused once the scheduler was shut down."""
         try:
-            jobs = [Job[Any](one.folder, name=one.name, submitted=one.submitted, control=self) for one in submissions]
-            self.scheduler.submit(jobs, submissions, feeder)
+            jobs = [self._handle(one) for one in submissions]
+            inputs = {one.folder.id: input_handles(one.needs) for one in submissions if one.needs.inputs}
+            self.scheduler.submit(jobs, submissions, feeder, inputs)
         except BaseException:
             no_jobs = [one for one in submissions if one.folder.record_stamp() is None]
             in_background(partial(discard, no_jobs))  # the scheduler, should it write them just now, finds no folder
@@ -171,13 +208,41 @@ class SchedulerControl(StoreControl):
         """End each of these jobs that has not ended; see :meth:`jobcontainer.Job.cancel`."""
         return super().cancel(jobs) if self.scheduler.is_inherited else self.scheduler.cancel(jobs)
 
-    def rerun(self, job: Job[R], *, resume: bool = False) -> Job[R]:
+    def rerun_alone(self, job: Job[R], again: Mapping[str, Job[Any]], *, resume: bool) -> Job[R]:
         """Run a job's process file again in the same scheduler, or, where it was shut down, in the shared one."""
         if self.scheduler.is_shut or self.scheduler.is_inherited:
-            return super().rerun(job, resume=resume)
-        again = self.submit([self.submitter.of_job(job.folder, resume=resume)])[0]
+            return super().rerun_alone(job, again, resume=resume)
+        new = self.submit([self.submitter.of_job(job.folder, again, resume=resume)])[0]
         job.folder.note_rerun()
-        return again
+        return new
+
+    def _handle(self, one: Submission) -> Job[Any]:
+        state = JobState.WAITING if one.needs.inputs else JobState.QUEUED
+        return Job(one.folder, name=one.name, submitted=one.submitted, control=self, state=state)
+
+
+def input_handles(needs: Needs) -> list[Job[Any]]:
+    """Return the handles of the inputs of a job; of one whose folder is gone, that of a job that is lost."""
+    found = []
+    for one in needs.inputs:
+        try:
+            job = needs.handles.get(one.folder) or reopen(one.folder)
+        except KeyError:
+            folder = JobFolder(one.folder)
+            job = Job(folder, name=one.id, submitted=0.0, control=StoreControl(StoreFolder(folder.path.parent)))
+            job._settle(lost(folder, "Its folder was deleted."))
+        found.append(job)
+    return found
+
+
+def needed_by(unfinished: Sequence[Job[Any]]) -> set[Path]:
+    """Return the folders of the jobs that some need which have not ended, or that this process has."""
+    jobs = [*unfinished, *_unfinished_here()]
+    return {folder_now(one, job.folder).path for job in jobs for one in inputs_of(job)}
+
+
+def _unfinished_here() -> list[Job[Any]]:
+    return [job for scheduler in schedulers_here() for job in scheduler.unfinished()]
 
 
 def _forget() -> None:

@@ -11,14 +11,16 @@ from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, overload
 
 from jobcontainer.events import JobState
+from jobcontainer.jobfile.inputs import is_noting
 from jobcontainer.jobs.job import Job
+from jobcontainer.jobs.reruns import rerun_all
 from jobcontainer.jobs.stored_jobs import StoredJobs
 from jobcontainer.views.records import columns_of, records_of
 from jobcontainer.views.render import group_html
 from jobcontainer.views.table import JobTable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from jobcontainer.jobs.job import Control
 
@@ -62,6 +64,10 @@ class JobGroup(Sequence[Job[R]], Generic[R]):
     def _repr_html_(self) -> str:
         """Show one card of all jobs as they are now, and a table; with the extension, a notebook shows a live one."""
         return group_html(self)
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[list[Job[R]]]]:
+        """Travel as handles; in a process, as the list of the jobs' results."""
+        return list if is_noting() else type(self), (list(self),)
 
     def results(self, on_error: Literal["raise", "return"] = "raise") -> list[R | BaseException]:
         """Wait for all jobs and return their results in order.
@@ -122,7 +128,7 @@ class JobGroup(Sequence[Job[R]], Generic[R]):
             control.cancel(jobs)
 
     def rerun_failed(self, *, resume: bool = False) -> JobGroup[R]:
-        """Run every job again that ended and did not succeed.
+        """Run every job again that ended and did not succeed; one that others of them need is run first, once.
 
         Args:
             resume: go on from their checkpoints, where there are any.
@@ -130,8 +136,8 @@ class JobGroup(Sequence[Job[R]], Generic[R]):
         Returns:
             The new jobs, in the order of the old.
         """
-        ended = (job for job in self._jobs if job.done())
-        return JobGroup(job.rerun(resume=resume) for job in ended if job.state is not JobState.SUCCEEDED)
+        ended = [job for job in self._jobs if job.done() and job.state is not JobState.SUCCEEDED]
+        return JobGroup(rerun_all(ended, resume=resume))
 
     def summary(self) -> dict[str, int]:
         """Count the jobs by state; states without a job are left out.

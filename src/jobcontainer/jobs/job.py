@@ -3,9 +3,10 @@
 A :class:`Job` is a :class:`concurrent.futures.Future` that reads its state, progress, log and result from its folder.
 Nothing but the outcome is kept in memory until it is read, so that ten thousand handles cost little.
 
-States: ``queued → running → ended``; a retry goes back from running to queued. Only one of two moves a handle: the
-scheduler that owns the job or, where another process runs it, the watcher. They do so by :meth:`Job._dispatched`,
-:meth:`Job._requeued` and :meth:`Job._settle`, which they call once each, in threads in which no interrupt is raised.
+States: ``waiting → queued → running → ended``; only one that needs other jobs is ever waiting, and a retry goes back
+from running to queued. Only one of two moves a handle: the scheduler that owns the job or, where another process runs
+it, the watcher. They do so by :meth:`Job._dispatched`, :meth:`Job._requeued` and :meth:`Job._settle`, which they call
+once each, in threads in which no interrupt is raised.
 
 A handle may be read from any thread. Whoever waits for the end has a call in ``_end_calls``, a lock of its own to
 release or a callback; calls are added and taken by single operations of a list. So no lock is shared, and an interrupt
@@ -21,31 +22,26 @@ import _thread
 import contextlib
 import logging
 import math
-import os
 import threading
 import time
 from concurrent.futures import CancelledError, Future
 from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
-from jobcontainer.engines.attempt import take_traceback
-from jobcontainer.errors import CorruptFileError, JobError, JobLostError
+from jobcontainer.errors import JobError
 from jobcontainer.events import Display, JobState, Outcome, Usage, folded
-from jobcontainer.jobfile.identity import FileIdentity
-from jobcontainer.jobfile.loading import load_process
+from jobcontainer.jobfile.inputs import reduced
+from jobcontainer.jobs.contents import process_with_handles, value_and_error
 from jobcontainer.storage.checkpoint import checkpoints_of
-from jobcontainer.storage.ending import error_of
 from jobcontainer.storage.event_reader import EventReader
 from jobcontainer.storage.progress_file import read_bars
-from jobcontainer.storage.result import read_result
 from jobcontainer.views.escaping import shown_line
 from jobcontainer.views.render import job_html
 from jobcontainer.worker.cpython_internals import complete_future
 from jobcontainer.worker.forked_child import BoundToProcess
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterator, Sequence
-    from pathlib import Path
+    from collections.abc import Callable, Generator, Mapping, Sequence
 
     from jobcontainer.events import Bar, Checkpoint
     from jobcontainer.storage.folder import JobFolder
@@ -66,8 +62,17 @@ class Control(Protocol):
     def cancel(self, jobs: Sequence[Job[Any]]) -> bool:
         """End each of these jobs that has not ended, and start none of them meanwhile; False where all had ended."""
 
+    def cancel_dependents(self, job: Job[Any]) -> None:
+        """End all jobs that need this one, and those that need them."""
+
+    def inputs(self, job: Job[Any]) -> Sequence[Job[Any]]:
+        """Return the jobs that this one needs."""
+
     def rerun(self, job: Job[R], *, resume: bool = False) -> Job[R]:
-        """Run the job's process file again, as a new job, from its checkpoint or anew."""
+        """Run the job's process file again, from its checkpoint or anew, and first what it could not begin without."""
+
+    def rerun_alone(self, job: Job[R], again: Mapping[str, Job[Any]], *, resume: bool) -> Job[R]:
+        """Run the job's process file again; ``again`` are new jobs for its inputs, by the paths of their folders."""
 
 
 class Job(BoundToProcess, Future[R], Generic[R]):
@@ -87,7 +92,9 @@ class Job(BoundToProcess, Future[R], Generic[R]):
         (<JobState.RUNNING: 'running'>, ['epoch 1'], 42)
     """
 
-    def __init__(self, folder: JobFolder, *, name: str, submitted: float, control: Control) -> None:
+    def __init__(
+        self, folder: JobFolder, *, name: str, submitted: float, control: Control, state: JobState = JobState.QUEUED
+    ) -> None:
         super().__init__()
         Future.__init__(self)
         self.folder = folder
@@ -95,7 +102,7 @@ class Job(BoundToProcess, Future[R], Generic[R]):
         self.submitted = submitted
         self._control = control
         self._attempt = 0
-        self._phase = JobState.QUEUED
+        self._phase = state
         self._outcome: Outcome | None = None
         self._loaded: tuple[Any, BaseException | None] | None = None
         self._on_change: list[Callable[[Job[Any]], object]] = []
@@ -169,23 +176,33 @@ class Job(BoundToProcess, Future[R], Generic[R]):
 
     @property
     def process(self) -> Any:
-        """The process itself, loaded from its file: a copy of what was submitted."""
-        with _deletion_explained(self.folder.process_file):
-            return load_process(self.folder.process_file)
+        """The process itself, loaded from its file: a copy of what was submitted, with handles of the jobs in it."""
+        return process_with_handles(self.folder, self._control.reopen)
+
+    @property
+    def inputs(self) -> Sequence[Job[Any]]:
+        """The jobs whose success it needs, as a :class:`JobGroup`; those that were deleted are left out."""
+        return self._control.inputs(self)
 
     def tail(self, lines: int = 10) -> list[str]:
         """Return the last lines of the log, so many at the most."""
         return self.folder.tail(lines)
 
-    def cancel(self) -> bool:
-        """End the job, whether it is queued or running.
+    def cancel(self, *, dependents: bool = False) -> bool:
+        """End the job, whether it is waiting, queued or running.
 
         A running job gets a ``KeyboardInterrupt`` and, after its ``grace``, a kill; the call returns at once. This is
-        where a job differs from other futures, whose running calls can't be cancelled.
+        where a job differs from other futures, whose running calls can't be cancelled. A job that needs it ends as
+        ``upstream_failed``.
+
+        Args:
+            dependents: whether all jobs that need it, of its store or of this process, are cancelled too.
 
         Returns:
             False if the job had ended already in another way, else True.
         """
+        if dependents:
+            self._control.cancel_dependents(self)
         return self._control.cancel([self]) or self.cancelled()
 
     def cancelled(self) -> bool:
@@ -201,7 +218,10 @@ class Job(BoundToProcess, Future[R], Generic[R]):
         return self.state.ended
 
     def rerun(self, *, resume: bool = False) -> Job[R]:
-        """Run the same process file again, as a new job; with ``resume``, from the job's checkpoint, if it has one."""
+        """Run the same process file again, as a new job; with ``resume``, from the job's checkpoint, if it has one.
+
+        What it needs, and did not succeed, is run again first.
+        """
         return self._control.rerun(self, resume=resume)
 
     def result(self, timeout: float | None = None) -> R:
@@ -213,8 +233,8 @@ class Job(BoundToProcess, Future[R], Generic[R]):
         Raises:
             TimeoutError: the job has not ended within ``timeout``; it goes on.
             concurrent.futures.CancelledError: the job was cancelled.
-            JobError: the job crashed, timed out, ran out of memory or was lost, or its result was deleted; the message
-                says more.
+            JobError: the job crashed, timed out, ran out of memory or was lost, a job that it needs did not succeed, or
+                its result was deleted; the message says more.
             RuntimeError: the job has not ended, there is no ``timeout``, and this process was forked from the one whose
                 handle this is.
             Exception: whatever ``run()`` raised.
@@ -274,9 +294,9 @@ class Job(BoundToProcess, Future[R], Generic[R]):
         """Show a card of the job as it is now; with the extension loaded, a notebook shows a live one."""
         return job_html(self)
 
-    def __reduce__(self) -> tuple[Callable[[str], Job[Any]], tuple[str]]:
-        """Travel as a handle: the folder's path."""
-        return self._control.reopen, (str(self.folder.path),)
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[str, ...]]:
+        """Travel as a handle, the folder's path; in a process, as what becomes the job's result there."""
+        return reduced(self.folder.process_file, self) or (self._control.reopen, (str(self.folder.path),))
 
     def _wait(self, timeout: float | None = None) -> bool:
         """Wait for the end, so many seconds at the most; return whether it has come."""
@@ -315,28 +335,8 @@ class Job(BoundToProcess, Future[R], Generic[R]):
         if self._loaded is None:
             outcome = self.outcome
             assert outcome is not None, "only an ended job is loaded"  # noqa: S101 -- callers have waited
-            if outcome.state is JobState.SUCCEEDED or (
-                outcome.state is JobState.FAILED and os.path.lexists(self.folder.result_file)
-            ):
-                self._loaded = self._read_result(outcome)
-            else:
-                self._loaded = None, error_of(outcome, self.folder)
+            self._loaded = value_and_error(self.folder, outcome, self._control.reopen)
         return self._loaded
-
-    def _read_result(self, outcome: Outcome) -> tuple[Any, BaseException | None]:
-        identity = outcome.result_identity
-        try:
-            value, error = read_result(self.folder.result_file, identity and FileIdentity(*identity))
-            trace = take_traceback(self.id)
-            return value, error if error is None or trace is None else error.with_traceback(trace)
-        except FileNotFoundError:
-            if os.path.lexists(self.folder.result_file):
-                raise  # what its content raises
-            gone = self.folder.result_file if self.folder.path.is_dir() else self.folder.path
-            raise JobLostError(
-                f"Job {self.id} {outcome.state.words}, but its result is lost: {gone} was deleted. Run it again.",
-                job=self.id,
-            ) from None
 
     def _dispatched(self, attempt: int) -> None:
         """Note that an attempt was handed to an engine."""
@@ -386,14 +386,3 @@ class Job(BoundToProcess, Future[R], Generic[R]):
             if not isinstance(error, Exception) and threading.current_thread() is threading.main_thread():
                 raise  # it interrupts whoever has added the callback to a job that had ended
             _logger.exception("exception calling callback for %r", self)
-
-
-@contextlib.contextmanager
-def _deletion_explained(file: Path) -> Iterator[None]:
-    """Raise an error of ours where a file that the job had is gone; what its content raises is left alone."""
-    try:
-        yield
-    except FileNotFoundError as error:
-        if os.path.lexists(file):
-            raise
-        raise CorruptFileError(f"{file} is gone: somebody deleted it, or the job itself.") from error

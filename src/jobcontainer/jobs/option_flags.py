@@ -17,8 +17,12 @@ if TYPE_CHECKING:
 _DAY = 24 * 60 * 60
 
 
-def add_option_flags(parser: argparse.ArgumentParser) -> None:
+def add_option_flags(parser: argparse.ArgumentParser, named_by: str = "by its id") -> None:
     """Add a flag for each option of a job to a parser.
+
+    Args:
+        parser: the parser.
+        named_by: how ``--after`` names a job.
 
     Flags that are not given are absent from the parsed namespace, so that :func:`options_given` can tell them from
     those that were set to a default.
@@ -38,13 +42,18 @@ def add_option_flags(parser: argparse.ArgumentParser) -> None:
     flag("grace", type=float, metavar="SECONDS", help="time between the polite stop and the kill")
     flag("isolation", choices=("fresh", "reuse"), help="a new process for each job, or the slot's own one")
     flag("priority", type=int, metavar="N", help="jobs of a higher number start first")
+    flag("after", action="append", metavar="JOB", help=f"start after this job has succeeded, {named_by}; repeatable")
     flag("key", metavar="KEY", help="what work this is: a job of that key that waits, runs or succeeded is returned")
     flag("rerun", action="store_true", help="with --key: run it anew in any case")
     flag("detach", action="store_true", help="let the job outlive the kernel or shell it came from")
 
 
-def options_given(namespace: argparse.Namespace) -> dict[str, Any]:
+def options_given(namespace: argparse.Namespace, job: Callable[[str], Any] = str) -> dict[str, Any]:
     """Return the options of a job that were given as flags.
+
+    Args:
+        namespace: what was parsed.
+        job: returns the job, or the group, that ``--after`` names.
 
     Example:
         >>> import argparse
@@ -57,6 +66,8 @@ def options_given(namespace: argparse.Namespace) -> dict[str, Any]:
     given = {name: getattr(namespace, name) for name in names if hasattr(namespace, name)}
     if "env" in given:
         given["env"] = dict(given["env"])
+    if "after" in given:
+        given["after"] = [job(name) for name in given["after"]]
     return given
 
 

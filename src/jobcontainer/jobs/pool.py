@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from concurrent.futures import Executor
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeAlias, TypeVar, overload
 
 from jobcontainer.engines import AUTO, engine_named
 from jobcontainer.jobfile.serializer import Serializer
@@ -18,7 +18,7 @@ from jobcontainer.jobs.group import JobGroup
 from jobcontainer.jobs.keyed import KeyedWork, keyed_process, submit_keyed
 from jobcontainer.jobs.mapping import MapResults, map_calls
 from jobcontainer.jobs.submission import as_process, discard
-from jobcontainer.process import JobOptions
+from jobcontainer.process import AFTER, JobOptions, has_run
 from jobcontainer.storage.data import SharedData
 from jobcontainer.storage.store_folder import store_folder
 from jobcontainer.worker.cpython_internals import in_background
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 R = TypeVar("R")
+After: TypeAlias = "Job[Any] | JobGroup[Any] | Sequence[Job[Any] | JobGroup[Any]]"
 
 
 class JobPool(Executor):
@@ -92,35 +93,47 @@ class JobPool(Executor):
         return self._control.store.path
 
     @overload
-    def submit(self, work: Process[R], /) -> Job[R]: ...
+    def submit(self, work: Process[R], /, *, after: After = ()) -> Job[R]: ...
     @overload
     def submit(self, work: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Job[R]: ...
     def submit(self, work: Any, /, *args: Any, **kwargs: Any) -> Job[Any]:
         """Send off a job; it returns at once.
 
+        A job, or a group of jobs, inside of ``work`` or among the arguments is an input: the new job waits for it, and
+        has its result in that place, or the list of the group's results.
+
         Args:
             work: an object with ``run()``, or a function.
             *args: the function's arguments.
-            **kwargs: the function's keyword arguments.
+            **kwargs: the function's keyword arguments; beside an object with ``run()`` only ``after``: a job, a group
+                or a list of jobs that must succeed before (of a function: ``with_options(after=...)``).
 
         Raises:
             SerializationError: it can't go into a file; ``.culprits`` says why, and nothing was submitted.
             TypeError: it is neither a process nor a function.
             RuntimeError: the pool was shut down.
             OSError: the store can't be written to; nothing was submitted.
+            JobUpstreamError: an input of it was deleted; nothing was submitted.
 
         Example:
             >>> pool.submit(pow, 2, 10).result()      # doctest: +SKIP
             1024
         """
+        options = self._for_jobs()
+        if kwargs.keys() == {AFTER} and not args and has_run(work) and not isinstance(work, type):
+            options = options.updated(after=(*options.after, kwargs.pop(AFTER)))
         process = as_process(work, args, kwargs)
-        sender, options = self._sender(), self._for_jobs()
+        sender = self._sender()
         if options.key is not None:
             return submit_keyed(sender, [keyed_process(sender.submitter, process, options)], self._options)[0]
         return sender.submit([sender.submitter.of_process(process, options)])[0]
 
     def submit_all(
-        self, processes: Iterable[Process[R]] | Mapping[Any, Process[R]], *, key: str | None = None
+        self,
+        processes: Iterable[Process[R]] | Mapping[Any, Process[R]],
+        *,
+        key: str | None = None,
+        after: After = (),
     ) -> JobGroup[R]:
         """Send off several processes: all of them, or, where one can't go into a file, none.
 
@@ -128,6 +141,7 @@ class JobPool(Executor):
             processes: objects with ``run()``; the keys of a dict of them name the jobs.
             key: what work this is, see :attr:`jobcontainer.process.JobOptions.key`. Each process adds its own
                 arguments, so that of a sweep that has grown by one value one job runs.
+            after: a job, a group or a list of jobs that must succeed before each of them.
 
         Returns:
             The jobs, in the same order.
@@ -137,6 +151,7 @@ class JobPool(Executor):
             ValueError: with a key, an argument of one can't be compared.
         """
         sender, options = self._sender(), self._for_jobs() if key is None else self._for_jobs().updated(key=key)
+        options = options.updated(after=(*options.after, after)) if after else options
         if options.key is not None:
             named = [(as_process(one, (), {}), own) for one, own in _with_names(processes, options)]
             here, data = sender.submitter.here(), SharedData(sender.submitter.store)
@@ -187,8 +202,8 @@ class JobPool(Executor):
         Raises:
             SerializationError: the function can't go into a file.
             TypeError: it is no function.
-            ValueError: ``chunksize`` or ``buffersize`` is no whole number from 1 up; or the jobs are detached or have a
-                key.
+            ValueError: ``chunksize`` or ``buffersize`` is no whole number from 1 up; or the jobs are detached, have a
+                key, or come ``after`` others.
             RuntimeError: the pool was shut down.
 
         Example:
@@ -208,6 +223,8 @@ class JobPool(Executor):
                 "detach=True: the calls of map() end with this process, which submits them bit by bit and has their "
                 "results. Submit a process that makes the calls in its run(), or with_options(detach=False)."
             )
+        if self._options.after:
+            raise ValueError("after= does not go with map(): submit_all() takes it, with one process for each call.")
         wishes = Wishes(timeout, chunksize, buffersize)
         results = map_calls(fn, self._for_jobs(), Target(self._control), iterables, wishes)
         results.pool = self._root

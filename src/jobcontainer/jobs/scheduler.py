@@ -1,12 +1,14 @@
-"""Scheduler: the queue before an engine's slots, and retries.
+"""Scheduler: the queue before an engine's slots, jobs that wait for others, and retries.
 
 **Who owns a job.** Until its ``job.json`` is written, whoever submits it does, and a submission that is cut off leaves
 no job. From then on the scheduler does, and it alone moves the job, in threads in which no interrupt is raised: each
 public call hands its work to one (:func:`~jobcontainer.worker.interrupts.uninterrupted`), and the ends of jobs come in
 the engine's. So the main thread never holds ``_lock``, and no job is ever between two places.
 
-States of a job here: *queued* (in ``_queue`` and ``_waiting``), *running* (in ``_running``, one of the engine's slots
-is taken), *settled* (in neither; its handle has the outcome). A retry goes from running back to queued.
+States of a job here: *waiting* for inputs and *queued* for a slot (both in ``_queue``), *running* (in ``_running``, one
+of the engine's slots is taken), *settled* (in neither; its handle has the outcome). A retry goes from running back to
+queued. The end of an input comes in the thread that moves that job's handle, of this scheduler or not: the last success
+queues a waiting job, the first other end settles it (:mod:`jobcontainer.jobs.prerequisites`).
 
 **What can't be written stops nothing.** A handle is settled from memory first; its end is written after, and what can't
 be written is tried again later (:mod:`jobcontainer.jobs.late_ends`). Only a submission fails where it can't be written.
@@ -23,35 +25,38 @@ start, the thread that waits closes it. When an interactive session exits, it cl
 from __future__ import annotations
 
 import contextlib
-import heapq
-import itertools
 import sys
 import threading
+import time
 import weakref
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from jobcontainer.engines import Growing, RunsInCaller, StartsInBackground
 from jobcontainer.events import JobState
 from jobcontainer.jobs import late_ends
-from jobcontainer.jobs.submission import discard, write_records
-from jobcontainer.storage.ending import cancelled_before_start, lost, may_be_retried, write_end
-from jobcontainer.storage.journal import Journal, JournalEntry
+from jobcontainer.jobs.job_queue import Entry, JobQueue
+from jobcontainer.jobs.prerequisites import Prerequisites, afterwards, in_turn
+from jobcontainer.jobs.submission import discard, without_record, write_records
+from jobcontainer.storage.ending import lost, may_be_retried, upstream_failed, write_end
+from jobcontainer.storage.journal import Journal
 from jobcontainer.worker.cpython_internals import call_at_exit, in_background
 from jobcontainer.worker.forked_child import BoundToProcess
 from jobcontainer.worker.interrupts import uninterrupted
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from concurrent.futures import Future
 
     from jobcontainer.engines import Engine
     from jobcontainer.events import Outcome
     from jobcontainer.jobs.job import Job
+    from jobcontainer.jobs.job_queue import Feeder
     from jobcontainer.jobs.submission import Submission, Submitter
 
 _ENDS_AT_ONCE = 200  # cancelled jobs whose ends go into the journal in one write
+_POLL_SECONDS = 0.02
 
 _schedulers: weakref.WeakSet[Scheduler] = weakref.WeakSet()
 
@@ -59,26 +64,6 @@ _schedulers: weakref.WeakSet[Scheduler] = weakref.WeakSet()
 def schedulers_here() -> list[Scheduler]:
     """Return the schedulers that this process made, not those of a parent that it was forked from."""
     return [scheduler for scheduler in list(_schedulers) if not scheduler.is_inherited]
-
-
-@dataclass(slots=True, order=True)
-class _Entry:
-    """A job that is queued or running: sorted by priority, then by age."""
-
-    priority: int
-    number: int
-    job: Job[Any] = field(compare=False)
-    submission: Submission = field(compare=False)
-    attempt: int = field(default=1, compare=False)
-    cancelled: bool = field(default=False, compare=False)
-    refusal: BaseException | None = field(default=None, compare=False)  # why its engine did not take it
-
-
-class Feeder(Protocol):
-    """Who submits jobs one after another, as earlier ones end; see :meth:`Scheduler.hold`."""
-
-    def stop(self) -> None:
-        """Submit no more, from any thread; release the scheduler soon."""
 
 
 class Scheduler(BoundToProcess):
@@ -97,11 +82,9 @@ class Scheduler(BoundToProcess):
         self.submitter = submitter
         self._lock = threading.Lock()
         self._idle = threading.Condition(self._lock)
-        self._queue: list[_Entry] = []
-        self._waiting: dict[str, _Entry] = {}
+        self._queue = JobQueue()
         self._journal = Journal(submitter.store)
-        self._running: dict[str, _Entry] = {}
-        self._numbers = itertools.count()
+        self._running: dict[str, Entry] = {}
         self._feeders: set[Feeder] = set()
         self.is_shut = False
         self._closing: threading.Thread | None = None
@@ -128,12 +111,19 @@ class Scheduler(BoundToProcess):
             self._feeders.discard(feeder)
         self._close_if_done()
 
-    def submit(self, jobs: Sequence[Job[Any]], submissions: Sequence[Submission], feeder: Feeder | None = None) -> None:
+    def submit(
+        self,
+        jobs: Sequence[Job[Any]],
+        submissions: Sequence[Submission],
+        feeder: Feeder | None = None,
+        inputs: Mapping[str, Sequence[Job[Any]]] | None = None,
+    ) -> None:
         """Write and queue jobs, all of them or none. One that is cut off by an interrupt leaves none, or cancels them.
 
         Args:
             jobs: the handles.
             submissions: their folders.
+            inputs: by the ids of jobs that wait for others, the handles of these.
             feeder: who submits them, where the scheduler was held open for that.
 
         Raises:
@@ -141,13 +131,12 @@ class Scheduler(BoundToProcess):
             OSError: they could not be written; their folders are removed.
         """
         self._refuse_if_shut_for(feeder)
-        entries = [
-            _Entry(-submission.options.priority, next(self._numbers), job, submission)
-            for job, submission in zip(jobs, submissions, strict=True)
-        ]
+        needed = inputs or {}
+        entries = [Entry.of(job, one, needed.get(job.id, ())) for job, one in zip(jobs, submissions, strict=True)]
+        waiting = [entry.job for entry in entries if entry.waits_elsewhere]
         try:
             uninterrupted(partial(self._submit, entries, feeder))
-            self._run_here()
+            self._run_here(waiting)
         except BaseException:
             for entry in entries:
                 entry.cancelled = True
@@ -162,7 +151,7 @@ class Scheduler(BoundToProcess):
         """
         return not self.is_inherited and uninterrupted(partial(self._cancel, jobs))
 
-    def _submit(self, entries: Sequence[_Entry], feeder: Feeder | None) -> None:
+    def _submit(self, entries: Sequence[Entry], feeder: Feeder | None) -> None:
         """Write the records of jobs, from which on they are this scheduler's, and queue them."""
         submissions = [entry.submission for entry in entries]
         write_records(submissions)
@@ -170,15 +159,18 @@ class Scheduler(BoundToProcess):
             with self._lock:
                 self._refuse_if_shut_for(feeder)
                 for entry in entries:
-                    self._push(entry)
+                    self._queue.block(entry) if entry.inputs else self._queue.push(entry)
         except RuntimeError:
             discard(submissions)
             raise
-        owner = self.submitter.owner
-        jobs = [entry.job for entry in entries]
-        self._journal.add_submitted([JournalEntry(job.folder, job.name, job.submitted, owner) for job in jobs])
+        self._journal.add_submitted([entry.listed(self.submitter.owner) for entry in entries])
         if any(entry.cancelled for entry in entries):  # whoever submitted them was interrupted
-            self._cancel(jobs)
+            self._cancel([entry.job for entry in entries])
+        for entry in entries:
+            entry.submission = without_record(entry.submission)
+            if entry.inputs:
+                call_at_exit(_finish_at_exit)
+                Prerequisites(entry.inputs, partial(self._inputs_ended, entry))
         self._dispatch()
         if any(entry.cancelled for entry in entries):  # and what was dispatched may be of another call by now
             self._run_here()
@@ -188,9 +180,26 @@ class Scheduler(BoundToProcess):
             if entry.refusal is not None:
                 raise entry.refusal
 
+    def _inputs_ended(self, entry: Entry, failed: Job[Any] | None) -> None:
+        """Queue a job whose inputs have all succeeded, or end it because of one that has not."""
+        with self._lock:
+            if not self._queue.unblock(entry):
+                return  # it was cancelled
+            entry.inputs = ()
+            if failed is None:
+                entry.job._phase = JobState.QUEUED
+                self._queue.push(entry)
+        if failed is None:
+            entry.job._changed()
+        elif entry.submission.folder.is_asked_to_cancel():
+            self._settle_unstarted(entry)
+        else:
+            self._settle([(entry.job, upstream_failed(failed.folder, failed.outcome))], are_written=False)
+        afterwards(self._dispatch)
+
     def _cancel(self, jobs: Sequence[Job[Any]]) -> bool:
         with self._lock:
-            queued = [entry for job in jobs if (entry := self._waiting.pop(job.id, None)) is not None]
+            queued = [entry for job in jobs if (entry := self._queue.remove(job.id)) is not None]
             running = [entry for job in jobs if (entry := self._running.get(job.id)) is not None]
             for entry in running:
                 entry.cancelled = True
@@ -202,10 +211,17 @@ class Scheduler(BoundToProcess):
         self._close_if_done()
         return bool(queued or running)
 
-    def _run_here(self) -> None:
-        """Run the jobs that the engine runs in this thread: whoever may have made a slot free does, or nobody would."""
+    def _run_here(self, waiting: Sequence[Job[Any]] = ()) -> None:
+        """Run the jobs that the engine runs in this thread: whoever may have made a slot free does, or nobody would.
+
+        Those of them that wait for jobs of others are waited for; one that is queued then waits for this thread.
+        """
         if isinstance(self.engine, RunsInCaller):
             self.engine.run_submitted()
+            while any(job.state in {JobState.WAITING, JobState.RUNNING} for job in waiting):
+                time.sleep(_POLL_SECONDS)
+                uninterrupted(self._dispatch)
+                self.engine.run_submitted()
 
     def shutdown(self, *, wait: bool = True, cancel_queued: bool = False) -> None:
         """Take no more jobs, and close the engine when the last has ended.
@@ -223,17 +239,16 @@ class Scheduler(BoundToProcess):
             uninterrupted(self._end)
 
     def unfinished(self) -> list[Job[Any]]:
-        """Return the jobs that are queued or running here."""
+        """Return the jobs that are waiting, queued or running here."""
         return uninterrupted(lambda: [entry.job for entry in self._entries()])
 
     def waiting(self) -> list[Job[Any]]:
-        """Return the jobs that are queued here."""
-        return [entry.job for entry in list(self._waiting.values())]
+        """Return the jobs that have not started here: they are queued, or wait for others."""
+        return [entry.job for entry in self._queue.entries()]
 
     def position(self, job: Job[Any]) -> int | None:
         """Return how many queued jobs start before this one; None where it is not queued."""
-        entry = self._waiting.get(job.id)
-        return None if entry is None else sum(other < entry for other in list(self._waiting.values()))
+        return self._queue.position(job.id)
 
     def refuse_if_shut(self) -> None:
         """Raise if the scheduler takes no jobs.
@@ -253,9 +268,9 @@ class Scheduler(BoundToProcess):
         for feeder in list(self._feeders):
             feeder.stop()
 
-    def _entries(self) -> list[_Entry]:
+    def _entries(self) -> list[Entry]:
         with self._lock:
-            return [*self._running.values(), *self._waiting.values()]
+            return [*self._running.values(), *self._queue.entries()]
 
     def _shutdown(self, *, wait: bool, cancel_queued: bool) -> None:
         with self._lock:
@@ -281,10 +296,6 @@ class Scheduler(BoundToProcess):
         self.engine.close()
         self._shutdown(wait=True, cancel_queued=False)
 
-    def _push(self, entry: _Entry) -> None:
-        self._waiting[entry.job.id] = entry
-        heapq.heappush(self._queue, entry)
-
     def _dispatch(self) -> None:
         """Hand queued jobs to free slots."""
         while (entry := self._next()) is not None:
@@ -294,21 +305,19 @@ class Scheduler(BoundToProcess):
                 self._settle_unstarted(entry)
             else:
                 self._start(entry)
-        if self._waiting and self.on_waiting is not None:
+        if self._queue and self.on_waiting is not None:
             self.on_waiting()
         self._close_if_done()
 
-    def _next(self) -> _Entry | None:
+    def _next(self) -> Entry | None:
         """Take the next job out of the queue, if a slot is free for it."""
         with self._lock:
-            while self._queue and len(self._running) < self.engine.slots:
-                entry = heapq.heappop(self._queue)
-                if self._waiting.pop(entry.job.id, None) is not None:  # else it was cancelled while it waited
-                    self._running[entry.job.id] = entry
-                    return entry
-        return None
+            entry = self._queue.pop() if len(self._running) < self.engine.slots else None
+            if entry is not None:
+                self._running[entry.job.id] = entry
+            return entry
 
-    def _start(self, entry: _Entry) -> None:
+    def _start(self, entry: Entry) -> None:
         entry.job._dispatched(entry.attempt)
         submission = entry.submission
         try:
@@ -331,8 +340,8 @@ class Scheduler(BoundToProcess):
             self.engine.cancel(entry.job.id)
         future.add_done_callback(lambda done: self._ended(entry, done))
 
-    def _ended(self, entry: _Entry, future: Future[Outcome]) -> None:
-        outcome = self._outcome_of(entry, future)
+    def _ended(self, entry: Entry, future: Future[Outcome]) -> None:
+        outcome = entry.outcome_of(future)
         retry = may_be_retried(outcome, entry.submission.options.retries)
         are_written = True
         if retry and entry.cancelled:  # it ended by itself just then; a watcher must not wait for another attempt
@@ -341,32 +350,26 @@ class Scheduler(BoundToProcess):
             del self._running[entry.job.id]
             if retry:
                 entry.attempt += 1
-                self._push(entry)
+                self._queue.push(entry)
         if retry:
             entry.job._requeued()
         else:
             self._settle([(entry.job, outcome)], are_written=are_written)
         self._dispatch()
 
-    @staticmethod
-    def _outcome_of(entry: _Entry, future: Future[Outcome]) -> Outcome:
-        """Return how an attempt ended, also where its engine breaks its word and raises."""
-        try:
-            return future.result()
-        except BaseException as error:  # noqa: BLE001 -- a job's end is always reported
-            reason = f"Its engine failed: {error!r}. Submit it again."
-            return write_end(entry.job.folder, lost(entry.job.folder, reason, entry.attempt))
-
-    def _settle_unstarted(self, *entries: _Entry) -> None:
+    def _settle_unstarted(self, *entries: Entry) -> None:
         """End jobs that were cancelled while they waited, as no engine knows of them."""
-        begun = [entry.attempt if entry.attempt > 1 else 0 for entry in entries]
-        ends = [(entry.job, cancelled_before_start(number)) for entry, number in zip(entries, begun, strict=True)]
-        self._settle(ends, are_written=False)
+        self._settle([(entry.job, entry.cancelled_unstarted()) for entry in entries], are_written=False)
 
     def _settle(self, ends: list[tuple[Job[Any], Outcome]], *, are_written: bool) -> None:
         """Settle handles, from memory; then write what is not written yet, now or later."""
-        for job, outcome in ends:
-            job._settle(outcome)
+        with in_turn():
+            for job, outcome in ends:
+                job._settle(outcome)
+            afterwards(partial(self._write, ends, are_written=are_written))
+
+    def _write(self, ends: list[tuple[Job[Any], Outcome]], *, are_written: bool) -> None:
+        """Write ends that are not written yet, and the journal."""
         if not are_written:
             ends = [(job, write_end(job.folder, outcome)) for job, outcome in ends]
         for job, outcome in ends:
@@ -377,7 +380,7 @@ class Scheduler(BoundToProcess):
 
     def _close_if_done(self) -> None:
         with self._lock:
-            if not self.is_shut or self._waiting or self._running or self._feeders or self._closing is not None:
+            if not self.is_shut or self._queue or self._running or self._feeders or self._closing is not None:
                 return
             self._closing = threading.Thread(target=self.engine.close, name="jobcontainer-close")
             with contextlib.suppress(RuntimeError):  # at exit, from Python 3.12 on, no thread starts: who waits closes

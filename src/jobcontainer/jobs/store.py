@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from jobcontainer.events import JobState, Started
-from jobcontainer.jobs.control import StoreControl
+from jobcontainer.jobs.control import StoreControl, needed_by
 from jobcontainer.jobs.group import JobGroup
 from jobcontainer.process import memory_text
 from jobcontainer.storage.data import SharedData
@@ -93,7 +93,8 @@ class JobStore:
     ) -> list[str]:
         """Delete the folders of jobs that have ended and meet every condition given.
 
-        Large data goes with the last job that has it.
+        Large data goes with the last job that has it. What an unfinished job needs, of this store or of this process,
+        is kept.
 
         Args:
             older_than: seconds since they were submitted.
@@ -120,12 +121,14 @@ class JobStore:
             self._folder.check_own()
         wanted = None if states is None else {JobState(state) for state in states}
         jobs = list(self.jobs())
+        needed = needed_by([job for job in jobs if not job.done()])
         if keep is not None:
             jobs = jobs[: max(0, len(jobs) - keep)]
         gone = [
             job.folder
             for job in jobs
             if job.done()
+            and job.folder.path not in needed
             and (older_than is None or time.time() - job.submitted > older_than)
             and (wanted is None or job.state in wanted)
             and (larger_than is None or job.folder.size() > larger_than)

@@ -15,10 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 from jobcontainer.errors import warn
 from jobcontainer.jobfile.atomic import NOT_WRITABLE
+from jobcontainer.jobfile.inputs import Inputs
 from jobcontainer.jobfile.loading import check_process
 from jobcontainer.jobfile.open_file import TOO_MANY_FILES
 from jobcontainer.jobfile.ownership import why_foreign
 from jobcontainer.jobfile.serializer import RepeatedFiles, Serializer, trust_file, write_file
+from jobcontainer.jobs.needs import NOTHING, Needs, needs_of_file, needs_of_process, needs_of_record
 from jobcontainer.pickling.source_code import source_of
 from jobcontainer.process import Call, Environment, JobOptions, options_from_json
 from jobcontainer.storage.checkpoint import take_checkpoint
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from jobcontainer.jobfile.identity import FileIdentity
+    from jobcontainer.jobs.job import Job
     from jobcontainer.process import Process
     from jobcontainer.storage.folder import JobFolder
     from jobcontainer.storage.keys import KeysLock
@@ -54,6 +57,7 @@ class Submission:
         identity: of the process file, which this process has written or checked; None where it has not.
         record: what ``job.json`` is to hold; None where it is written already.
         keys_lock: held by who submits it, until ``job.json`` is written; None where it has no key.
+        needs: the jobs that must succeed before.
     """
 
     folder: JobFolder
@@ -64,6 +68,7 @@ class Submission:
     identity: FileIdentity | None = None
     record: JobRecord | None = None
     keys_lock: KeysLock | None = None
+    needs: Needs = NOTHING
 
 
 class Submitter:
@@ -105,15 +110,18 @@ class Submitter:
         Raises:
             SerializationError: the process can't go into a file; no folder is left.
             OSError: the store can't be written to; no folder is left.
+            JobUpstreamError: an input of it is gone; no folder is left.
         """
+        found = Inputs()
         name, data = options.name or name_of(process), data or SharedData(self.store)
         here = environment or self.here()  # first: it says what is wrong where the working directory is gone
         with self._new_folder(name) as folder:
-            identity = write_file(process, folder.process_file, kind="process", blobs=data)
+            identity = write_file(process, folder.process_file, kind="process", blobs=data, inputs=found)
+            needs = needs_of_process(found, options.after)
             self._say_that_it_copies(data)
             facts: dict[str, dict[str, Any]] = {"parameters": parameters_of(process), "compared": dict(compared or {})}
             submission = self._recorded(folder, name, options, source_of(process), here, **facts)
-            return replace(submission, identity=identity)
+            return replace(_needing(submission, needs), identity=identity)
 
     def of_file(self, file: Path, options: JobOptions, *, trusted: bool = False) -> Submission:
         """Write the folder of a process that is in a file already; the file is linked, or copied where it can't be.
@@ -121,6 +129,7 @@ class Submitter:
         Raises:
             FileNotFoundError: there is no such file.
             JobFileError: the file can't be loaded; no folder is left.
+            JobUpstreamError: an input of it is gone; no folder is left.
         """
         name = options.name or Serializer.inspect(file).class_name.rpartition(".")[2] or file.stem
         with self._new_folder(name) as folder:
@@ -128,21 +137,27 @@ class Submitter:
             if trusted:
                 trust_file(folder.process_file)
             identity = check_process(folder.process_file)
-            source = Serializer.inspect(folder.process_file).source
-            submission = self._recorded(folder, name, options, source, self.here())
-            return replace(submission, identity=identity)
+            said = Serializer.inspect(folder.process_file)
+            needs = needs_of_file(folder, said.inputs, options.after)
+            submission = self._recorded(folder, name, options, said.source, self.here())
+            return replace(_needing(submission, needs), identity=identity)
 
-    def of_job(self, folder: JobFolder, *, resume: bool = False) -> Submission:
+    def of_job(
+        self, folder: JobFolder, again: Mapping[str, Job[Any]] | None = None, *, resume: bool = False
+    ) -> Submission:
         """Write a new folder that runs the process of another job again, with its options and from where it ran.
 
         Args:
             folder: of that job.
+            again: the jobs that run some of its inputs again, by the paths of the folders of these.
             resume: whether it goes on from the checkpoint of that job, where there is one.
 
         Raises:
             CorruptFileError: the process file, or the checkpoint, is not whole.
+            JobUpstreamError: an input of it is gone; no folder is left.
         """
         record = folder.read_record()
+        needs = needs_of_record(record, folder, again or {})
         with self._new_folder(record.name) as new:
             self._snapshot(folder.process_file, new.process_file)
             if resume:
@@ -150,7 +165,7 @@ class Submitter:
             here = replace(self.here(), cwd=record.cwd, sys_path=record.sys_path)
             options = options_from_json(record.options)
             facts: dict[str, Any] = {"parameters": record.parameters, "compared": record.compared}
-            return self._recorded(new, record.name, options, record.source, here, **facts)
+            return _needing(self._recorded(new, record.name, options, record.source, here, **facts), needs)
 
     def _snapshot(self, file: Path, target: Path) -> None:
         """Keep a file as it is now: job files and blobs are never changed in place, so that a hard link is a copy.
@@ -213,6 +228,7 @@ class Submitter:
             sys_path=environment.sys_path,
             source=source,
             owner=self.owner,
+            inputs=(),
             **facts,
         )
         return Submission(folder, name, record.submitted, options, environment, record=record)
@@ -254,6 +270,14 @@ class Repeated:
         self._files.close()
 
 
+def _needing(submission: Submission, needs: Needs) -> Submission:
+    """Return a submission with what it needs; ``after=`` is among that, and no option any more."""
+    if not needs.inputs or submission.record is None:
+        return submission
+    options = submission.options.updated(after=()) if submission.options.after else submission.options
+    return replace(submission, options=options, record=replace(submission.record, inputs=needs.inputs), needs=needs)
+
+
 def write_records(submissions: Sequence[Submission]) -> None:
     """Make folders jobs, all of them or none.
 
@@ -273,6 +297,11 @@ def write_records(submissions: Sequence[Submission]) -> None:
     for submission in submissions:
         if submission.keys_lock is not None:
             submission.keys_lock.release()
+
+
+def without_record(submission: Submission) -> Submission:
+    """Return what the job starts with, once its record is written: ten thousand queued jobs take little memory."""
+    return replace(submission, record=None, needs=NOTHING, keys_lock=None)
 
 
 def discard(submissions: Iterable[Submission]) -> None:

@@ -21,8 +21,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from jobcontainer.errors import CorruptFileError
-from jobcontainer.events import Outcome, Started
+from jobcontainer.events import JobState, Outcome, Started
+from jobcontainer.jobs.dependents import inputs_of
 from jobcontainer.storage.ending import lost, may_be_retried, write_end
+from jobcontainer.storage.inputs import folder_now
 from jobcontainer.storage.owner import is_alive
 from jobcontainer.storage.store_folder import StoreFolder
 from jobcontainer.storage.turns import TurnReader
@@ -52,6 +54,18 @@ class _Watched:
     turns: TurnReader
     stamp: str | None = field(default=None, init=False)
     is_reported: bool = field(default=False, init=False)  # whether an error of a look at it was logged
+    inputs: list[TurnReader] | None = field(default=None, init=False)  # of a waiting job: those not seen to succeed
+
+    def has_its_inputs(self, job: Job[Any]) -> bool:
+        """Return whether all jobs that a waiting one needs have succeeded; each is read until it has."""
+        if self.inputs is None:
+            self.inputs = [TurnReader(folder_now(one, job.folder).events_file) for one in inputs_of(job)]
+        while self.inputs:
+            last = self.inputs[-1].look()
+            if not (isinstance(last, Outcome) and last.state is JobState.SUCCEEDED):
+                return False
+            self.inputs.pop()
+        return True
 
 
 class Watcher:
@@ -153,6 +167,8 @@ class Watcher:
             job._settle(write_end(job.folder, outcome) if is_own else outcome)
         elif isinstance(last, Started) and last.attempt > job._attempt:
             job._dispatched(last.attempt)
+        elif last is None and job.state is JobState.WAITING and watched.has_its_inputs(job):
+            job._requeued()
 
     def _look_at_queues(self) -> None:
         """Cancel the queued jobs whose end was asked for; their folders are looked at only after a request."""

@@ -149,7 +149,7 @@ def submit_parser(name: str, description: str = "") -> ArgumentParser:
     parser.add_argument("--wait", action="store_true", help="return when it has ended; raise what it raised")
     parser.add_argument("--engine", metavar="ENGINE", help="where it runs; what JobPool(engine=...) takes as a string")
     parser.add_argument("--save", metavar="FILE", help="write the process into a file and run nothing")
-    add_option_flags(parser)
+    add_option_flags(parser, "by the name of the variable that has it")
     return parser
 
 

@@ -54,8 +54,8 @@ class JobSource:
 
     @property
     def running(self) -> bool:
-        """Whether the job runs."""
-        return self.handle.state is JobState.RUNNING
+        """Whether the job runs, or others that it waits for may."""
+        return self.handle.state in {JobState.RUNNING, JobState.WAITING}
 
     def card(self, now: float) -> Card:
         """Return the job's card."""
@@ -131,8 +131,9 @@ class GroupSource:
 
     def rerun(self) -> GroupSource:
         """Run the jobs again that ended and did not succeed; the new ones take their places."""
-        jobs = (job.rerun() if job.state.ended and job.state is not JobState.SUCCEEDED else job for job in self.handle)
-        return GroupSource(JobGroup(jobs), self._on_change)
+        ended = [job for job in self.handle if job.state.ended and job.state is not JobState.SUCCEEDED]
+        again = dict(zip(ended, JobGroup(ended).rerun_failed(), strict=True))
+        return GroupSource(JobGroup(again.get(job, job) for job in self.handle), self._on_change)
 
     def _add_change(self, job: Job[Any]) -> None:
         self._changes.append(job)

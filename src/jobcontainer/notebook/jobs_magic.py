@@ -13,6 +13,7 @@ from jobcontainer.jobfile.serializer import Serializer
 from jobcontainer.jobs.container import LogCopy
 from jobcontainer.jobs.group import JobGroup
 from jobcontainer.jobs.option_flags import prune
+from jobcontainer.jobs.reruns import rerun_all
 from jobcontainer.notebook.arguments import JOB_ACTIONS, ArgumentsError, jobs_parser, submit_parser
 from jobcontainer.views.escaping import escaped, shown_line
 from jobcontainer.views.render import MOST_LISTED, Listing
@@ -76,18 +77,19 @@ def _job(given: argparse.Namespace, store: JobStore) -> Job[Any]:
 def _resume_lost(store: JobStore) -> JobGroup[Any] | None:
     """Run every lost job again that was not yet, from its checkpoint, and say how many; None where there is none."""
     again: list[Job[Any]] = []
+    done: dict[str, Job[Any]] = {}
     saved, left_out = 0, []
     for job in _lost_jobs(store):
         try:
             if "calls" in job.record.options:
                 left_out.append(f"{job.id} has calls of map(), whose results nobody waits for: call it again.")
                 continue
-            again.append(job.rerun(resume=True))
+            again += rerun_all([job], resume=True, again=done)
             saved += bool(again[-1].checkpoints)
         except (JobContainerError, OSError) as error:  # its files are damaged or gone
             left_out.append(f"{job.id} is left out. {error}")
-    done = f"Resumed {len(again)} lost jobs, {saved} of them from a checkpoint and {len(again) - saved} anew."
-    lines = [done if again else "There is no lost job to resume.", *map(shown_line, left_out[:_MOST_LEFT_OUT])]
+    words = f"Resumed {len(again)} lost jobs, {saved} of them from a checkpoint and {len(again) - saved} anew."
+    lines = [words if again else "There is no lost job to resume.", *map(shown_line, left_out[:_MOST_LEFT_OUT])]
     if more := len(left_out[_MOST_LEFT_OUT:]):
         lines.append(f"{more} more are left out.")
     sys.stdout.write("\n".join([*lines, ""]))

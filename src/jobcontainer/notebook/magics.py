@@ -171,9 +171,18 @@ class JobContainerMagics(Settings, Magics):
         try:
             if engine not in self._pools:
                 self._pools[engine] = JobPool(engine=engine, **self.pool_arguments())
-            return self._pools[engine].with_options(**options_given(flags))
+            return self._pools[engine].with_options(**options_given(flags, self._named))
         except (TypeError, ValueError, ImportError, ConnectionError) as error:  # an unknown engine, a wrong address
             raise ArgumentsError(str(error)) from error
+
+    def _named(self, name: str) -> Any:
+        """Return the job that ``--after`` names, by a variable or by its id."""
+        if name in self.shell.user_ns:
+            return self.shell.user_ns[name]
+        try:
+            return self._store().open(name)
+        except KeyError:
+            raise ValueError(f"--after {name}: there is no variable of that name, and no job of that id.") from None
 
     def _bind(self, name: str | None, jobs: Job[Any] | JobGroup[Any] | MapResults[Any]) -> None:
         self.shell.user_ns["_job"] = jobs

@@ -78,7 +78,7 @@ def make_class(
     given, later = body
     cls = _empty_class(metaclass or type, name, bases, given | dict.fromkeys(later, _not_loaded))
     cpython_internals.prepare_abstract(cls)
-    loading.built[id(cls)] = tracker_id, cls
+    loading.add(tracker_id, cls)
     if members:
         loading.members[id(cls)] = {key: _empty_member(cls, key, arguments) for key, arguments in members.items()}
     return cls

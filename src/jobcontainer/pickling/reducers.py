@@ -95,7 +95,7 @@ def make_type_variable(
         made = kind(name, *constraints, **options)
         made.__module__ = module
         loading.variables[tracker_id] = made
-        loading.built[id(made)] = tracker_id, made
+        loading.add(tracker_id, made)
     return made
 
 

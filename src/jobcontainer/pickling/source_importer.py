@@ -15,14 +15,14 @@ import threading
 import zlib
 from importlib.machinery import ModuleSpec, SourceFileLoader
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
 from jobcontainer.pickling.job_main import with_causes
 from jobcontainer.pickling.module_origin import is_local
 
 if TYPE_CHECKING:
     import types
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
 
 _CODE_OF: Final = importlib.util.MAGIC_NUMBER + bytes([sys.flags.optimize])
@@ -172,16 +172,20 @@ class SourceFinder:
             del sys.modules[name]
 
 
+AddFinder: TypeAlias = "Callable[[SourceFinder, SourceFinder], None]"
+
 _installed = SourceFinder((), {})
 
 
-def install(modules: Iterable[LocalModule], sources: Mapping[str, str], compiled: bytes) -> None:
+def install(modules: Iterable[LocalModule], sources: Mapping[str, str], compiled: bytes, add_finder: AddFinder) -> None:
     """Let ``import`` find modules in their sources, and no longer in those of an earlier job of this process.
 
     Args:
         modules: the modules.
         sources: their sources, by file; others may be among them.
         compiled: their code, as :func:`packed_together` returned it where the sources were read, or empty.
+        add_finder: makes a finder the first that ``import`` asks, in place of an earlier one; only the process of a
+            job has that.
     """
     global _installed  # noqa: PLW0603 -- of the process
     finder = SourceFinder(modules, sources, _taken_apart(compiled))
@@ -189,9 +193,7 @@ def install(modules: Iterable[LocalModule], sources: Mapping[str, str], compiled
         return
     _installed.forget_imported()
     finder.forget_imported()
-    if _installed in sys.meta_path:
-        sys.meta_path.remove(_installed)
-    sys.meta_path.insert(0, finder)
+    add_finder(finder, _installed)
     _installed = finder
 
 

@@ -35,6 +35,7 @@ class Loading(threading.local):
         variables: the type variables, by their tracker id.
         aliases: the values of type aliases, by the id() of the alias.
         main: the globals of the notebook's functions.
+        known: where classes are made anew, those made so far, by tracker id: by this load and by loads within it.
     """
 
     def __init__(self) -> None:
@@ -45,10 +46,16 @@ class Loading(threading.local):
         self.variables: dict[str, Any] = {}
         self.aliases: dict[int, list[Any]] = {}
         self.main: dict[str, Any] = {}
+        self.known: dict[str, type] = {}
 
     def live_class(self, tracker_id: str) -> type | None:
         """Return the class of this process that a stream means; None if the load is to make one."""
-        return None if self.anew else cloudpickle_internals.live_class(tracker_id)
+        return self.known.get(tracker_id) if self.anew else cloudpickle_internals.live_class(tracker_id)
+
+    def add(self, tracker_id: str, cls: type) -> None:
+        """Note a class that this load has made."""
+        self.built[id(cls)] = tracker_id, cls
+        self.known[tracker_id] = cls
 
 
 loading: Final = Loading()
@@ -89,11 +96,14 @@ def load_foreign(stream: bytes | bytearray) -> Any:
 
 
 def _load(unpickle: Callable[[], Any], *, anew: bool, main: dict[str, Any] | None) -> Any:
+    """Load an object; within a load that makes classes anew, such as the input of a job, it shares these."""
     outer = vars(loading).copy()
+    anew = anew or outer["anew"]
     try:
         while True:
             own = {"__name__": "__main__"} if main is None else main
-            vars(loading).update(vars(Loading()), anew=anew, main=own)
+            known = outer["known"] if outer["anew"] else {}
+            vars(loading).update(vars(Loading()), anew=anew, main=own, known=known)
             obj = unpickle()
             if not loading.built or cloudpickle_internals.track(loading.built.values(), anew=anew):
                 return obj
@@ -116,7 +126,7 @@ def _live_or_made(make: Callable[..., type], *arguments: Any) -> type:
     cls = loading.live_class(tracker_id)
     if cls is None:
         cls = make(*parts, None, extra)  # without its id, cloudpickle does not track it
-        loading.built[id(cls)] = tracker_id, cls
+        loading.add(tracker_id, cls)
     return cls
 
 

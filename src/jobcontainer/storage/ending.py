@@ -11,7 +11,15 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from jobcontainer.errors import JobCrashedError, JobError, JobFailedError, JobLostError, JobMemoryError, JobTimeoutError
+from jobcontainer.errors import (
+    JobCrashedError,
+    JobError,
+    JobFailedError,
+    JobLostError,
+    JobMemoryError,
+    JobTimeoutError,
+    JobUpstreamError,
+)
 from jobcontainer.events import RETRIED, JobState, Outcome
 from jobcontainer.storage.result import decided_state
 
@@ -26,6 +34,7 @@ _ERRORS: dict[JobState, type[JobError]] = {
     JobState.LOST: JobLostError,
 }
 _TAIL = 20
+_LONGEST_REASON = 500
 
 
 def write_end(folder: JobFolder, outcome: Outcome) -> Outcome:
@@ -46,6 +55,25 @@ def write_end(folder: JobFolder, outcome: Outcome) -> Outcome:
 def cancelled_before_start(attempt: int = 0) -> Outcome:
     """Return the end of an attempt that was cancelled before a process began; 0 if the job never left the queue."""
     return Outcome(state=JobState.CANCELLED, at=time.time(), reason="It had not started.", attempt=attempt)
+
+
+def upstream_failed(input_folder: JobFolder, ended: Outcome | None) -> Outcome:
+    """Return the end of a job that needs another one, which did not succeed: naming the first that did not.
+
+    Args:
+        input_folder: of the job that it needs.
+        ended: how that ended; None where its folder is gone.
+    """
+    reason, at_fault = f"{input_folder.path} was deleted", str(input_folder.path)
+    if ended is not None and ended.upstream:
+        reason, at_fault = ended.reason, ended.upstream
+    elif ended is not None:
+        why = f"{ended.error_type}: {ended.error_message}" if ended.error_type else ended.reason
+        reason = f"It needs {input_folder.id}, which ended as {ended.state.words}: {why}"[
+            :_LONGEST_REASON
+        ].removesuffix(": ")
+        reason += "\njob.rerun() runs that again first, then this."
+    return Outcome(state=JobState.UPSTREAM_FAILED, at=time.time(), reason=reason, attempt=0, upstream=at_fault)
 
 
 def lost(folder: JobFolder, reason: str, attempt: int = 0, state: JobState = JobState.LOST) -> Outcome:
@@ -73,6 +101,9 @@ def may_be_retried(outcome: Outcome, retries: int) -> bool:
 
 def error_of(outcome: Outcome, folder: JobFolder) -> JobError:
     """Return an end, neither success nor a cancel, as an exception: what happened, where the log is, how it ends."""
+    if outcome.state is JobState.UPSTREAM_FAILED:
+        message = f"Job {folder.id} could not begin. {outcome.reason}"
+        return JobUpstreamError(message, job=folder.id, upstream=outcome.upstream.rpartition("/")[2])
     tail = "\n".join(folder.tail(_TAIL))
     message = f"Job {folder.id} {outcome.state.words}: {outcome.reason or outcome.error_message}"
     if outcome.error_message and outcome.error_message not in message:  # the exception itself could not be kept

@@ -49,6 +49,7 @@ class JournalEntry:
     submitted: float
     owner: dict[str, Any]  # empty where it is not known
     state: JobState | None = None  # how it ended; None where only its events can say whether it has
+    waits: bool = False  # whether it needs other jobs
 
 
 class Journal:
@@ -82,6 +83,7 @@ class Journal:
                 "name": entry.name,
                 "submitted": entry.submitted,
                 "owner": entry.owner,
+                **({"waits": True} if entry.waits else {}),
                 _RECORD: entry.folder.record_stamp(),
             }
             for entry in entries
@@ -138,7 +140,7 @@ def entry_from_folder(folder: JobFolder) -> JournalEntry:
     except (FileNotFoundError, CorruptFileError):
         name = folder.id.split("-", 2)[-1].rpartition("-")[0] or folder.id
         return JournalEntry(folder, name, folder.modified(), {})
-    return JournalEntry(folder, record.name, record.submitted, record.owner)
+    return JournalEntry(folder, record.name, record.submitted, record.owner, waits=bool(record.inputs))
 
 
 def _entry(folder: JobFolder, line: dict[str, Any]) -> JournalEntry | None:

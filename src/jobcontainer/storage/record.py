@@ -9,11 +9,30 @@ from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from jobcontainer.events import checked
-from jobcontainer.process import ChunkOptions, options_from_json
+from jobcontainer.jobfile.inputs import is_name
+from jobcontainer.process import AFTER, ChunkOptions, options_from_json
 from jobcontainer.storage.plain_values import sound_values
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobInput:
+    """A job that another one needs.
+
+    Attributes:
+        job: the id by which the process file names it; empty where the job is only to come before.
+        folder: the path of the folder of the job that stands for it: itself, or one that runs it again.
+    """
+
+    job: str = ""
+    folder: str
+
+    @property
+    def id(self) -> str:
+        """The id of the job that stands for it."""
+        return self.folder.rpartition("/")[2]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +52,7 @@ class JobRecord:
         compared: the digests of the arguments of a process that has a key, see
             :mod:`jobcontainer.storage.argument_digests`.
         owner: who runs the job, as :func:`jobcontainer.storage.owner.this_process` names it.
+        inputs: the jobs that must succeed before it can start.
     """
 
     id: str
@@ -45,6 +65,7 @@ class JobRecord:
     parameters: dict[str, Any] = field(default_factory=dict)
     compared: dict[str, Any] = field(default_factory=dict)
     owner: dict[str, Any] = field(default_factory=dict)
+    inputs: tuple[JobInput, ...] = ()
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> JobRecord:
@@ -56,13 +77,16 @@ class JobRecord:
             ValueError: it is no record.
         """
         try:
-            record = checked(cls, data, sys_path=tuple(data["sys_path"]))
-            known = {option.name for option in fields(ChunkOptions)}
+            inputs = tuple(checked(JobInput, one) for one in data.get("inputs", ()))
+            record = checked(cls, data, sys_path=tuple(data["sys_path"]), inputs=inputs)
+            known = {option.name for option in fields(ChunkOptions) if option.name != AFTER}
             options = {name: value for name, value in record.options.items() if name in known}
             options_from_json(options)
             if any(not isinstance(entry, str) for entry in record.sys_path):
                 raise ValueError("sys_path")
-        except (TypeError, KeyError, OverflowError) as error:
+            if any("\0" in one.folder or not is_name(one.id) for one in inputs):
+                raise ValueError("inputs")
+        except (TypeError, KeyError, OverflowError, AttributeError) as error:
             raise ValueError(f"{type(error).__name__}: {error}") from error
         return replace(
             record,

@@ -31,6 +31,7 @@ LONGEST_MESSAGE = 2000
 _LARGE_RESULT = 1_000_000  # bytes; the size of a smaller one is of no interest
 
 ICONS = {
+    JobState.WAITING: "◌",
     JobState.QUEUED: "○",
     JobState.RUNNING: "▶",
     JobState.SUCCEEDED: "✔",
@@ -40,6 +41,7 @@ ICONS = {
     JobState.OUT_OF_MEMORY: "▲",
     JobState.CANCELLED: "■",
     JobState.LOST: "?",
+    JobState.UPSTREAM_FAILED: "↥",
 }
 
 NO_ERRORS = {JobState.SUCCEEDED, JobState.CANCELLED}
@@ -316,6 +318,7 @@ def unwritten(outcome: Outcome | None) -> str:
 def _notes(job: JobSnapshot) -> tuple[str, ...]:
     return units.present(
         _place_in_queue(job),
+        f"It needs: {job.chain}" if job.chain else "",
         _why_cancelled(job),
         unwritten(job.outcome),
         preview_problem(job.preview),

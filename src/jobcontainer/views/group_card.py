@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 
 MOST_ROWS = 8
 _MOST_READ = 1000  # jobs that had ended before and whose ends are read, the newest; of others the state counts
-_ORDER = (*(state for state in JobState if state.ended), JobState.RUNNING, JobState.QUEUED)
+_UNSTARTED = (JobState.QUEUED, JobState.WAITING)
+_ORDER = (*(state for state in JobState if state.ended), JobState.RUNNING, *_UNSTARTED)
 
 
 class GroupSummary:
@@ -49,14 +50,16 @@ class GroupSummary:
     @property
     def ended(self) -> bool:
         """Whether nothing more will happen."""
-        return not self.counts[JobState.QUEUED] and not self.counts[JobState.RUNNING]
+        return not any(self.counts[state] for state in (JobState.RUNNING, *_UNSTARTED))
 
     @property
     def state(self) -> JobState:
         """The state of the whole: of its failures the most frequent kind, where there are any."""
         ended = [state for state in JobState if state.ended and self.counts[state]]
         if not self.ended:
-            return JobState.RUNNING if self.counts[JobState.RUNNING] or ended else JobState.QUEUED
+            if self.counts[JobState.RUNNING] or ended:
+                return JobState.RUNNING
+            return JobState.QUEUED if self.counts[JobState.QUEUED] else JobState.WAITING
         bad = {state: self.counts[state] for state in ended if state is not JobState.SUCCEEDED}
         return max(bad, key=bad.__getitem__) if bad else JobState.SUCCEEDED
 
@@ -86,7 +89,7 @@ class GroupSummary:
     def card(self, now: float, look: Callable[[JobView], JobSnapshot]) -> Card:
         """Make the card of the group."""
         state, total = self.state, len(self.jobs)
-        done = total - self.counts[JobState.QUEUED] - self.counts[JobState.RUNNING]
+        done = sum(self.counts[state] for state in JobState if state.ended)
         began = (units.sound(self.jobs[0].submitted) if self.jobs else None) or now
         bar = Bar(done=done, total=total, started=began, updated=now if done < total else self._last_end)
         bad = done - self.counts[JobState.SUCCEEDED]

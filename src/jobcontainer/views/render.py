@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from jobcontainer.views import units
 from jobcontainer.views.card import ICONS, job_card, unreadable, unwritten
+from jobcontainer.views.chain import waited_for
 from jobcontainer.views.escaping import shown_line
 from jobcontainer.views.group_card import GroupSummary
 from jobcontainer.views.parameters import parameters_text, recorded_parameters
@@ -152,7 +153,8 @@ def _listed(job: JobView) -> tuple[str, ...]:
     """Return the row of a job in a listing; one that can't be read says so, and the others are listed."""
     try:
         wall, submitted = job.usage.wall, job.submitted
-        state = " ".join(units.present(ICONS[job.state], job.state.words, unwritten(job.outcome)))
+        waits = f"for {names}" if (names := waited_for(job)) else ""
+        state = " ".join(units.present(ICONS[job.state], job.state.words, waits, unwritten(job.outcome)))
         took = units.seconds(wall) if wall else ""
     except Exception as error:  # noqa: BLE001 -- whatever a damaged folder makes of a job
         return shown_line(job.id), f"? {unreadable(error)}", "", "", "", ""

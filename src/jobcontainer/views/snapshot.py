@@ -2,7 +2,7 @@
 
 A :class:`SnapshotReader` belongs to one job and to one thread. It is between the files of the job folder and
 everything that shows a job: it reads the events from where it stopped, the log only after it grew, the progress only
-while the job runs. A queued job is not read at all, and one that has ended only once.
+while the job runs. A job that has not started is not read at all, and one that has ended only once.
 
 The views see jobs through :class:`JobView` alone.
 """
@@ -19,9 +19,11 @@ from jobcontainer.storage.event_reader import EventReader
 from jobcontainer.storage.owner import host_name
 from jobcontainer.storage.preview import read_preview
 from jobcontainer.views import units
+from jobcontainer.views.chain import Chain
 from jobcontainer.worker import process_tree
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from jobcontainer.events import Bar, Usage
@@ -59,6 +61,10 @@ class JobView(Protocol):
     def progress(self) -> tuple[Bar, ...]:
         """Its progress bars as they are now."""
 
+    @property
+    def inputs(self) -> Sequence[JobView]:
+        """The jobs that it needs."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobSnapshot:
@@ -82,6 +88,7 @@ class JobSnapshot:
         preview: of what ``run()`` returned or raised; None where there is none.
         position: how many queued jobs start before this one; None where it is not known.
         is_deleted: whether its folder is gone.
+        chain: the jobs that it needs and those that these need, with their states; empty where it needs none.
     """
 
     id: str
@@ -100,6 +107,7 @@ class JobSnapshot:
     preview: Preview | None = None
     position: int | None = None
     is_deleted: bool = False
+    chain: str = ""
 
 
 class SnapshotReader:
@@ -124,6 +132,7 @@ class SnapshotReader:
         self._log: tuple[str, ...] = ()
         self._log_size = 0
         self._options: dict[str, Any] | None = None
+        self._chain: Chain | None = None
         self._load: float | None = None
         self._cpu: tuple[float, float] | None = None  # when it was read, and CPU seconds used by then
         self._last: JobSnapshot | None = None
@@ -137,7 +146,7 @@ class SnapshotReader:
         if self._last is not None and self._last.state.ended:
             return self._last
         state, outcome = self.job.state, self.job.outcome  # before the files: what came before an end is in them
-        if state is not JobState.QUEUED:
+        if state not in {JobState.WAITING, JobState.QUEUED}:
             self._read_events(to_the_end=state.ended)
             self._read_log()
             self._bars = self.job.progress or self._bars
@@ -159,6 +168,7 @@ class SnapshotReader:
             preview=preview_of(self.job) if state.ended else None,
             position=position,
             is_deleted=not self.job.folder.path.is_dir(),
+            chain="" if self._chain is None else str(self._chain),
         )
         return self._last
 
@@ -219,7 +229,8 @@ class SnapshotReader:
     def _read_options(self) -> dict[str, Any]:
         if self._options is None:
             try:
-                self._options = self.job.folder.read_record().options
+                record = self.job.folder.read_record()
+                self._options, self._chain = record.options, Chain(self.job) if record.inputs else None
             except (OSError, JobFileError):  # deleted, or the job has written over it
                 return {}
         return self._options

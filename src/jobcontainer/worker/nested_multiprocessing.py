@@ -19,7 +19,6 @@ from typing import Any, Final
 
 from jobcontainer import checkpoint
 from jobcontainer.errors import JobFileError
-from jobcontainer.jobfile.loading import import_sources
 from jobcontainer.pickling.cloudpickle_internals import goes_by_name
 from jobcontainer.pickling.job_main import prepare
 from jobcontainer.pickling.module_origin import travels
@@ -28,6 +27,7 @@ from jobcontainer.pickling.pickler import Pickler
 from jobcontainer.pickling.reducers import DEFINITIONS, DESCRIPTORS, NAMED
 from jobcontainer.pickling.source_importer import carried
 from jobcontainer.pickling.unpickler import load
+from jobcontainer.worker.job_imports import import_sources
 
 _NAMED: Final = (FunctionType, type, *NAMED, *(kind for kind in DEFINITIONS if kind not in DESCRIPTORS))
 """The types of what plain pickle writes as a name."""

@@ -25,11 +25,12 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from jobcontainer import checkpoint
 from jobcontainer.events import JobState
-from jobcontainer.jobfile.loading import load_in_job
+from jobcontainer.jobfile.inputs import resolved_by
 from jobcontainer.pickling.job_main import missing_name
 from jobcontainer.pickling.package_versions import installed_modules
 from jobcontainer.pickling.source_importer import missing_data
 from jobcontainer.storage.folder import JobFolder
+from jobcontainer.storage.inputs import InputValues
 from jobcontainer.storage.result import size_with_data, write_raised, write_returned
 from jobcontainer.worker import (
     environment,
@@ -44,6 +45,7 @@ from jobcontainer.worker import (
 from jobcontainer.worker.call_chunk import CallChunk
 from jobcontainer.worker.cpython_internals import run_exit_functions
 from jobcontainer.worker.import_guard import modules_since
+from jobcontainer.worker.job_imports import load_in_job
 from jobcontainer.worker.outcome import EXITED_WITHOUT_ERROR
 from jobcontainer.worker.reporting import display, log, preview, progress
 
@@ -154,7 +156,8 @@ def run_process(
         progress.install(folder)
         display.install(folder)
         try:
-            process = load(folder.process_file)
+            with resolved_by(InputValues(folder)):
+                process = load(folder.process_file)
             value = _run(process, folder, this, limit)
         finally:
             _leave_if_forked(this)

@@ -7,6 +7,8 @@ Files travel in pieces, so that a process or a result of a gigabyte need not fit
 passes the messages on. (Nor are Dask's events used: the scheduler would keep the log of every job.) The outcome is
 written last: once the job's folder has it, the folder is complete.
 
+So are the results that a job needs: each lies beside its copy, under the id by which the process names it.
+
 Large data travels once to each host: its workers share a ``data`` folder beside their local directories, to which the
 folders of jobs link. What no job has any more is removed when a client leaves. Where that place is another user's, as
 Dask's folder in ``/tmp`` may be, each worker has a folder of its own.
@@ -28,11 +30,13 @@ from jobcontainer.errors import CorruptFileError
 from jobcontainer.events import Outcome, event_from_json
 from jobcontainer.jobfile.atomic import temporary_beside, write_whole
 from jobcontainer.jobfile.blobs import blob_path
+from jobcontainer.jobfile.inputs import head_of
 from jobcontainer.jobfile.reader import blobs_of
 from jobcontainer.storage.call_results import CallReader
 from jobcontainer.storage.checkpoint import remove_checkpoint, replacing_checkpoint, take_checkpoint
 from jobcontainer.storage.data import SharedData
 from jobcontainer.storage.ending import write_end
+from jobcontainer.storage.inputs import beside, results_needed
 from jobcontainer.storage.jsonl import read_lines
 from jobcontainer.storage.preview import preview_bytes
 from jobcontainer.storage.regular_file import append, open_regular, read_part, status_of
@@ -51,6 +55,8 @@ _PAUSE_SECONDS = 0.1  # between two requests for news
 
 Kind: TypeAlias = Literal["process", "result", "checkpoint", "held checkpoint"]
 """The job files that travel."""
+
+_INPUT = "result of "  # before the id of an input: its result, beside the copy of the job
 
 folders: dict[str, JobFolder] = {}
 """On a worker: the copies, by the id of their job."""
@@ -95,23 +101,30 @@ def _shared_store(dask_worker: Any) -> StoreFolder:
     return shared if shared.is_own() else StoreFolder(own / name)
 
 
-def write_piece(job_id: str, kind: Kind, piece: bytes) -> None:
+def create_input(job_id: str, input_id: str, process_head: bytes) -> None:
+    """Make the folder of an input beside that of its job; the job knows the input by its process file."""
+    folder = beside(folders[job_id], input_id)
+    folder.create()
+    append(folder.process_file, process_head)
+
+
+def write_piece(job_id: str, kind: Kind | str, piece: bytes) -> None:
     """Write the next piece of a file."""
     append(_file(folders[job_id], kind), piece)
 
 
-async def link_blob(job_id: str, kind: Kind, blob: Buffer) -> bool:
+async def link_blob(job_id: str, kind: Kind | str, blob: Buffer) -> bool:
     """Give a file a part of its large data that is on this host; return whether it is."""
     file = _file(folders[job_id], kind)
     return await asyncio.to_thread(_data_of(folders[job_id]).link, blob, file) is not None
 
 
-def write_blob(job_id: str, kind: Kind, digest: str, piece: bytes) -> None:
+def write_blob(job_id: str, kind: Kind | str, digest: str, piece: bytes) -> None:
     """Write the next piece of a file's large data."""
     append(_received(_file(folders[job_id], kind), digest), piece)
 
 
-async def adopt_blob(job_id: str, kind: Kind, digest: str) -> None:
+async def adopt_blob(job_id: str, kind: Kind | str, digest: str) -> None:
     """Share a part of a file's large data, all pieces of which are written."""
     file = _file(folders[job_id], kind)
     await asyncio.to_thread(_data_of(folders[job_id]).adopt, _received(file, digest), digest, file)
@@ -152,7 +165,7 @@ def release_checkpoint(job_id: str) -> None:
         remove_checkpoint(folder.held_checkpoint_file)
 
 
-def _file(folder: JobFolder, kind: Kind) -> Path:
+def _file(folder: JobFolder, kind: Kind | str) -> Path:
     match kind:
         case "process":
             return folder.process_file
@@ -162,6 +175,8 @@ def _file(folder: JobFolder, kind: Kind) -> Path:
             return folder.checkpoint_file
         case "held checkpoint":
             return folder.held_checkpoint_file
+        case _:
+            return beside(folder, kind.removeprefix(_INPUT)).result_file
 
 
 def _received(file: Path, digest: str) -> Path:
@@ -242,14 +257,20 @@ class Transfer:
         self._checkpoint = ""  # the stamp of the one that both have
 
     async def send(self) -> None:
-        """Copy the process and the checkpoint to the worker. If one is not there, or not whole, the job reports it."""
+        """Copy the process and the checkpoint to the worker, and the results that the process needs.
+
+        What is not there, or not whole, the job reports.
+        """
         await self._call(create, self._folder.id)
         await self._send("process")
         await self._send("checkpoint")
+        for input_id, folder in results_needed(self._folder):
+            await self._call(create_input, self._folder.id, input_id, head_of(folder.process_file))
+            await self._send(f"{_INPUT}{input_id}", folder.result_file)
         self._checkpoint = await self._call(checkpoint_stamp, self._folder.id)
 
-    async def _send(self, kind: Kind) -> None:
-        file = _file(self._folder, kind)
+    async def _send(self, kind: Kind | str, file: Path | None = None) -> None:
+        file = file or _file(self._folder, kind)
         with contextlib.suppress(FileNotFoundError):
             await self._send_pieces(file, write_piece, kind)
             for digest, blob in blobs_of(file).items():

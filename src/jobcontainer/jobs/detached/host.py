@@ -33,6 +33,7 @@ from jobcontainer.jobs.detached.protocol import (
     peer_of,
     runtime,
 )
+from jobcontainer.jobs.needs import Needs
 from jobcontainer.jobs.submission import Submission
 from jobcontainer.process import options_from_json
 from jobcontainer.storage.owner import this_process
@@ -149,7 +150,14 @@ class Host:
         if any(record.owner != this_process() for record in records):
             return "the jobs were written for an earlier host, which is gone; submit them again."
         submissions = [
-            Submission(folder, record.name, record.submitted, options_from_json(record.options), request.environment)
+            Submission(
+                folder,
+                record.name,
+                record.submitted,
+                options_from_json(record.options),
+                request.environment,
+                needs=Needs(record.inputs),
+            )
             for folder, record in zip(folders, records, strict=True)
         ]
         self._taken.update(request.jobs)
