@@ -83,9 +83,7 @@ class JobPool(Executor):
         folder.create()
         made = engine_named(engine, max_workers, preload) if isinstance(engine, str) else engine
         self._control = start_scheduler(made, folder)
-        self._whole: JobPool | None = (
-            None  # what a view keeps alive; else a pool would wait for the collector
-        )
+        self._whole: JobPool | None = None  # what a view keeps alive; else a pool would wait for the collector
         self._may_detach = engine == "loky"
         weakref.finalize(self, _shut_down_soon, self._control.scheduler).atexit = False
 
