@@ -96,3 +96,19 @@ def test_notebooks_run_from_the_top(path, tmp_path):
     assert done.returncode == 0, done.stderr[-4000:]
     check_outputs(tmp_path / path.name)
     test_a_saved_notebook_is_of_the_format(tmp_path / path.name)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_pipeline_with_keys_that_is_run_twice_does_nothing_the_second_time(tmp_path):
+    """Run All again: only what has no key runs."""
+    notebook = content(ROOT / "notebooks" / "pipeline.ipynb")
+    notebook["cells"] = [{**cell, "id": f"twice-{number}"} for number, cell in enumerate(notebook["cells"] * 2)]
+    twice = tmp_path / "twice.ipynb"
+    twice.write_text(json.dumps(notebook), encoding="utf-8")
+    command = [sys.executable, ROOT / ".ci" / "notebooks.py", twice]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-4000:]
+    first, second = (str(cell["outputs"]) for cell in code_cells(twice) if "JobStore().jobs()" in source(cell))
+    assert "'succeeded': 7, 'failed': 1, 'upstream_failed': 2" in first
+    assert "'succeeded': 7, 'failed': 2, 'upstream_failed': 4" in second

@@ -311,17 +311,17 @@ def test_large_data_travels_once_to_each_host(remote_pool, dask_cluster, monkeyp
     sent = []
     send = transfer.Transfer._send_pieces
 
-    async def count(self, path, write, *names):
-        sent.extend(names)
-        await send(self, path, write, *names)
+    async def count(self, path, write, kind, *digest):
+        sent.extend(digest)
+        await send(self, path, write, kind, *digest)
 
     monkeypatch.setattr(transfer.Transfer, "_send_pieces", count)
     received = []
     receive = transfer.Transfer._receive_pieces
 
-    async def count_received(self, path, digest):
+    async def count_received(self, path, kind, digest):
         received.append(digest)
-        return await receive(self, path, digest)
+        return await receive(self, path, kind, digest)
 
     monkeypatch.setattr(transfer.Transfer, "_receive_pieces", count_received)
     array = np.random.default_rng(2).random(1_300_000)

@@ -231,6 +231,20 @@ def test_a_dropped_pool_finishes_its_jobs_and_ends_its_workers(tmp_path):
     assert [job.result(30) for job in jobs] == [0, 1, 2]
 
 
+def test_a_pool_is_gone_with_its_last_reference(tmp_path):
+    """Not only when the collector runs: a stop between ``with`` and its end may be what drops it. A view keeps it."""
+    pool = JobPool(engine="inline", store=tmp_path)
+    gone, view = weakref.ref(pool), pool.with_options(retries=1)
+    gc.disable()
+    try:
+        del pool
+        assert gone() is not None
+        del view
+        assert gone() is None
+    finally:
+        gc.enable()
+
+
 def test_results_are_not_kept_by_the_pool(pool):
     """Once the job is dropped, so is its result."""
     job = pool.submit(Returns({1, 2}))

@@ -83,7 +83,7 @@ class JobPool(Executor):
         folder.create()
         made = engine_named(engine, max_workers, preload) if isinstance(engine, str) else engine
         self._control = start_scheduler(made, folder)
-        self._root = self  # what a view keeps alive
+        self._whole: JobPool | None = None  # what a view keeps alive; else a pool would wait for the collector
         self._may_detach = engine == "loky"
         weakref.finalize(self, _shut_down_soon, self._control.scheduler).atexit = False
 
@@ -227,7 +227,7 @@ class JobPool(Executor):
             raise ValueError("after= does not go with map(): submit_all() takes it, with one process for each call.")
         wishes = Wishes(timeout, chunksize, buffersize)
         results = map_calls(fn, self._for_jobs(), Target(self._control), iterables, wishes)
-        results.pool = self._root
+        results.pool = self._whole or self
         return results
 
     def submit_file(self, file: str | os.PathLike[str], *, trusted: bool = False) -> Job[Any]:
@@ -259,7 +259,7 @@ class JobPool(Executor):
             >>> pool.with_options(timeout=5).submit(Quick())      # doctest: +SKIP
         """
         view = _view(self._control, self._options.updated(**options))
-        view._root = self._root
+        view._whole = self._whole or self
         view._may_detach = self._may_detach
         return view
 
@@ -332,7 +332,7 @@ def _view(control: SchedulerControl, options: JobOptions) -> JobPool:
     """Return a pool over a scheduler that somebody else shuts down."""
     pool = object.__new__(JobPool)
     pool._control, pool._options = control, options
-    pool._root, pool._may_detach = pool, True
+    pool._whole, pool._may_detach = None, True
     return pool
 
 

@@ -105,7 +105,7 @@ class KeeperProcess:
         self._environment = ""  # the digest of the one that was sent last
         self._wanted = WantModules(())  # as it was sent last
         self._listener: KeeperListener | None = None
-        self._watchdog = Watchdog()
+        self._watchdog = Watchdog(self._marked)
         self._lock = threading.Lock()  # of the listener and the end
         self._has_ended = False
         self.has_started = threading.Event()
@@ -303,11 +303,14 @@ class KeeperProcess:
 
     def _kill_strays(self) -> None:
         """Kill what the keeper has left behind."""
-        mark = f"{MARK}={self._mark}"
-        while strays := process_tree.marked_with(mark):
+        while strays := self._marked():
             process_tree.kill(strays)
             if process_tree.running(strays):
                 return
+
+    def _marked(self) -> list[int]:
+        """Return the keeper's processes, those that it was started by and those that it has started."""
+        return process_tree.marked_with(f"{MARK}={self._mark}")
 
     def _close_lifeline(self) -> None:
         with _lifelines_lock:

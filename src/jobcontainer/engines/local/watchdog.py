@@ -21,7 +21,7 @@ from jobcontainer.events import JobState
 from jobcontainer.worker import process_tree
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Collection, Mapping
 
 PATIENCE: Final = 5.0
 """Seconds beyond a job's grace, after which its keeper is taken to hang."""
@@ -38,18 +38,23 @@ _NEVER: Final = float("inf")
 class Watchdog:
     """Watches one keeper.
 
+    Args:
+        starting: returns the process ids of the keeper and the processes above it, as far as they were made. It is
+            asked while a keeper that takes long to start has not said which one it is.
+
     Attributes:
         reason: why the keeper was taken to hang, as the end of a sentence; empty before.
         state: how a job of a keeper that hangs has ended.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, starting: Callable[[], Collection[int]]) -> None:
+        self._starting = starting
         self.reason, self.state = "", JobState.LOST
         self._pids: dict[int, int] = {}  # of the keeper, and of its parent: pidfds, so that they name no other process
         self._keeper = 0
         self._answers = False  # it has been ready once
         self._is_busy = self._pinged = False
-        self._grace = self._silent = self._stopped = 0.0
+        self._grace = self._silent = self._stopped = self._unanswered = 0.0
         self._grace_left = self._time_left = _NEVER
 
     def keeper_started(self, pid: int) -> None:
@@ -93,7 +98,7 @@ class Watchdog:
             return False
         passed = min(passed, 2 * LOOK_SECONDS)
         self._grace_left -= passed
-        self._stopped = self._stopped + passed if process_tree.is_stopped(self._keeper) else 0.0
+        self._stopped = self._stopped + passed if self._is_stopped(passed) else 0.0
         if self._answers:
             self._time_left -= passed
             self._silent += passed
@@ -104,6 +109,12 @@ class Watchdog:
         if self.reason and self._time_left < _START_SECONDS + self._grace + PATIENCE:
             self.state = JobState.TIMED_OUT
         return bool(self.reason)
+
+    def _is_stopped(self, passed: float) -> bool:
+        if self._answers:
+            return process_tree.is_stopped(self._keeper)
+        self._unanswered += passed
+        return self._unanswered >= PATIENCE and any(map(process_tree.is_stopped, self._starting()))
 
     def kill_keeper(self) -> None:
         """Kill the keeper; the process above it ends the rest."""
