@@ -99,8 +99,9 @@ def test_a_cell_with_a_key_runs_once(shell, run, tmp_path):
     for _ in range(2):
         assert run(cell).success
         assert shell.user_ns["_job"].result() == 1
-    with pytest.warns(UserWarning, match=r"\+    def __init__\(self, value=2\)"):
+    with pytest.warns(UserWarning, match=r"\+    def __init__\(self, value=2\)") as warned:
         assert run(cell.replace("value=1", "value=2")).success
+    assert warned[0].filename == "%jobcontainer"  # not a file of IPython's
     assert len(JobStore(tmp_path / "jobs").jobs()) == 1
     assert run(cell.replace("value=1", "value=2").replace("--wait", "--wait --rerun")).success
     assert shell.user_ns["_job"].result() == 2
