@@ -12,6 +12,11 @@ import pytest
 
 import jobcontainer
 from jobcontainer import JobPool, JobState, SerializationError, checkpoint
+from jobcontainer.cli import main
+from jobcontainer.views import units
+from jobcontainer.views.card import job_card
+from jobcontainer.views.render import card_text
+from jobcontainer.views.snapshot import snapshot_of
 
 
 class Counts:
@@ -66,6 +71,18 @@ def test_retries_go_on_from_it(pool):
     assert (job.result(), job.attempts) == (3, 2)
     assert len(job.checkpoints) == 3
     assert all(one.size > 0 and job.submitted < one.at for one in job.checkpoints)
+
+
+def test_the_last_one_is_told_where_the_job_did_not_succeed(pool, capsys, monkeypatch):
+    """On its card, and by ``jobcontainer show``: when, how large, and how to go on."""
+    job, done = pool.submit(Counts()), pool.with_options(retries=1).submit(Counts())
+    last = job.checkpoints[-1]
+    words = f"Last checkpoint: {units.clock(last.at)}, {units.memory(last.size)}."
+    assert f"{words} job.rerun(resume=True) goes on from it." in card_text(job_card(snapshot_of(job), 0.0))
+    assert "Last checkpoint" not in card_text(job_card(snapshot_of(done), 0.0))
+    monkeypatch.setenv("JOBCONTAINER_HOME", str(pool.store))
+    assert main(["show", job.id]) == 0
+    assert f"checkpoints: {words}" in capsys.readouterr().out.splitlines()
 
 
 def test_a_rerun_goes_on_only_where_it_is_to(pool):

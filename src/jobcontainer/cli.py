@@ -23,7 +23,8 @@ from jobcontainer.jobs.option_flags import add_option_flags, add_prune_flags, op
 from jobcontainer.jobs.store import JobStore
 from jobcontainer.views import units
 from jobcontainer.views.ansi import visible_text
-from jobcontainer.views.card import error_line, preview_problem
+from jobcontainer.views.card import checkpoint_line, error_line, preview_problem
+from jobcontainer.views.chain import waited_for
 from jobcontainer.views.escaping import encodable, shown, shown_line
 from jobcontainer.views.fields import LONGEST_FIELD, field_lines
 from jobcontainer.views.render import MOST_LISTED, Listing
@@ -133,8 +134,13 @@ def _show(given: argparse.Namespace) -> int:
         "options": job.record.options,
         "parameters": job.record.parameters,
         "inputs": [needed.id for needed in job.inputs],
+        "checkpoints": [dataclasses.asdict(one) for one in job.checkpoints],
         "tail": job.tail(),
     }
+    if not given.json:
+        last = job.checkpoints[-1:]
+        waits = f" for {names}" if (names := waited_for(job)) else ""
+        facts |= {"state": f"{job.state.words}{waits}", "checkpoints": "".join(map(checkpoint_line, last))}
     return _print(facts, as_json=given.json)
 
 
@@ -224,7 +230,7 @@ def _parser() -> argparse.ArgumentParser:
         listing.add_argument("--json", action="store_true", help="as JSON")
     log = command("log", _log, "Print a job's log.", "id")
     log.add_argument("-f", "--follow", action="store_true", help="until the job has ended")
-    command("cancel", _cancel, "End a job, queued or running.", "id")
+    command("cancel", _cancel, "End a job that waits, is queued or runs.", "id")
     command("trust", _trust, "Sign a file with your key, after you decided that it may run.", "file")
     add_prune_flags(command("prune", _prune, "Delete the folders of ended jobs that meet every condition."))
     return parser

@@ -148,7 +148,7 @@ class JobUpstreamError(JobError):
 
 
 def warn(message: str) -> None:
-    """Warn about something; the line shown is the innermost one outside of this package.
+    """Warn about something; the line shown is the innermost one outside of this package, or the name of the magic.
 
     Args:
         message: what happened and what to do next.
@@ -158,4 +158,7 @@ def warn(message: str) -> None:
     while frame is not None and frame.f_code.co_filename.startswith(_OWN_FOLDER):
         frame = frame.f_back
         level += 1
-    warnings.warn(message, UserWarning, stacklevel=level)
+    if frame is not None and frame.f_globals.get("__name__", "").startswith("IPython."):  # a line there says nothing
+        warnings.warn_explicit(message, UserWarning, "%jobcontainer", 1)
+    else:
+        warnings.warn(message, UserWarning, stacklevel=level)

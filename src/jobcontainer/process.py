@@ -128,9 +128,10 @@ class JobOptions:
         detach: whether the job outlives the kernel.
         priority: jobs of a higher number start first; equal ones in the order they were submitted.
         after: a job, a group, or several, that must succeed before; kept as inputs of the job, not as an option.
-        key: what work this is, in the user's words: of one key, a store runs a job once; see
-            :mod:`jobcontainer.jobs.keyed`.
-        rerun: whether a job of that key runs anew, whatever the store holds.
+        key: what work this is, in the user's words: of one key, a store runs a job once, and returns that. After one
+            that did not succeed it makes a new one, from the last one's checkpoint. Where source, arguments or options
+            differ from those of the job that is returned, a warning says in what.
+        rerun: whether a job of that key runs anew, from the beginning, whatever the store holds.
 
     Raises:
         ValueError: an option is out of range; the message names it and what is allowed.
@@ -169,7 +170,8 @@ class JobOptions:
         self._check(self.name is None or (isinstance(self.name, str) and self.name != ""), "name", "a text, or None")
         self._check(isinstance(self.rerun, bool), "rerun", "True or False")
         if not (self.key is None or is_key(self.key)):
-            raise ValueError(f"key={_cut(repr(self.key))}: it takes a text of 1 to {LONGEST_KEY} printable characters.")
+            allowed = f"a text of 1 to {LONGEST_KEY} printable characters, with no space at its ends"
+            raise ValueError(f"key={_cut(repr(self.key))}: it takes {allowed}.")
         if self.rerun and self.key is None:
             raise ValueError("rerun=True: it is for jobs that have a key, key=...; others always run anew.")
 

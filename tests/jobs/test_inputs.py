@@ -29,6 +29,7 @@ from jobcontainer.errors import CorruptFileError
 from jobcontainer.jobs.control import StoreControl
 from jobcontainer.storage.store_folder import StoreFolder
 from jobcontainer.views.card import job_card
+from jobcontainer.views.group_card import GroupSummary
 from jobcontainer.views.render import Listing, card_text
 from jobcontainer.views.snapshot import snapshot_of
 from jobcontainer.worker import process_tree
@@ -199,6 +200,8 @@ def test_a_waiting_job_holds_no_slot_and_says_what_it_waits_for(echo):
     seen = foreign.open(whole.folder)
     assert (whole.state, seen.state, echo.position(whole)) == (JobState.WAITING, JobState.WAITING, None)
     assert "It needs: Gives (running) → 2 Gives (1 waiting, 1 queued)" in card_text(job_card(snapshot_of(whole), 0.0))
+    card = GroupSummary([near[0], whole]).card(0.0, snapshot_of)
+    assert "The first that waits needs: Gives (running)" in card_text(card)
     assert "◌ waiting for 2 Gives" in repr(Listing([whole], how_to_see_all=""))
     echo._control.scheduler.engine.hold.set()
     assert whole.result(60) == 1

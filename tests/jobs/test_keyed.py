@@ -276,10 +276,16 @@ def test_a_job_inside_a_job_may_have_the_same_key(inline):
         del os.environ["STORE_OF_TEST"]
 
 
+def test_a_key_that_is_given_to_submit_is_shown_its_place(inline):
+    """As any other option is."""
+    with pytest.raises(TypeError, match=r"pool\.with_options\(timeout=\.\.\., key=\.\.\.\)\.submit\(Goes"):
+        inline.submit(Goes(1), key="k", timeout=1)
+
+
 @pytest.mark.parametrize("key", ["", " a", "two\nlines", "\u202eright to left", "k" * 10_000, 7, b"k"])
 def test_a_key_that_is_none_is_refused(key):
     """With what a key is, and no more of it than a line shows."""
-    with pytest.raises(ValueError, match=r"^key=.{0,210}: it takes a text of 1 to 200 printable characters\.$"):
+    with pytest.raises(ValueError, match=r"^key=.{0,210}: it takes a text of 1 to 200 printable characters, with no"):
         JobOptions(key=key)
 
 

@@ -134,7 +134,7 @@ def test_a_group_shows_itself_as_a_table(sweep):
     assert first.split()[1:5] == ["0.1", "1", "✔", "succeeded"]
     assert "✖ failed" in second
     assert second.endswith("ValueError: too deep")
-    assert "<td>ValueError: too deep</td>" in sweep._repr_html_()
+    assert ">ValueError: too deep</td>" in sweep._repr_html_()
 
 
 def test_a_summary_prints_as_plain_text(sweep):

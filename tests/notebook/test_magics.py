@@ -99,11 +99,23 @@ def test_a_cell_with_a_key_runs_once(shell, run, tmp_path):
     for _ in range(2):
         assert run(cell).success
         assert shell.user_ns["_job"].result() == 1
-    with pytest.warns(UserWarning, match=r"\+    def __init__\(self, value=2\)"):
+    with pytest.warns(UserWarning, match=r"\+    def __init__\(self, value=2\)") as warned:
         assert run(cell.replace("value=1", "value=2")).success
+    assert warned[0].filename == "%jobcontainer"  # not a file of IPython's
     assert len(JobStore(tmp_path / "jobs").jobs()) == 1
     assert run(cell.replace("value=1", "value=2").replace("--wait", "--wait --rerun")).success
     assert shell.user_ns["_job"].result() == 2
+
+
+def test_a_job_that_a_cell_ends_with_is_a_card_in_a_terminal(run, capsys):
+    """So is what ``%jobs show`` returns; a job in a list is one line."""
+    run(f"%%jobcontainer --wait{TASK}")
+    for cell in ("_job", "%jobs show 2"):
+        capsys.readouterr()
+        run(cell)
+        assert "✔ Task succeeded · " in capsys.readouterr().out
+    run("[_job]")
+    assert "[<Job " in capsys.readouterr().out
 
 
 MAP = """%%jobcontainer --wait --as halves

@@ -239,7 +239,7 @@ def test_a_group_shows_a_card_and_the_table(job):
     html = group_html([job({"note": "a & b"}, JobState.SUCCEEDED, {"loss": 0.5})])
     assert html.startswith('<div class="jobcontainer')
     assert html.endswith("<td>0.5</td></tr></tbody></table>")
-    assert "<td>a &amp; b</td>" in html
+    assert '<td style="white-space:nowrap">a &amp; b</td>' in html
 
 
 def test_a_listing_has_the_parameters(job):
@@ -248,7 +248,7 @@ def test_a_listing_has_the_parameters(job):
     lines = repr(listing).splitlines()
     assert lines[0].split()[-1] == "parameters"
     assert lines[1].endswith("  rate=0.1 file=None")
-    assert "<td>rate=0.1 file=None</td>" in listing._repr_html_()
+    assert ">rate=0.1 file=None</td>" in listing._repr_html_()
 
 
 def test_records_are_plain_data(job):

@@ -221,6 +221,14 @@ class Job(BoundToProcess, Future[R], Generic[R]):
         """Run the same process file again, as a new job; with ``resume``, from the job's checkpoint, if it has one.
 
         What it needs, and did not succeed, is run again first.
+
+        Args:
+            resume: whether it, and what is run again before it, goes on from its checkpoint.
+
+        Raises:
+            JobUpstreamError: a job that it needs was deleted.
+            FileNotFoundError: its own folder was deleted.
+            CorruptFileError: the large data of its checkpoint is missing or was altered; without ``resume`` it is left.
         """
         return self._control.rerun(self, resume=resume)
 
@@ -257,6 +265,7 @@ class Job(BoundToProcess, Future[R], Generic[R]):
         Raises:
             TimeoutError: the job has not ended within ``timeout``.
             concurrent.futures.CancelledError: the job was cancelled.
+            RuntimeError: as of :meth:`result`.
         """
         if not self._wait(timeout):
             raise TimeoutError(f"The job {self.id} has not ended within {timeout} s; it goes on.")

@@ -1,9 +1,9 @@
 """The same work once: of one key, a store runs a job once.
 
-A key is the user's word for what work this is. Where the store holds a job of that key that is queued, runs or has
-succeeded, that is the job, whichever process submitted it; else a new one is made, which goes on from the checkpoint of
-the last one, if that has one. Nothing is guessed from what the
-process is: where its source, its arguments or its options differ from those of that job, a warning says what.
+A key is the user's word for what work this is. Where the store holds a job of that key that waits, is queued, runs or
+has succeeded, that is the job, whichever process submitted it; else a new one is made, which goes on from the
+checkpoint of the last one, if that has one. Nothing is guessed from what the process is: where its source, its
+arguments or its options differ from those of that job, a warning says what.
 
 Finding a job and making one are one step between processes: whoever submits holds the lock of the store's keys
 (:mod:`jobcontainer.storage.keys`) from before it looks until the record of the new job is written, which

@@ -20,12 +20,12 @@ _DAY = 24 * 60 * 60
 def add_option_flags(parser: argparse.ArgumentParser, named_by: str = "by its id") -> None:
     """Add a flag for each option of a job to a parser.
 
+    Flags that are not given are absent from the parsed namespace, so that :func:`options_given` can tell them from
+    those that were set to a default.
+
     Args:
         parser: the parser.
         named_by: how ``--after`` names a job.
-
-    Flags that are not given are absent from the parsed namespace, so that :func:`options_given` can tell them from
-    those that were set to a default.
     """
     group = parser.add_argument_group("options of the job")
 
@@ -44,7 +44,7 @@ def add_option_flags(parser: argparse.ArgumentParser, named_by: str = "by its id
     flag("priority", type=int, metavar="N", help="jobs of a higher number start first")
     flag("after", action="append", metavar="JOB", help=f"start after this job has succeeded, {named_by}; repeatable")
     flag("key", metavar="KEY", help="what work this is: a job of that key that waits, runs or succeeded is returned")
-    flag("rerun", action="store_true", help="with --key: run it anew in any case")
+    flag("rerun", action="store_true", help="with --key: run it anew, from the beginning, in any case")
     flag("detach", action="store_true", help="let the job outlive the kernel or shell it came from")
 
 

@@ -10,7 +10,7 @@ import contextlib
 import errno
 import shutil
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from jobcontainer.errors import warn
@@ -350,6 +350,8 @@ def as_process(work: object, args: tuple[Any, ...], kwargs: dict[str, Any]) -> P
         name = work.__name__  # type: ignore[attr-defined]  # it is one
         raise TypeError(f"{name} is a class: submit an instance of it, {name}(...).")
     if is_process:
+        if options := ", ".join(f"{one.name}=..." for one in fields(JobOptions) if one.name in kwargs):
+            raise TypeError(f"Options are given to the pool: pool.with_options({options}).submit({kind}(...)).")
         if args or kwargs:
             raise TypeError(
                 f"run() takes no arguments: give them to the constructor, {kind}(...), and submit the object alone."

@@ -11,12 +11,15 @@ from typing import NoReturn
 from jobcontainer.jobs.option_flags import add_option_flags, add_prune_flags
 
 CELL_HELP = """\
-Run a process of this cell outside the notebook, in an operating system process of its own.
+Run a process of this cell outside the notebook, in an operating system process
+of its own.
 
-The cell runs in the notebook as usual. Then its processes are submitted: the value of its last expression, if that is
-an object with run(), or a list or dict of such objects; else one instance of every class with run() that the cell
-defines. The cell returns at once; state, progress, log, plots and result appear under it. Where the last expression is
-pool.map(...), its calls have one card, and _job has their results.
+The cell runs in the notebook as usual. Then its processes are submitted: the
+value of its last expression, if that is an object with run(), or a list or
+dict of such objects; else one instance of every class with run() that the cell
+defines. The cell returns at once; state, progress, log, plots and result
+appear under it. Where the last expression is pool.map(...), its calls have one
+card, and _job has their results.
 
     %%jobcontainer
     class Train:
@@ -26,10 +29,18 @@ pool.map(...), its calls have one card, and _job has their results.
     %%jobcontainer --timeout 600 --memory 2GB --as sweep
     [Train(rate) for rate in (0.1, 0.2, 0.3)]
 
+    %%jobcontainer --as report --key report-v1
+    Report(sweep)
+
     %%jobcontainer --as losses
     pool.map(simulate, range(10_000))
 
-Afterwards the job is _job, and also the name given with --as: _job.result(), _job.log, _job.cancel().
+A job or a group inside of a process is an input: the process waits for it, and
+has its result there. With --key a cell that is run again, in any kernel, shows
+the job that is there, until --rerun.
+
+Afterwards the job is _job, and also the name given with --as: _job.result(),
+_job.log, _job.cancel().
 """
 
 LINE_HELP = """\
@@ -46,7 +57,7 @@ List and manage jobs.
     %jobs show ID             one job's card
     %jobs log ID              its whole log
     %jobs cancel ID           end it
-    %jobs rerun ID            run it again, as a new job
+    %jobs rerun ID            run it again, as a new job, and first what failed above it
     %jobs resume ID           the same, from its checkpoint
     %jobs resume              every lost job that was not run again yet, from its checkpoint
     %jobs prune --older-than DAYS | --keep N | --all

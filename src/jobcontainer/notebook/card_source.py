@@ -104,8 +104,8 @@ class GroupSource:
 
     @property
     def running(self) -> bool:
-        """Whether a job runs."""
-        return bool(self._summary.running)
+        """Whether a job runs, or others that one waits for may."""
+        return bool(self._summary.running or self._summary.counts[JobState.WAITING])
 
     def card(self, now: float) -> Card:
         """Return the group's card."""

@@ -22,7 +22,7 @@ from jobcontainer.views.escaping import shown, shown_line
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from jobcontainer.events import Bar, Outcome
+    from jobcontainer.events import Bar, Checkpoint, Outcome
     from jobcontainer.storage.preview import Preview
     from jobcontainer.views.snapshot import JobSnapshot
 
@@ -236,6 +236,11 @@ def sound_bars(bars: Iterable[Bar]) -> Iterator[Bar]:
             yield presentable(bar)
 
 
+def checkpoint_line(checkpoint: Checkpoint) -> str:
+    """Return when a checkpoint was saved, and how large it is."""
+    return f"Last checkpoint: {units.clock(checkpoint.at)}, {units.memory(checkpoint.size)}."
+
+
 def _traceback_of(job: JobSnapshot) -> str:
     return job.preview.traceback if job.preview is not None and job.state is JobState.FAILED else ""
 
@@ -319,11 +324,20 @@ def _notes(job: JobSnapshot) -> tuple[str, ...]:
     return units.present(
         _place_in_queue(job),
         f"It needs: {job.chain}" if job.chain else "",
+        _last_checkpoint(job),
         _why_cancelled(job),
         unwritten(job.outcome),
         preview_problem(job.preview),
         _why_incomplete(job),
     )
+
+
+def _last_checkpoint(job: JobSnapshot) -> str:
+    if job.checkpoint is None or job.state is JobState.SUCCEEDED:
+        return ""
+    goes_on = job.state.ended and job.state is not JobState.LOST  # whose reason says so
+    advice = " job.rerun(resume=True) goes on from it." if goes_on else ""
+    return f"{checkpoint_line(job.checkpoint)}{advice}"
 
 
 def _why_incomplete(job: JobSnapshot) -> str:

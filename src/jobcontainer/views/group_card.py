@@ -105,7 +105,7 @@ class GroupSummary:
             bars=bar_lines((bar,), moving=not self.ended),
             rows=tuple(self._row(job, look) for job in list(self.running.values())[:MOST_ROWS]),
             failures=self._failures.rows(lambda job: job.id, self.label),
-            notes=self._notes(),
+            notes=self._notes(look),
             actions=tuple(actions),
         )
 
@@ -128,18 +128,36 @@ class GroupSummary:
             self._failures.note(reason_of(outcome, job.folder), outcome.state, job, at)
 
     def _row(self, job: JobView, look: Callable[[JobView], JobSnapshot]) -> Row:
-        try:
-            seen = look(job)
-        except Exception as error:  # noqa: BLE001 -- the rows of the others are shown
-            return Row(id=shown_line(job.id), title=self.label(job), facts=(unreadable(error),))
+        seen = _seen(job, look)
+        if isinstance(seen, str):
+            return Row(id=shown_line(job.id), title=self.label(job), facts=(seen,))
         bars = bar_lines(seen.bars, moving=True)
         fraction, facts = (bars[0].fraction, bars[0].facts[:2]) if bars else (None, ())
         last = shown_line(visible_text(seen.log[-1])) if seen.log else ""
         return Row(id=shown_line(job.id), title=self.label(job), fraction=fraction, facts=units.present(*facts, last))
 
-    def _notes(self) -> tuple[str, ...]:
+    def _notes(self, look: Callable[[JobView], JobSnapshot]) -> tuple[str, ...]:
         rest = len(self.running) - MOST_ROWS
         return units.present(
+            self._what_the_first_waits_for(look),
             f"{units.count(rest, 'more job')} running." if rest > 0 else "",
             self._failures.note_of_others("job.exception() has each."),
         )
+
+    def _what_the_first_waits_for(self, look: Callable[[JobView], JobSnapshot]) -> str:
+        if not self.counts[JobState.WAITING]:
+            return ""
+        first = next(job for job in self.jobs if self._states[job.id] is JobState.WAITING)
+        seen = _seen(first, look)
+        if isinstance(seen, str) or not seen.chain:
+            return ""
+        which = "The waiting job" if self.counts[JobState.WAITING] == 1 else "The first that waits"
+        return f"{which} needs: {seen.chain}"
+
+
+def _seen(job: JobView, look: Callable[[JobView], JobSnapshot]) -> JobSnapshot | str:
+    """Read a job, or return why it can't be read: the rest of the card is shown."""
+    try:
+        return look(job)
+    except Exception as error:  # noqa: BLE001 -- whatever a damaged folder makes of it
+        return unreadable(error)

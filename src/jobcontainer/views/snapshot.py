@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from jobcontainer.errors import JobFileError
 from jobcontainer.events import Display, JobState, Outcome, Progress, Started, fold
+from jobcontainer.storage.checkpoint import checkpoints_of
 from jobcontainer.storage.event_reader import EventReader
 from jobcontainer.storage.owner import host_name
 from jobcontainer.storage.preview import read_preview
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from jobcontainer.events import Bar, Usage
+    from jobcontainer.events import Bar, Checkpoint, Usage
     from jobcontainer.storage.folder import JobFolder
     from jobcontainer.storage.preview import Preview
 
@@ -89,6 +90,7 @@ class JobSnapshot:
         position: how many queued jobs start before this one; None where it is not known.
         is_deleted: whether its folder is gone.
         chain: the jobs that it needs and those that these need, with their states; empty where it needs none.
+        checkpoint: the last that it, or the job that it resumes, has saved; None where there is none.
     """
 
     id: str
@@ -108,6 +110,7 @@ class JobSnapshot:
     position: int | None = None
     is_deleted: bool = False
     chain: str = ""
+    checkpoint: Checkpoint | None = None
 
 
 class SnapshotReader:
@@ -133,6 +136,8 @@ class SnapshotReader:
         self._log_size = 0
         self._options: dict[str, Any] | None = None
         self._chain: Chain | None = None
+        self._checkpoint: Checkpoint | None = None
+        self._checkpoint_file: tuple[int, int] | None = None  # which one was read
         self._load: float | None = None
         self._cpu: tuple[float, float] | None = None  # when it was read, and CPU seconds used by then
         self._last: JobSnapshot | None = None
@@ -169,6 +174,7 @@ class SnapshotReader:
             position=position,
             is_deleted=not self.job.folder.path.is_dir(),
             chain="" if self._chain is None else str(self._chain),
+            checkpoint=self._read_checkpoint(),
         )
         return self._last
 
@@ -225,6 +231,18 @@ class SnapshotReader:
             self._load = (used - self._cpu[1]) / (now - self._cpu[0])
             self._cpu = now, used
         return self._load
+
+    def _read_checkpoint(self) -> Checkpoint | None:
+        """Read the header of the checkpoint, where there is another one than at the last look."""
+        try:
+            status = self.job.folder.checkpoint_file.lstat()
+        except OSError:
+            return self._checkpoint
+        file = status.st_ino, status.st_mtime_ns
+        if file != self._checkpoint_file:
+            self._checkpoint_file = file
+            self._checkpoint = next(reversed(checkpoints_of(self.job.folder)), None)
+        return self._checkpoint
 
     def _read_options(self) -> dict[str, Any]:
         if self._options is None:

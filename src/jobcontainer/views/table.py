@@ -80,10 +80,17 @@ def html_table(titles: Iterable[str], rows: Iterable[Iterable[str]], caption: st
         '<tr><th>name</th></tr></thead><tbody><tr><td>&lt;b&gt;</td></tr></tbody></table>'
     """
     head = "".join(f"<th>{escape(title)}</th>" for title in titles)
-    lines = ("".join(f"<td>{escape(text)}</td>" for text in row) for row in rows)
+    lines = ("".join(map(_html_cell, row)) for row in rows)
     body = "".join(f"<tr>{line}</tr>" for line in lines)
     above = f"<caption>{escape(caption)}</caption>" if caption else ""
     return f'<table class="{NO_MATH}">{above}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
+
+
+def _html_cell(text: str) -> str:
+    """Keep a short text in one line: an id, a state, a time; a long one breaks."""
+    may_break = len(text) > _LONGEST_CELL or not {" ", "-"} & set(text)
+    style = "" if may_break else ' style="white-space:nowrap"'
+    return f"<td{style}>{escape(text)}</td>"
 
 
 def _cell(name: str, value: Any) -> str:
