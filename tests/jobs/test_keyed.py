@@ -184,6 +184,30 @@ def test_a_sweep_that_grew_by_one_value_runs_one_job(inline, store):
     assert ids(named)[0] == ids(named)[1], "the same work twice is one job"
 
 
+def test_jobs_that_were_run_again_are_those_of_the_next_run(inline, tmp_path):
+    """Of a graph that failed at its root: after rerun() of its end the cells find every job, and tell no difference."""
+
+    class Load:
+        def run(self):
+            return int((tmp_path / "data").read_text())
+
+    def run_all():
+        data = inline.with_options(key="load").submit(Load())
+        fits = inline.submit_all([Fit(data), Fit(data, 1)], key="fits")
+        return [data, *fits, inline.with_options(key="best").submit(max, fits)]
+
+    failed = run_all()[-1]
+    (tmp_path / "data").write_text("4")
+    last = inline.rerun(failed)
+    assert last.result(60) == 8
+    again = run_all()
+    assert again[-1].id == last.id
+    assert ids(again[1:3]) == ids(last.inputs)
+    assert again[0].id == last.inputs[0].inputs[0].id
+    anew = inline.rerun(again[0])
+    assert inline.submit_all([Fit(anew)], key="fits")[0].id != again[1].id, "it has a result of its own"
+
+
 def test_an_array_that_changed_is_another_argument(inline):
     """Arrays count by their content."""
     data = np.arange(3.0)

@@ -14,6 +14,7 @@ from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from jobcontainer.errors import warn
+from jobcontainer.events import JobState
 from jobcontainer.jobfile.atomic import NOT_WRITABLE
 from jobcontainer.jobfile.inputs import Inputs
 from jobcontainer.jobfile.loading import check_process
@@ -165,6 +166,8 @@ class Submitter:
             here = replace(self.here(), cwd=record.cwd, sys_path=record.sys_path)
             options = options_from_json(record.options)
             facts: dict[str, Any] = {"parameters": record.parameters, "compared": record.compared}
+            if (ended := folder.turns().ended) is None or ended.state is not JobState.SUCCEEDED:
+                facts["stands_for"] = record.stands_for or folder.id
             return _needing(self._recorded(new, record.name, options, record.source, here, **facts), needs)
 
     def _snapshot(self, file: Path, target: Path) -> None:
@@ -215,7 +218,7 @@ class Submitter:
         options: JobOptions,
         source: str,
         environment: Environment,
-        **facts: dict[str, Any],
+        **facts: Any,
     ) -> Submission:
         if options.key is not None:
             StoreKeys(self.store).add(options.key, folder)

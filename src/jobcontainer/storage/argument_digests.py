@@ -4,7 +4,8 @@ Each attribute of a process, or argument of a function's call, becomes a digest 
 and dicts of them; arrays and tables by their content; functions and classes by their names, those of the notebook by
 their source too; other objects by what their class gives ``copy`` and ``pickle`` to make them again. Two digests are
 equal where these are, in another kernel too. Nothing is guessed from the bytes of pickles, which differ for equal
-objects. ``1``, ``1.0`` and ``True`` differ, and so do a list and a tuple.
+objects. ``1``, ``1.0`` and ``True`` differ, and so do a list and a tuple. A job counts by its id; one that ran another
+again, which had no result, by the id of that.
 
 What has no such form (a lock, an open file, a function without source) can't be compared, and has no digest.
 """
@@ -18,8 +19,11 @@ import sys
 import types
 from typing import TYPE_CHECKING, Any, Final
 
+from jobcontainer.errors import CorruptFileError
 from jobcontainer.jobfile.format import digest_of
+from jobcontainer.jobfile.inputs import InputReference, Inputs, input_value, noted_in
 from jobcontainer.pickling.source_code import source_of
+from jobcontainer.storage.folder import JobFolder
 from jobcontainer.storage.plain_values import arguments_of
 
 if TYPE_CHECKING:
@@ -60,7 +64,8 @@ def digest_of_value(value: object) -> str:
         NotComparableError: it can't be compared.
         Exception: what its class raises.
     """
-    return _digest(value, _DEEPEST).hex()
+    with noted_in(Inputs()):
+        return _digest(value, _DEEPEST).hex()
 
 
 def _digest(value: Any, depth: int) -> bytes:
@@ -123,8 +128,17 @@ def _reduced(value: Any, parts: Callable[[Iterable[Any]], list[bytes]]) -> list[
     if isinstance(reduced, str):
         return [_name(value, reduced)]
     make, args, state, items, pairs = (*reduced, None, None, None)[:5]
+    if make is input_value:
+        return [_original_of(JobFolder(InputReference(*args).folder)).encode()]
     given = [args, state, list(items or ()), [list(pair) for pair in pairs or ()]]
     return [_name(make), *parts(given)]
+
+
+def _original_of(job: JobFolder) -> str:
+    """Return the id of the job that this one stands for, or its own."""
+    with contextlib.suppress(OSError, CorruptFileError):  # it was deleted, or written over
+        return job.read_record().stands_for or job.id
+    return job.id
 
 
 def _code(value: Any) -> bytes:

@@ -53,6 +53,8 @@ class JobRecord:
             :mod:`jobcontainer.storage.argument_digests`.
         owner: who runs the job, as :func:`jobcontainer.storage.owner.this_process` names it.
         inputs: the jobs that must succeed before it can start.
+        stands_for: the id of the job that it ran again as that had not succeeded, or of what that one stood for; empty
+            where it is work of its own.
     """
 
     id: str
@@ -66,6 +68,7 @@ class JobRecord:
     compared: dict[str, Any] = field(default_factory=dict)
     owner: dict[str, Any] = field(default_factory=dict)
     inputs: tuple[JobInput, ...] = ()
+    stands_for: str = ""
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> JobRecord:
@@ -95,6 +98,7 @@ class JobRecord:
             compared={name: digest for name, digest in record.compared.items() if isinstance(digest, str)},
             name=_encodable(record.name),
             source=_encodable(record.source),
+            stands_for=_encodable(record.stands_for),
         )
 
 
