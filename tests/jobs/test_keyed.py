@@ -12,7 +12,16 @@ import warnings
 import numpy as np
 import pytest
 
-from jobcontainer import CorruptFileError, JobContainer, JobPool, JobState, JobStore, Serializer, checkpoint
+from jobcontainer import (
+    CorruptFileError,
+    JobContainer,
+    JobPool,
+    JobState,
+    JobStore,
+    SerializationError,
+    Serializer,
+    checkpoint,
+)
 from jobcontainer.process import JobOptions
 from jobcontainer.storage.store_folder import StoreFolder
 
@@ -339,4 +348,20 @@ def test_a_submission_that_fails_leaves_the_key_free(inline):
     for error in (ValueError("no"), KeyboardInterrupt()):
         with pytest.raises(Exception if isinstance(error, ValueError) else KeyboardInterrupt):
             keyed.submit(Hostile(error))
+    assert keyed.submit(Fit(1)).result() == 2
+
+
+def test_a_job_that_is_submitted_while_another_is_pickled_is_refused(inline):
+    """It would wait for ever for the keys that its own thread holds; the next submission finds them free."""
+
+    class Submits:
+        def __reduce__(self):
+            inline.with_options(key="inner").submit(pow, 2, 3)
+
+        def run(self):
+            """Nothing."""
+
+    keyed = inline.with_options(key="outer")
+    with pytest.raises(SerializationError, match="submit it before"):
+        keyed.submit(Submits())
     assert keyed.submit(Fit(1)).result() == 2

@@ -107,6 +107,17 @@ def test_a_cell_with_a_key_runs_once(shell, run, tmp_path):
     assert shell.user_ns["_job"].result() == 2
 
 
+def test_a_job_that_a_cell_ends_with_is_a_card_in_a_terminal(run, capsys):
+    """So is what ``%jobs show`` returns; a job in a list is one line."""
+    run(f"%%jobcontainer --wait{TASK}")
+    for cell in ("_job", "%jobs show 2"):
+        capsys.readouterr()
+        run(cell)
+        assert "✔ Task succeeded · " in capsys.readouterr().out
+    run("[_job]")
+    assert "[<Job " in capsys.readouterr().out
+
+
 MAP = """%%jobcontainer --wait --as halves
 from jobcontainer import JobPool
 pool = JobPool(engine="inline")

@@ -11,12 +11,15 @@ from typing import NoReturn
 from jobcontainer.jobs.option_flags import add_option_flags, add_prune_flags
 
 CELL_HELP = """\
-Run a process of this cell outside the notebook, in an operating system process of its own.
+Run a process of this cell outside the notebook, in an operating system process
+of its own.
 
-The cell runs in the notebook as usual. Then its processes are submitted: the value of its last expression, if that is
-an object with run(), or a list or dict of such objects; else one instance of every class with run() that the cell
-defines. The cell returns at once; state, progress, log, plots and result appear under it. Where the last expression is
-pool.map(...), its calls have one card, and _job has their results.
+The cell runs in the notebook as usual. Then its processes are submitted: the
+value of its last expression, if that is an object with run(), or a list or
+dict of such objects; else one instance of every class with run() that the cell
+defines. The cell returns at once; state, progress, log, plots and result
+appear under it. Where the last expression is pool.map(...), its calls have one
+card, and _job has their results.
 
     %%jobcontainer
     class Train:
@@ -32,10 +35,12 @@ pool.map(...), its calls have one card, and _job has their results.
     %%jobcontainer --as losses
     pool.map(simulate, range(10_000))
 
-A job or a group inside of a process is an input: the process waits for it, and has its result there. With --key a cell
-that is run again, in any kernel, shows the job that is there, until --rerun.
+A job or a group inside of a process is an input: the process waits for it, and
+has its result there. With --key a cell that is run again, in any kernel, shows
+the job that is there, until --rerun.
 
-Afterwards the job is _job, and also the name given with --as: _job.result(), _job.log, _job.cancel().
+Afterwards the job is _job, and also the name given with --as: _job.result(),
+_job.log, _job.cancel().
 """
 
 LINE_HELP = """\

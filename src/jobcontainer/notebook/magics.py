@@ -36,6 +36,7 @@ from jobcontainer.notebook.cell import compile_cell, run_cell, run_without_loop,
 from jobcontainer.notebook.discovery import NothingToRunError, find_in_classes, find_in_value
 from jobcontainer.notebook.jobs_magic import completions, manage, save, unsuccessful
 from jobcontainer.notebook.settings import Settings
+from jobcontainer.views.render import job_text
 
 if TYPE_CHECKING:
     import argparse
@@ -225,8 +226,10 @@ def load(shell: Any) -> None:
     shell.register_magics(magics)
     shell.input_transformers_post.append(magics.add_await)
     shell.Completer.custom_matchers.append(magics.complete)
-    if ipython_internals.in_kernel(shell):
-        formatter = shell.display_formatter.ipython_display_formatter
+    formatter = shell.display_formatter.ipython_display_formatter
+    if not ipython_internals.in_kernel(shell):
+        formatter.for_type(Job, lambda job: sys.stdout.write(f"{job_text(job)}\n"))
+    else:
         formatter.for_type(Job, magics.cards.open)
         formatter.for_type(JobGroup, magics.cards.open)
         formatter.for_type(MapResults, magics.cards.open)

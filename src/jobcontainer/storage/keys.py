@@ -16,6 +16,7 @@ import fcntl
 import hashlib
 import json
 import os
+import threading
 from typing import TYPE_CHECKING, Any, Final
 
 from jobcontainer.errors import CorruptFileError
@@ -43,11 +44,24 @@ class KeysLock:
         self._file = file
         fcntl.flock(file, fcntl.LOCK_EX)
 
+    @property
+    def is_held(self) -> bool:
+        """Whether it was not released yet."""
+        return not self._file.closed
+
     def release(self) -> None:
         """Let the next one have it; once is enough, from any thread."""
-        if not self._file.closed:
+        if self.is_held:
             fcntl.flock(self._file, fcntl.LOCK_UN)  # a forked child has the same open file
             self._file.close()
+
+
+class _Thread(threading.local):
+    def __init__(self) -> None:
+        self.locks: dict[Path, KeysLock] = {}  # that it took last, of each store
+
+
+_this = _Thread()
 
 
 class StoreKeys:
@@ -66,11 +80,17 @@ class StoreKeys:
 
         Raises:
             OSError: the store can't be written to.
+            RuntimeError: this thread holds it, and would wait for itself.
         """
+        if (mine := _this.locks.get(self._store.path)) is not None and mine.is_held:
+            raise RuntimeError(
+                "A job with a key can't be submitted while another one is written, as from a __getstate__ or "
+                "__reduce__: submit it before."
+            )
         self._store.keys_folder.mkdir(mode=0o700, exist_ok=True)
         file = open_regular(self._store.keys_folder / _LOCK, os.O_RDWR | os.O_CREAT, own=True)
         try:
-            lock = KeysLock(file)
+            lock = _this.locks[self._store.path] = KeysLock(file)
             try:
                 yield lock
             finally:

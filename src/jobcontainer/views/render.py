@@ -45,6 +45,11 @@ def job_html(job: JobView) -> str:
     return card_html(job_card(snapshot_of(job), now), now)
 
 
+def job_text(job: JobView) -> str:
+    """Return a job's card as text."""
+    return card_text(job_card(snapshot_of(job), time.time()))
+
+
 def group_html(jobs: Sequence[JobView]) -> str:
     """Return several jobs as a static card, dated where they have not all ended, and a table of the first of them."""
     now = time.time()
