@@ -23,7 +23,7 @@ from jobcontainer.jobs.option_flags import add_option_flags, add_prune_flags, op
 from jobcontainer.jobs.store import JobStore
 from jobcontainer.views import units
 from jobcontainer.views.ansi import visible_text
-from jobcontainer.views.card import checkpoint_line, error_line, preview_problem
+from jobcontainer.views.card import checkpoint_text, error_line, preview_problem
 from jobcontainer.views.chain import waited_for
 from jobcontainer.views.escaping import encodable, shown, shown_line
 from jobcontainer.views.fields import LONGEST_FIELD, field_lines
@@ -138,9 +138,9 @@ def _show(given: argparse.Namespace) -> int:
         "tail": job.tail(),
     }
     if not given.json:
-        last = job.checkpoints[-1:]
+        last = "".join(f"the last {checkpoint_text(one)}" for one in job.checkpoints[-1:])
         waits = f" for {names}" if (names := waited_for(job)) else ""
-        facts |= {"state": f"{job.state.words}{waits}", "checkpoints": "".join(map(checkpoint_line, last))}
+        facts |= {"state": f"{job.state.words}{waits}", "checkpoints": last}
     return _print(facts, as_json=given.json)
 
 

@@ -295,11 +295,13 @@ def test_the_fields_of_a_result_are_there_without_the_result(start):
 
 @pytest.mark.slow
 @pytest.mark.not_promised(inline=SAME_PROCESS)
-@pytest.mark.parametrize("stubborn", [False, True], ids=["that can be interrupted", "that can not"])
-def test_a_text_that_takes_for_ever_is_given_up_after_some_seconds(start, stubborn):
-    """The result was written before; where nothing else helps, its process is ended, and the log shows where it was."""
+def test_a_text_or_message_that_takes_for_ever_is_given_up_after_some_seconds(start):
+    """The result was written before; where nothing else helps, its process is ended, and the log shows where it was.
 
-    def make():
+    An exception is kept, with its type and where it was raised. All three jobs begin at once, as each takes seconds.
+    """
+
+    def make(stubborn):
         class Endless:
             def __repr__(self):
                 while True:
@@ -311,19 +313,6 @@ def test_a_text_that_takes_for_ever_is_given_up_after_some_seconds(start, stubbo
 
         return Endless()
 
-    folder, future = start(make)
-    assert future.result(60).state is JobState.SUCCEEDED
-    assert type(read_result(folder.result_file)[0]).__name__ == "Endless"
-    problem = read_preview(folder.preview_file).problem
-    assert problem.startswith("To make its text ended the job's process" if stubborn else "Its __repr__() took longer")
-    assert ("in __repr__" in "\n".join(folder.tail(200))) is stubborn
-
-
-@pytest.mark.slow
-@pytest.mark.not_promised(inline=SAME_PROCESS)
-def test_a_message_that_takes_for_ever_is_given_up_after_some_seconds(start):
-    """The exception is kept, with its type and where it was raised."""
-
     def fail():
         class EndlessError(Exception):
             def __str__(self):
@@ -331,11 +320,18 @@ def test_a_message_that_takes_for_ever_is_given_up_after_some_seconds(start):
 
         raise EndlessError
 
-    folder, future = start(fail)
-    outcome = future.result(60)
-    assert outcome.state is JobState.FAILED
-    assert "its __str__() took longer than" in outcome.error_message
-    assert "in fail" in read_preview(folder.preview_file).traceback
+    started = [start(lambda: make(stubborn=False)), start(lambda: make(stubborn=True)), start(fail)]
+    outcomes = [future.result(60) for _, future in started]
+    assert [outcome.state for outcome in outcomes] == [JobState.SUCCEEDED, JobState.SUCCEEDED, JobState.FAILED]
+    for stubborn, (folder, _) in enumerate(started[:2]):
+        assert type(read_result(folder.result_file)[0]).__name__ == "Endless"
+        problem = read_preview(folder.preview_file).problem
+        assert problem.startswith(
+            "To make its text ended the job's process" if stubborn else "Its __repr__() took longer"
+        )
+        assert ("in __repr__" in "\n".join(folder.tail(200))) is bool(stubborn)
+    assert "its __str__() took longer than" in outcomes[2].error_message
+    assert "in fail" in read_preview(started[2][0].preview_file).traceback
 
 
 @pytest.mark.not_promised(inline=SAME_PROCESS)

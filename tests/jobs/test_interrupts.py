@@ -58,8 +58,10 @@ CALLS = {
 """Each call of a pool: a function that prepares it."""
 
 
-STRIDE = 11
-"""Opcodes from one that is interrupted to the next: with every one, a call takes minutes."""
+STRIDES = {"line": 3, "opcode": 31}
+"""Steps from one that is interrupted to the next, of a call that has a thousand: with every one, it takes minutes."""
+
+LONG = {"submit", "submit_all", "map", "rerun"}
 
 SLOW = [name for name in CALLS if name not in {"cancel", "wait"}]
 
@@ -69,7 +71,7 @@ SLOW = [name for name in CALLS if name not in {"cancel", "wait"}]
 def test_an_interrupt_anywhere_costs_no_slot_and_no_job(tmp_path, engine, name, kind):
     """The pool runs the next job, never two in one slot, and every job that is in the store ends."""
     pool = JobPool(engine=engine, store=tmp_path)
-    stride = 1 if kind == "line" else STRIDE  # of a thousand opcodes some, others in each process
+    stride = STRIDES[kind] if name in LONG else 1 if kind == "line" else 11  # others in each process
     number = first = os.getpid() % stride
     while interrupted(CALLS[name](pool), number, kind, WHERE):
         assert pool.submit(Works()).result(20) == 1, f"dead after step {number}"

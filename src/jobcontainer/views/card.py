@@ -236,9 +236,9 @@ def sound_bars(bars: Iterable[Bar]) -> Iterator[Bar]:
             yield presentable(bar)
 
 
-def checkpoint_line(checkpoint: Checkpoint) -> str:
+def checkpoint_text(checkpoint: Checkpoint) -> str:
     """Return when a checkpoint was saved, and how large it is."""
-    return f"Last checkpoint: {units.clock(checkpoint.at)}, {units.memory(checkpoint.size)}."
+    return f"{units.clock(checkpoint.at)}, {units.memory(checkpoint.size)}"
 
 
 def _traceback_of(job: JobSnapshot) -> str:
@@ -337,7 +337,7 @@ def _last_checkpoint(job: JobSnapshot) -> str:
         return ""
     goes_on = job.state.ended and job.state is not JobState.LOST  # whose reason says so
     advice = " job.rerun(resume=True) goes on from it." if goes_on else ""
-    return f"{checkpoint_line(job.checkpoint)}{advice}"
+    return f"Last checkpoint: {checkpoint_text(job.checkpoint)}.{advice}"
 
 
 def _why_incomplete(job: JobSnapshot) -> str:
