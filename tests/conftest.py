@@ -125,6 +125,7 @@ def _session(tmp_path_factory):
         signal.signal(signal.SIGINT, signal.default_int_handler)  # or whatever is started here would ignore it too
     before, tempfile.tempdir = tempfile.tempdir, str(tmp_path_factory.mktemp("tmp"))
     os.environ["TMPDIR"] = tempfile.tempdir
+    os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(tmp_path_factory.mktemp("torch"))  # or it would make one in TMPDIR
     start_trackers()
     yield
     tempfile.tempdir = before

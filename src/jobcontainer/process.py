@@ -199,7 +199,7 @@ class JobOptions:
     def to_json(self) -> dict[str, Any]:
         """Return the options as plain data, for ``job.json``."""
         named = {option.name: getattr(self, option.name) for option in fields(self) if option.name != AFTER}
-        return named | {"env": dict(self.env)}
+        return named | {"env": {str.__str__(name): str.__str__(value) for name, value in self.env.items()}}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -303,7 +303,7 @@ class Environment:
         cwd = working_directory()
         now = cls(
             cwd=cwd,
-            sys_path=tuple(os.path.join(cwd, entry) for entry in sys.path if isinstance(entry, str)),  # noqa: PTH118 -- "" must become cwd
+            sys_path=tuple(str.__str__(os.path.join(cwd, one)) for one in sys.path if isinstance(one, str)),  # noqa: PTH118 -- "" must become cwd
             environ=_variables(),
             log_level=logging.getLogger().level,
             settings=settings or {},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import enum
 import importlib
 import json
 import logging
@@ -507,6 +508,16 @@ def test_env_takes_effect_where_python_reads_it_when_it_starts(run, env, look, s
     assert found == {seen} or seen is None
     assert run(look, env={"UNRELATED": "1"}) not in found
     assert run(look) == before or seen is None
+
+
+class Stage(enum.StrEnum):
+    TEST = "test"
+
+
+@pytest.mark.quick
+def test_a_variable_may_be_a_member_of_a_text_enum(run):
+    """One of the notebook, which no keeper knows."""
+    assert run(lambda: os.environ["STAGE"], env={"STAGE": Stage.TEST}) == "test"
 
 
 @pytest.mark.quick

@@ -29,7 +29,7 @@ import jobcontainer
 from jobcontainer import IncompatibleFileError, JobState, SerializationError, Serializer
 from jobcontainer.jobfile import signing
 from jobcontainer.jobfile.serializer import write_file
-from jobcontainer.pickling import module_origin, source_importer
+from jobcontainer.pickling import module_origin, package_versions, source_importer
 from jobcontainer.pickling.module_origin import is_local, lies_beside, may_be_edited, travels
 from jobcontainer.pickling.source_code import source_of
 
@@ -1113,3 +1113,12 @@ def test_threads_write_and_load_side_by_side(beside, tmp_path):
     for thread in threads:
         thread.join()
     assert wrong == []
+
+
+@pytest.mark.parametrize("entry", [b"/nowhere", None, 3, Path("/nowhere")], ids=repr)
+def test_entries_of_the_path_that_are_no_texts_hide_no_package(path, monkeypatch, entry):
+    """The packages of a process are named, and it can be submitted."""
+    monkeypatch.setattr(package_versions, "_found", {})
+    monkeypatch.setattr(sys, "path", [entry, *sys.path])
+    Serializer.serialize_to_file(Calls(lambda: np.zeros(3)), path)
+    assert "numpy" in Serializer.inspect(path).packages

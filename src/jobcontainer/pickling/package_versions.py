@@ -92,16 +92,24 @@ def _version_in_memory(top: str) -> str | None:
 
 
 def _version_of(name: str) -> str | None:
-    try:
-        found = _canonical(metadata.distribution(name))
-    except (metadata.PackageNotFoundError, ValueError):  # the latter for an empty name
-        return None
+    found = _named(name)
     return None if found is None else found.version
 
 
 def _versions_of_all() -> dict[str, str]:
     """Return the version of every installed distribution: a search for each of many names would take minutes."""
-    return {found.name: found.version for one in reversed(list(metadata.distributions())) if (found := _canonical(one))}
+    return {found.name: found.version for one in reversed(list(_distributions())) if (found := _canonical(one))}
+
+
+def _named(name: str) -> Distribution | None:
+    """Return the distribution of a name; None where there is none."""
+    first = next(iter(_distributions(name=name)), None) if name else None
+    return None if first is None else _canonical(first)
+
+
+def _distributions(name: str | None = None) -> Iterable[metadata.Distribution]:
+    """Return what is installed; not in entries of the path that are no texts, which Python passes over as well."""
+    return metadata.distributions(name=name, path=[entry for entry in sys.path if isinstance(entry, str)])
 
 
 def _search(top: str) -> Distribution:
@@ -109,12 +117,11 @@ def _search(top: str) -> Distribution:
 
     ``packages_distributions()`` would parse the files of all distributions first, which takes five times as long.
     """
-    with contextlib.suppress(metadata.PackageNotFoundError):
-        if found := _canonical(metadata.distribution(top)):
-            return found
+    if found := _named(top):
+        return found
     module = sys.modules.get(top)
     file = Path((origin_of(module) if module is not None else None) or "").name
-    for distribution in metadata.distributions():
+    for distribution in _distributions():
         record = "\n" + (distribution.read_text("RECORD") or "")
         named = f"\n{top}/" in record or (file and f"\n{file}," in record)
         if named and (found := _canonical(distribution)):

@@ -40,12 +40,12 @@ def reduce_stream(obj: Any, streams: dict[int, str]) -> Any:
     Raises:
         TypeError: it is another open text file, of which cloudpickle would make a copy in memory.
     """
-    name = _stream_name(obj, streams)
+    name = stream_name(obj, streams)
     if name is not None:
         return standard_stream, (name,)
     kind = type(obj)
     if issubclass(kind, logging.StreamHandler):
-        if _stream_name(obj.stream, streams) is not None and kind.__reduce_ex__ is _ORDINARY:
+        if stream_name(obj.stream, streams) is not None and kind.__reduce_ex__ is _ORDINARY:
             state = {name: value for name, value in vars(obj).items() if name != "lock"}
             return make_handler, (kind,), state, None, None, set_handler
     elif kind is io.TextIOWrapper:
@@ -69,7 +69,13 @@ def set_handler(handler: logging.Handler, state: dict[str, Any]) -> None:
     handler.createLock()
 
 
-def _stream_name(obj: Any, streams: dict[int, str]) -> str | None:
+def stream_name(obj: Any, streams: dict[int, str]) -> str | None:
+    """Return the name of a standard stream; None for anything else.
+
+    Args:
+        obj: any object.
+        streams: what :func:`standard_streams` returned.
+    """
     name = streams.get(id(obj))
     if name is None and _is_kernel_stream(type(obj)):
         name = obj.name  # one of a kernel's that is redirected just now

@@ -9,6 +9,7 @@ import _thread
 import atexit
 import contextlib
 import importlib
+import logging
 import os
 import threading
 import weakref
@@ -19,12 +20,25 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
 
 # Typed as Any, as type checkers know none of these names.
+_logging: Any = logging
 _process: Any = importlib.import_module("multiprocessing.process")
 _tracker: Any = importlib.import_module("multiprocessing.resource_tracker")
 _util: Any = importlib.import_module("multiprocessing.util")
 
 _exit_calls: list[tuple[int, Callable[[], object]]] = []
 _exit_calls_began = threading.Event()
+
+
+def formatter_arguments(formatter: logging.Formatter) -> dict[str, Any] | None:
+    """Return what makes a formatter of logging again, as plain data; None where that is not all of it.
+
+    There is no public way to ask it for its texts.
+    """
+    found: Any = formatter
+    styles = [name for name, (kind, _) in _logging._STYLES.items() if type(found._style) is kind]
+    if type(formatter) is not logging.Formatter or not styles or getattr(found._style, "_defaults", None):
+        return None
+    return {"fmt": found._fmt, "datefmt": found.datefmt, "style": styles[0]}
 
 
 def call_at_exit(call: Callable[[], object], *, last: bool = False) -> None:

@@ -12,10 +12,14 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from jobcontainer.pickling.module_origin import travels
+from jobcontainer.pickling.standard_streams import standard_stream, standard_streams, stream_name
+from jobcontainer.worker.cpython_internals import formatter_arguments
 from jobcontainer.worker.signed_code import packed, unpacked
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
+
+_PLAIN = {"filters", "_name", "level", "formatter", "lock", "stream", "_closed"}  # what every handler of a stream has
 
 _undo: list[Callable[[], object]] = []
 
@@ -25,14 +29,14 @@ def read_loggers(_module: Any) -> dict[str, Any]:
     loggers = {name: one for name, one in logging.Logger.manager.loggerDict.items() if isinstance(one, logging.Logger)}
     return {
         "levels": {name: one.level for name, one in loggers.items() if one.level},
-        "handlers": {one.name: _handlers_of(one) for one in (logging.root, *loggers.values()) if one.handlers},
+        "handlers": {one.name: given for one in (logging.root, *loggers.values()) if (given := _handlers_of(one))},
         "not passed on": [name for name, one in loggers.items() if not one.propagate],
         "disabled": logging.Logger.manager.disable,
     }
 
 
 def _handlers_of(logger: logging.Logger) -> list[Any]:
-    """Return the handlers of a logger that write to a standard stream, as signed code.
+    """Return the handlers of a logger that write to a standard stream, as plain data or else as signed code.
 
     Where there are only others, and none of a logger above writes there, it is the level of one that shall write to
     standard error; the root needs none for that.
@@ -40,6 +44,9 @@ def _handlers_of(logger: logging.Logger) -> list[Any]:
     given = [one for one in logger.handlers if not isinstance(one, logging.NullHandler)]
     found: list[Any] = []
     for one in given:
+        if (plain := _plain(one)) is not None:
+            found.append(plain)
+            continue
         kinds = {type(one).__module__, type(one.formatter).__module__} - {"builtins", "logging"}
         if all(map(travels, kinds)):  # else a job would import its library for it
             with contextlib.suppress(TypeError):
@@ -47,6 +54,17 @@ def _handlers_of(logger: logging.Logger) -> list[Any]:
     if given and not found and logger is not logging.root and not any(map(_handlers_of, _above(logger))):
         return [min(one.level for one in given)]
     return found
+
+
+def _plain(handler: logging.Handler) -> dict[str, Any] | None:
+    """Return what makes a handler again that is a stream, a level and texts, as most are; None for others."""
+    if type(handler) is not logging.StreamHandler or handler.filters or not vars(handler).keys() <= _PLAIN:
+        return None
+    stream, formatter = stream_name(handler.stream, standard_streams()), handler.formatter
+    texts = None if formatter is None else formatter_arguments(formatter)
+    if stream is None or (formatter is not None and texts is None):
+        return None
+    return {"stream": stream, "level": handler.level, "formatter": texts}
 
 
 def _above(logger: logging.Logger) -> Iterator[logging.Logger]:
@@ -79,9 +97,12 @@ def write_loggers(_module: Any, settings: Mapping[str, Any]) -> None:
 
 
 def _handler_of(given: Any) -> logging.Handler:
-    if not isinstance(given, int):
+    if isinstance(given, list):
         handler: logging.Handler = unpacked(given)
         return handler
-    instead = logging.StreamHandler()
-    instead.setLevel(given)
-    return instead
+    plain = given if isinstance(given, dict) else {"stream": "stderr", "level": given, "formatter": None}
+    made = logging.StreamHandler(standard_stream(plain["stream"]))
+    made.setLevel(plain["level"])
+    if plain["formatter"] is not None:
+        made.setFormatter(logging.Formatter(**plain["formatter"]))
+    return made
