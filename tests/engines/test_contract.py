@@ -689,6 +689,29 @@ def test_no_two_jobs_draw_the_same_numbers(run):
         assert len(set(generator)) == 4
 
 
+SEEDS = {
+    "random": lambda: random.seed(1),
+    "state": lambda: random.setstate((3, (*range(624), 624), None)),
+    "numpy": lambda: np.random.seed(1),  # noqa: NPY002 -- the global one
+}
+
+
+@pytest.mark.quick
+@pytest.mark.not_promised(inline="the generators are the caller's")
+def test_a_seed_that_a_job_sets_is_not_the_next_ones(run):
+    """What a job draws after one that has seeded is drawn by no other."""
+
+    def draw():
+        return random.random(), float(np.random.random())  # noqa: NPY002, S311
+
+    drawn = []
+    for seed in SEEDS.values():
+        for _ in range(2):
+            run(lambda seed=seed: seed() and None)
+            drawn.append(run(draw))
+    assert [len(set(numbers)) for numbers in zip(*drawn, strict=True)] == [6, 6]
+
+
 TORCH = """
 import os
 state = 1

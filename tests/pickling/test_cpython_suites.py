@@ -76,3 +76,34 @@ def test_they_pass_in_a_helper_module(cell, tmp_path, run_in_job, monkeypatch, n
         assert run_in_job(tmp_path / "process.job") == here
     finally:
         del sys.modules[helper]
+
+
+SENT = """
+import io, unittest
+def nothing(): ...
+class Runs:
+    def __init__(self, tests): self.tests = tests
+    def run(self):
+        found = unittest.TextTestRunner(io.StringIO()).run(unittest.TestSuite(self.tests))
+        failed = [test for test, _ in found.failures + found.errors] + found.unexpectedSuccesses
+        return found.testsRun, sorted({getattr(test, "test_case", test).id() for test in failed})
+"""
+
+
+@pytest.mark.slow
+def test_enums_that_the_notebook_has_made_pass_in_a_job(cell, tmp_path, run_in_job):
+    """What ``setUp`` of the suite makes is made here, and goes through the file."""
+    namespace = cell(Path(find_spec("test.test_enum").origin).read_text().partition("\nif __name__ ==")[0])
+    kinds = [one for one in namespace.values() if isinstance(one, type) and issubclass(one, unittest.TestCase)]
+    cases = [one for one in kinds if one.setUp is not unittest.TestCase.setUp]
+    tests = [test for case in cases for test in unittest.defaultTestLoader.loadTestsFromTestCase(case)]
+    names = cell(SENT)
+    for test in tests:
+        test.setUp()
+        test.setUp = names["nothing"]
+    process = names["Runs"](tests)
+    Serializer.serialize_to_file(process, tmp_path / "process.job")
+    count, failed = process.run()
+    assert count > 100
+    assert len(failed) < count // 10
+    assert run_in_job(tmp_path / "process.job") == (count, failed)

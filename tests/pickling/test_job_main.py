@@ -13,6 +13,9 @@ import numpy as np
 import pytest
 
 from jobcontainer import JobFailedError
+from jobcontainer.views.card import job_card
+from jobcontainer.views.render import card_text
+from jobcontainer.views.snapshot import snapshot_of
 
 CELL = """
 import collections, dataclasses, enum, functools, os, pickle, sys
@@ -541,6 +544,11 @@ IN_TEXTS = {
     "import_module": "import importlib\ndef work(): return importlib.import_module('__main__').RATE",
     "eval": "def work(): return eval('RATE * len(double(2).weights)')",
     "exec": "def work():\n    exec('made = RATE + 1', globals())\n    return made",
+    "duckdb": """
+class duckdb:
+    def sql(text): return sys._getframe(1).f_globals[text.split()[-1]]
+def work(): return duckdb.sql('from RATE')
+""",
     "template": "import string\ndef work(): return string.Template('$RATE ${COUNT}').substitute(globals())",
     "format": "def work(): return '{RATE:.2f} {COUNT}'.format(**globals()) + '%(RATE)s' % globals()",
     "format_map": "def work(): return '{RATE}'.format_map(globals())",
@@ -677,6 +685,7 @@ def test_a_name_in_a_text_that_the_job_lacks_is_explained(cell, source, pool):
     assert "Mention RATE in run(), or pass it in" in "".join(error.__notes__)
     assert sentence in job.log
     assert sentence in job.outcome.reason
+    assert sentence in card_text(job_card(snapshot_of(job), 0.0))
 
 
 @pytest.mark.fast_cases(1)

@@ -1122,3 +1122,21 @@ def test_entries_of_the_path_that_are_no_texts_hide_no_package(path, monkeypatch
     monkeypatch.setattr(sys, "path", [entry, *sys.path])
     Serializer.serialize_to_file(Calls(lambda: np.zeros(3)), path)
     assert "numpy" in Serializer.inspect(path).packages
+
+
+@pytest.mark.parametrize("name", ["speedups", "package_ext.speedups"])
+def test_a_compiled_extension_beside_the_notebook_goes_by_name(beside, path, run_in_job, tmp_path, name):
+    """The module and a function of it, alone or in a package whose source travels: where the job sees the file."""
+    built = Path(importlib.import_module("tornado.speedups").__file__)
+    beside("package_ext/__init__", "")
+    file = beside(f"{name.replace('.', '/')}{''.join(built.suffixes)}", "")
+    file.write_bytes(built.read_bytes())
+    module = importlib.import_module(name)
+    mask = module.websocket_mask
+
+    def work():
+        return module.websocket_mask(b"abcd", b"data"), mask(b"abcd", b"data"), module.__file__
+
+    Serializer.serialize_to_file(Calls(work), path)
+    assert name not in named_in(path)
+    assert run_in_job(path, path=[tmp_path / "notebook"]) == work()

@@ -427,3 +427,14 @@ def test_only_what_is_loaded_is_asked():
     assert said == "set() ['logging', 'sys', 'warnings']"
     assert last == "set()"
     assert done.stderr == ""
+
+
+@pytest.mark.usefixtures("settled")
+def test_of_matplotlib_only_what_differs_from_its_defaults_is_taken():
+    """A parameter that is set to its default is none; nor is the backend, which belongs to a place."""
+    mpl.rcdefaults()
+    mpl.rcParams["lines.linewidth"] = mpl.rcParamsDefault["lines.linewidth"]
+    assert "matplotlib" not in process_settings.capture()
+    set_matplotlib()
+    taken = process_settings.capture()["matplotlib"]
+    assert taken.keys() == {"lines.linewidth", "axes.prop_cycle", "legend.loc"}
