@@ -488,6 +488,18 @@ FORKED = {
         with ProcessPoolExecutor(2, mp_context=context) as executor:
             print(list(executor.map(abs, [-1])))
     """,
+    "daemonic worker with queues": """
+        given, made = context.Queue(), context.Queue()
+        def serve():
+            for item in iter(given.get, None):
+                made.put(-item)
+        worker = context.Process(target=serve, daemon=True)
+        worker.start()
+        given.put(1)
+        print(made.get())
+        given.put(None)
+        worker.join(20)
+    """,
     "os.fork": """
         if (pid := os.fork()) == 0:
             sys.exit()
@@ -530,7 +542,12 @@ FORKED = {
         print(os.wait()[1])
     """,
 }
-SAID = {"Pool": "[1]", "ProcessPoolExecutor": "[1]", "a child that lists and shuts down": "['running', 'queued']\n0"}
+SAID = {
+    "Pool": "[1]",
+    "ProcessPoolExecutor": "[1]",
+    "daemonic worker with queues": "-1",
+    "a child that lists and shuts down": "['running', 'queued']\n0",
+}
 
 
 @pytest.mark.fast_cases(1)
@@ -554,7 +571,8 @@ def test_a_child_that_user_code_forks_neither_waits_nor_acts(script, name, inter
         + FORKED[name]
         + """
         took = time.monotonic() - begun
-        print(took < 3 or took, job.done(), queued.done(), job.folder.last_turn().attempt, flush=True)
+        turns = type(job.folder.last_turn()).__name__, queued.folder.last_turn()
+        print(took < 3 or took, job.done(), queued.done(), *turns, flush=True)
         for one in (job, queued):
             one.cancel()
         pool.shutdown()
@@ -562,7 +580,7 @@ def test_a_child_that_user_code_forks_neither_waits_nor_acts(script, name, inter
         prelude=FORKS.replace("{seconds}", "1000"),
     )
     out, err = process.communicate(timeout=60)
-    assert (out, err) == (f"{SAID.get(name, '0')}\nTrue False False 1\n", "")
+    assert (out, err) == (f"{SAID.get(name, '0')}\nTrue False False Started None\n", "")
 
 
 @pytest.mark.slow

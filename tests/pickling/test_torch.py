@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import subprocess
 import sys
 
 import pytest
@@ -187,3 +188,36 @@ def test_each_job_draws_other_numbers(in_job):
     """With torch in the keeper or not."""
     source = "def work(): return torch.rand(4).tolist()"
     assert in_job(source) != in_job(source)
+
+
+LOADER = """
+import sys, time, torch
+from jobcontainer import JobPool
+class Waits:
+    def run(self): time.sleep(1000)
+class Numbers(torch.utils.data.Dataset):
+    def __len__(self): return 4
+    def __getitem__(self, number): return number
+pool = JobPool(1, store=sys.argv[1])
+job = pool.submit(Waits())
+while job.started is None:
+    pass
+lasting = sys.argv[2] == "True"
+loader = torch.utils.data.DataLoader(
+    Numbers(), 2, num_workers=2, multiprocessing_context="fork", persistent_workers=lasting)
+begun = time.monotonic()
+print(*[[int(n) for batch in loader for n in batch] for _ in range(2)])
+del loader
+print(time.monotonic() - begun < 4, job.done(), type(job.folder.last_turn()).__name__)
+job.cancel()
+pool.shutdown()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("lasting", [False, True])
+def test_a_data_loader_of_the_notebook_is_done_while_a_job_runs(tmp_path, lasting):
+    """Its forked workers end at once, whether they live for one epoch or for several, and the job goes on."""
+    command = [sys.executable, "-c", LOADER, str(tmp_path / "store"), str(lasting)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
+    assert done.stdout == "[0, 1, 2, 3] [0, 1, 2, 3]\nTrue False Started\n", done.stderr
