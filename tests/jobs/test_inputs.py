@@ -394,6 +394,30 @@ def test_jobs_of_two_pools_and_an_inline_one_wait_for_each_other(echo, tmp_path)
         assert [job.id for job in whole.inputs] == [data.id]
 
 
+def test_a_job_of_an_inline_pool_runs_however_late_its_slot_is_given_to_it(echo, tmp_path, monkeypatch):
+    """Between the end of its input, in another thread, and its start it is queued; its pool waits for it then too."""
+    engine = echo._control.scheduler.engine
+    engine.hold.clear()
+    data = echo.submit(Gives(1))
+    late = []
+    with JobPool(engine="inline", store=tmp_path / "other") as other:
+        scheduler = other._control.scheduler
+        run_submitted = scheduler.engine.run_submitted
+
+        def run_and_end_the_input():
+            run_submitted()
+            if waiting := [job for job in scheduler.waiting() if job.state is JobState.WAITING]:
+                engine.hold.set()
+                wait_for(lambda: waiting[0].state is JobState.QUEUED)
+
+        monkeypatch.setattr("jobcontainer.jobs.scheduler.afterwards", late.append)  # what frees slots, and writes ends
+        monkeypatch.setattr(scheduler.engine, "run_submitted", run_and_end_the_input)
+        assert other.submit(Sees(data)).state is JobState.SUCCEEDED
+        monkeypatch.undo()
+        for call in late:
+            call()
+
+
 def test_a_pool_that_is_left_waits_for_inputs_elsewhere(echo, tmp_path):
     """A waiting job counts as one that has not ended; where waiting ones are to be cancelled, it is."""
     engine = echo._control.scheduler.engine
