@@ -57,7 +57,6 @@ if TYPE_CHECKING:
 
 _ENDS_AT_ONCE = 200  # cancelled jobs whose ends go into the journal in one write
 _POLL_SECONDS = 0.02
-_ON_ITS_WAY = {JobState.WAITING, JobState.RUNNING}
 
 _schedulers: weakref.WeakSet[Scheduler] = weakref.WeakSet()
 
@@ -215,12 +214,11 @@ class Scheduler(BoundToProcess):
     def _run_here(self, waiting: Sequence[Job[Any]] = ()) -> None:
         """Run the jobs that the engine runs in this thread: whoever may have made a slot free does, or nobody would.
 
-        Those of them that wait for jobs of others are waited for. One that is queued while the slot is taken is not:
-        its turn comes when that job has ended, which may be one that this thread is in the middle of.
+        Those of them that wait for jobs of others are waited for; not one that is queued while this thread has the slot.
         """
         if isinstance(self.engine, RunsInCaller):
             self.engine.run_submitted()
-            while any(job.state in _ON_ITS_WAY or (not job.done() and not self._running) for job in waiting):
+            while any(not job.done() and (job.state is not JobState.QUEUED or not self._running) for job in waiting):
                 time.sleep(_POLL_SECONDS)
                 uninterrupted(self._dispatch)
                 self.engine.run_submitted()
