@@ -214,7 +214,7 @@ class Scheduler(BoundToProcess):
     def _run_here(self, waiting: Sequence[Job[Any]] = ()) -> None:
         """Run the jobs that the engine runs in this thread: whoever may have made a slot free does, or nobody would.
 
-        Those of them that wait for jobs of others are waited for; not one that is queued while this thread has the slot.
+        Those of them that wait for jobs of others are waited for; not one that is queued while the slot is taken.
         """
         if isinstance(self.engine, RunsInCaller):
             self.engine.run_submitted()
