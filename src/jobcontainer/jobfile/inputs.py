@@ -24,6 +24,7 @@ from jobcontainer.jobfile.open_file import open_file
 from jobcontainer.jobfile.reader import FileReader
 
 if TYPE_CHECKING:
+    import io
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
@@ -166,10 +167,8 @@ def signature_of(process_file: str | os.PathLike[str]) -> str:
         with open_file(process_file, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)) as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                 return ""
-            head = file.read(STREAM_OFFSET) or b""
-            if head.startswith(MAGIC):
-                return head[PRELUDE.size :].hex()
-            return str(Digest(head + (file.readall() or b"")).hexdigest())
+            head = _head(file)
+            return head[PRELUDE.size :].hex() if head.startswith(MAGIC) else str(Digest(head).hexdigest())
     except (FileNotFoundError, NotADirectoryError):
         return ""
 
@@ -181,8 +180,12 @@ def head_of(process_file: str | os.PathLike[str]) -> bytes:
         OSError: it can't be read.
     """
     with open_file(process_file, os.O_RDONLY) as file:
-        head = file.read(STREAM_OFFSET) or b""
-        return head if head.startswith(MAGIC) else head + (file.readall() or b"")
+        return _head(file)
+
+
+def _head(file: io.FileIO) -> bytes:
+    head = file.read(STREAM_OFFSET) or b""
+    return head if head.startswith(MAGIC) else head + (file.readall() or b"")
 
 
 def references_in(listed: Sequence[Any]) -> list[InputReference]:

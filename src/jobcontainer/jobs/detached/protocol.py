@@ -24,6 +24,7 @@ from typing import Any, Final
 
 from jobcontainer.errors import UntrustedFileError
 from jobcontainer.jobfile import signing
+from jobcontainer.jobfile.inputs import is_name
 from jobcontainer.jobfile.ownership import this_user, user_name
 from jobcontainer.process import Environment
 
@@ -138,4 +139,4 @@ def peer_of(connection: socket.socket) -> tuple[int, str]:
 
 def _is_id(job_id: object) -> bool:
     """Whether something can be the name of a job's folder, and of nothing outside the store."""
-    return isinstance(job_id, str) and job_id not in {"", ".", ".."} and not {"/", "\0"} & set(job_id)
+    return isinstance(job_id, str) and is_name(job_id)
