@@ -16,7 +16,6 @@ import difflib
 import hashlib
 import os
 from dataclasses import dataclass, replace
-from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -71,6 +70,11 @@ class KeyedWork:
     compared: Mapping[str, str] | None
     make: Callable[[], Submission]
 
+    @property
+    def key(self) -> str:
+        """The key."""
+        return self.options.key or ""
+
 
 def keyed_process(
     submitter: Submitter,
@@ -97,7 +101,13 @@ def keyed_process(
     compared = argument_digests(process)
     if in_group:
         options = options.updated(key=_with_arguments(options.key or "", process, compared))
-    make = partial(submitter.of_process, process, options, environment, data, compared)
+
+    def make() -> Submission:
+        made = submitter.of_process(process, options, environment, data, compared)
+        if data is not None:
+            data.next_process()
+        return made
+
     return KeyedWork(options, source_of(process), compared, make)
 
 
@@ -117,15 +127,14 @@ def submit_keyed(sender: Sender, work: Sequence[KeyedWork], given: JobOptions) -
     with keys.locked() as lock:
         try:
             for one in work:
-                key = one.options.key or ""
-                if key in jobs or key in new:
+                if one.key in jobs or one.key in new:
                     continue
-                found = None if one.options.rerun else _found(sender, keys, key)
+                found = None if one.options.rerun else _found(sender, keys, one.key)
                 if found is None:
-                    new[key] = replace(_made(one, keys), keys_lock=lock)
+                    new[one.key] = replace(_made(one, keys), keys_lock=lock)
                 else:
-                    jobs[key], record = found
-                    differing += list(_warnings(jobs[key], record, one, given))
+                    jobs[one.key], record = found
+                    differing += list(_warnings(jobs[one.key], record, one, given))
         except BaseException:
             discard(new.values())
             raise
@@ -133,7 +142,7 @@ def submit_keyed(sender: Sender, work: Sequence[KeyedWork], given: JobOptions) -
             jobs |= zip(new, sender.submit(list(new.values())), strict=True)
     for words in differing:
         warn(words)
-    return [jobs[one.options.key or ""] for one in work]
+    return [jobs[one.key] for one in work]
 
 
 def _made(work: KeyedWork, keys: StoreKeys) -> Submission:
@@ -142,7 +151,7 @@ def _made(work: KeyedWork, keys: StoreKeys) -> Submission:
     Raises:
         CorruptFileError: the checkpoint is not whole; with ``rerun`` the work begins anew.
     """
-    last = None if work.options.rerun else next(keys.jobs_of(work.options.key or ""), None)
+    last = None if work.options.rerun else next(keys.jobs_of(work.key), None)
     made = work.make()
     if last is not None:
         try:
@@ -167,7 +176,7 @@ def _warnings(job: Job[Any], record: JobRecord, work: KeyedWork, given: JobOptio
     found = [*_other_arguments(record, work), *_other_options(record, given), *_other_source(record, work)]
     if found:
         yield (
-            f"The job of the key {work.options.key!r}, {job.id} ({job.state.words}), is not quite what you submit now, "
+            f"The job of the key {work.key!r}, {job.id} ({job.state.words}), is not quite what you submit now, "
             "and was returned as it is. What differs: "
             + "; ".join(found)
             + "\nTo run it anew: --rerun, or with_options(key=..., rerun=True)."

@@ -154,7 +154,7 @@ class JobPool(Executor):
         options = options.updated(after=(*options.after, after)) if after else options
         if options.key is not None:
             named = [(as_process(one, (), {}), own) for one, own in _with_names(processes, options)]
-            here, data = sender.submitter.here(), SharedData(sender.submitter.store)
+            here, data = sender.submitter.here(), SharedData(sender.submitter.store, remembers=True)  # all are made
             work = [keyed_process(sender.submitter, one, own, here, data, in_group=True) for one, own in named]
             return JobGroup(submit_keyed(sender, work, self._options))
         submissions: list[Submission] = []
